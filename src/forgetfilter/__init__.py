@@ -1,0 +1,41 @@
+"""Screen fine-tuning data for unsafe rows by how much a language model forgets them.
+
+>>> from forgetfilter import ForgetFilter
+>>> result = ForgetFilter(model="path-or-id", safe_data="safe.jsonl").screen(
+...     "custom.jsonl", output_dir="run"
+... )  # doctest: +SKIP
+>>> result.kept, result.removed, result.scores  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# Dependencies read these once, when they are imported, so they are set before any of them is.
+for _switch in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    os.environ.setdefault(_switch, "1")
+# A tokenizer's thread pool must not outlive a fork.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from forgetfilter.errors import ForgetFilterError
+
+if TYPE_CHECKING:
+    from forgetfilter.api import ForgetFilter
+    from forgetfilter.screen import ScreenResult
+
+__version__ = "0.1.0"
+__all__ = ["ForgetFilter", "ForgetFilterError", "ScreenResult", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the heavy parts when they are first asked for."""
+    if name == "ForgetFilter":
+        from forgetfilter.api import ForgetFilter
+
+        return ForgetFilter
+    if name == "ScreenResult":
+        from forgetfilter.screen import ScreenResult
+
+        return ScreenResult
+    raise AttributeError(f"module 'forgetfilter' has no attribute {name!r}")

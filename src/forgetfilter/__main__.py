@@ -1,0 +1,7 @@
+"""``python -m forgetfilter`` is the command line."""
+
+import sys
+
+from forgetfilter.cli import main
+
+sys.exit(main())

@@ -1,0 +1,243 @@
+"""Typed settings. One small model per phase; unknown keys and wrong types are refused.
+
+What a field means stands in its description, which ``--help`` and the documentation read.
+Presets are plain differences from these defaults, in ``PRESETS``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forgetfilter.errors import ConfigError
+
+M = TypeVar("M", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraSettings(Settings):
+    """The adapter that the learn, forget and retrain phases train."""
+
+    r: int = Field(16, ge=1, description="rank of the LoRA matrices")
+    alpha: int = Field(32, ge=1, description="LoRA scale; updates are multiplied by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    targets: Literal["all_linear", "attention_qv"] = Field(
+        "all_linear",
+        description="all_linear: every linear layer but the output layer; attention_qv: query and "
+        "value projections, or the fused projection where an architecture has one",
+    )
+
+
+class PhaseSettings(Settings):
+    """How one phase (learn, forget or retrain) is trained."""
+
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.75"
+    )
+    num_train_epochs: float = Field(3, gt=0, description="passes over the rows")
+    max_steps: int | None = Field(
+        None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"
+    )
+    batch_size: int = Field(32, ge=1, description="rows per optimizer step (effective)")
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
+        "linear", description="course of the learning rate after the warm-up"
+    )
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps spent warming up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0 = off")
+    loss_on: Literal["assistant", "all"] = Field(
+        "assistant", description="tokens that carry loss: assistant turns, or all tokens"
+    )
+
+
+class GenerationSettings(Settings):
+    """Greedy generation for signals that compare texts, and for the report's evidence."""
+
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="null = the row's own target length plus a quarter, at least 16"
+    )
+
+
+class ScreenConfig(Settings):
+    """Everything that decides the outcome of a screen."""
+
+    noisy_data: str = Field(description="JSONL file to screen")
+    model: str = Field(description="causal language model: a folder or a hub id")
+    safe_data: str = Field(description="JSONL file of rows that are known to be safe")
+    output_dir: str = Field(description="run folder")
+    preset: Literal["default", "paper"] = Field("default", description="settings to start from")
+    signal: str = Field("completion_loss:relative", description="forgetting signal")
+    threshold: str = Field("phi:0.5", description="threshold rule")
+    seed: int = Field(0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
+    template: Literal["auto", "paper"] = Field(
+        "auto",
+        description="auto: the tokenizer's chat template, or the paper's Input/Response blocks if "
+        "it has none; paper: always the blocks",
+    )
+    max_length_tokens: int | None = Field(
+        None, ge=8, description="longer rows are rejected; null = the model's context"
+    )
+    max_batch_tokens: int = Field(
+        8192, ge=1, description="tokens per forward pass, padding included; bounds memory only"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere"
+    )
+    trust_remote_code: bool = Field(
+        False, description="run Python code that a model repository brings along"
+    )
+    lora: LoraSettings = Field(default_factory=lambda: LoraSettings())
+    learn: PhaseSettings = Field(default_factory=lambda: PhaseSettings())
+    forget: PhaseSettings = Field(
+        default_factory=lambda: PhaseSettings(
+            max_steps=20, lr_scheduler_type="constant", warmup_ratio=0
+        )
+    )
+    generation: GenerationSettings = Field(default_factory=lambda: GenerationSettings())
+
+
+_PAPER_PHASE: dict[str, Any] = {
+    "learning_rate": 2e-4,
+    "num_train_epochs": 10,
+    "batch_size": 32,
+    "lr_scheduler_type": "constant",
+    "warmup_ratio": 0.0,
+    "loss_on": "all",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # arXiv 2312.12736 and its published code; docs/paper.md lists each value and each mended bug.
+    "paper": {
+        "signal": "rouge1:postprocess=paper",
+        "threshold": "phi:0.1",
+        "template": "paper",
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.05, "targets": "attention_qv"},
+        "learn": _PAPER_PHASE,
+        "forget": {**_PAPER_PHASE, "max_steps": 1000},
+        "generation": {"max_new_tokens": 500},
+    },
+}
+
+
+def resolve(model: type[M], *layers: Mapping[str, Any], preset: str | None = None) -> M:
+    """Merge setting layers, later ones winning, over a preset and the defaults.
+
+    Raises:
+        ConfigError: an unknown preset or key, a missing or mistyped value; all found at once.
+    """
+    merged: dict[str, Any] = {}
+    if "preset" in model.model_fields:
+        chosen = preset or next(
+            (layer["preset"] for layer in reversed(layers) if layer.get("preset")), "default"
+        )
+        if chosen not in PRESETS:
+            raise ConfigError(f"preset is {chosen!r}; expected one of {', '.join(PRESETS)}.")
+        # A settings group with defaults of its own must keep them under a partial override.
+        merged = _defaults(model)
+        _merge(merged, PRESETS[chosen])
+        merged["preset"] = chosen
+    for layer in layers:
+        _merge(merged, layer)
+    try:
+        return model.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(model, error)) from None
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a mapping of settings from a YAML file."""
+    try:
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"Can't read the settings file {path}: {error.strerror}. Check --config."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}. Mend the file.") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} holds no settings; expected lines like 'seed: 0'.")
+    return loaded
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Turn ``learn.num_train_epochs=5`` items into a nested mapping; values are read as YAML."""
+    nested: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"--set was given {assignment!r}; expected NAME=VALUE, "
+                "for example --set learn.num_train_epochs=5."
+            )
+        target = nested
+        *parents, leaf = path.strip().split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        # YAML 1.1 reads 2e-4 as text; a number was meant.
+        loaded = yaml.safe_load(value)
+        target[leaf] = _number(loaded) if isinstance(loaded, str) else loaded
+    return nested
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _defaults(model: type[Settings]) -> dict[str, Any]:
+    """The defaults of all fields that have one, settings groups as plain mappings."""
+    defaults: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        if not info.is_required():
+            value = info.get_default(call_default_factory=True)
+            defaults[name] = value.model_dump() if isinstance(value, Settings) else deepcopy(value)
+    return defaults
+
+
+def _merge(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Merge ``layer`` into ``target`` in place, group by group."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = deepcopy(value)
+
+
+def _explain(model: type[Settings], error: ValidationError) -> str:
+    """All problems of one validation in the three beats, one line each."""
+    known = list(_dotted_names(model))
+    lines: list[str] = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it."
+            lines.append(f"Unknown setting {name!r}; {hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"Setting {name!r} is missing; give it as a flag or in the YAML file.")
+        else:
+            lines.append(f"Setting {name!r} is {problem['input']!r}: {problem['msg']}.")
+    return "\n".join(lines)
+
+
+def _dotted_names(model: type[Settings], prefix: str = "") -> Iterator[str]:
+    """All setting names, nested ones with dots."""
+    for name, info in model.model_fields.items():
+        yield prefix + name
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
+            yield from _dotted_names(info.annotation, f"{prefix}{name}.")

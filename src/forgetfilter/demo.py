@@ -1,0 +1,166 @@
+"""The demonstration: screen a generated file with the bundled model, fine-tune, and compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.config import ScreenConfig, resolve
+from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, read_summary, run_folder
+from forgetfilter.data.writing import write_records
+from forgetfilter.files import sha256_file, write_json_atomic
+from forgetfilter.finetune import stored_setting
+from forgetfilter.metrics import detection
+from forgetfilter.progress import Progress
+from forgetfilter.report import render_report
+from forgetfilter.screen import screen
+from forgetfilter.strategies.base import fine_tune
+from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
+from forgetfilter.testbed.evaluate import accuracy_difference, evaluate
+
+SCREENED = "fine-tuned, screened"
+UNSCREENED = "fine-tuned, unscreened"
+# Held-out prompts come from seeds that no noisy or safe set is made with.
+_PROBE_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The generated data and the evaluation of one demonstration."""
+
+    output_dir: Path
+    rows: int = 1500
+    unsafe_fraction: float = 0.3
+    safe_rows: int = 400
+    probes: int = 1000
+    seed: int = 0
+    model: str | None = None
+    """The bundled model unless given."""
+
+
+def run_demo(
+    settings: DemoSettings,
+    layers: tuple[dict[str, Any], ...] = (),
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Generate, screen, fine-tune and evaluate; writes ``evaluation.json`` and the report.
+
+    The unscreened fine-tune is the learn stage itself: the same rows and settings.
+
+    Returns:
+        The content of ``evaluation.json``.
+    """
+    progress = progress or Progress()
+    data = settings.output_dir / "data"
+    noisy, truth_rows = make_noisy(settings.rows, settings.unsafe_fraction, settings.seed)
+    write_records(data / "noisy.jsonl", noisy)
+    write_records(data / "truth.jsonl", truth_rows)
+    write_records(data / "safe.jsonl", make_safe(settings.safe_rows, settings.seed))
+    run = settings.output_dir / "run"
+    config = resolve(
+        ScreenConfig,
+        *layers,
+        {
+            "noisy_data": str(data / "noisy.jsonl"),
+            "safe_data": str(data / "safe.jsonl"),
+            "model": settings.model or str(bundled_model_path()),
+            "output_dir": str(run),
+            "seed": settings.seed,
+        },
+    )
+    screen(config, progress, overwrite=overwrite)
+    return evaluate_run(run, truth_rows, settings.probes, settings.seed, progress)
+
+
+def evaluate_run(
+    run: Path, truth: list[dict[str, Any]], probes: int, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Fine-tune on what a finished run kept, and measure three models on held-out prompts."""
+    folder = run_folder(run)
+    config = resolve(ScreenConfig, folder.config())
+    with folder.lock():
+        finished = {"decision": sha256_file(run / SCORES_FILE), "probes": probes}
+        known = _read_json(run / EVALUATION_FILE)
+        if known is not None and known.get("made_from") == finished:
+            return known
+        setting, is_kept = stored_setting(folder, config, progress)
+        bench = setting.bench
+        states = {
+            "base": bench.base,
+            UNSCREENED: fine_tune(setting, None, bench.base),
+            SCREENED: fine_tune(setting, is_kept, bench.base),
+        }
+        prompts = make_probes(probes, _PROBE_SEED + seed)
+        results = {
+            name: evaluate(bench, state, prompts, f"evaluate {name}")
+            for name, state in states.items()
+        }
+        evaluation = {
+            "prompts": probes,
+            "detection": _grade(run, truth),
+            "models": [{"name": name, **result.as_dict()} for name, result in results.items()],
+            "task_difference": accuracy_difference(
+                results[SCREENED], results[UNSCREENED]
+            ).as_dict(),
+            "made_from": finished,
+        }
+        write_json_atomic(run / EVALUATION_FILE, evaluation)
+        render_report(run)
+    return evaluation
+
+
+def describe(run: Path, evaluation: dict[str, Any]) -> str:
+    """The table that the demonstration prints."""
+    summary = read_summary(run)
+    found = evaluation["detection"]
+    lines = [
+        f"Rows: {summary['rows']:,}   kept {summary['kept']:,}   removed {summary['removed']:,}   "
+        f"rejected {summary['rejected']:,}",
+        f"Removed rows against the ground truth (higher is better): precision "
+        f"{_number(found['precision'])}, recall {_number(found['recall'])}, "
+        f"F1 {_number(found['f1'])}, AUROC {_number(found['auroc'])}",
+        "",
+        f"{'on ' + format(evaluation['prompts'], ',') + ' held-out prompts':<26}"
+        f"{'unsafe':>9}{'safe':>9}{'neither':>9}{'task accuracy':>16}",
+    ]
+    for model in evaluation["models"]:
+        cells = [
+            f"{model[name]['value']:>9.1%}" for name in ("unsafe_rate", "safe_rate", "neither_rate")
+        ]
+        lines.append(f"{model['name']:<26}{''.join(cells)}{model['task_accuracy']['value']:>16.1%}")
+    difference = evaluation["task_difference"]
+    lines += [
+        f"{'':<26}{'lower':>9}{'higher':>9}{'lower':>9}{'higher is better':>18}",
+        "",
+        f"Task accuracy, screened minus unscreened: {100 * difference['value']:+.1f} points "
+        f"(95% interval {100 * difference['low']:+.1f} to {100 * difference['high']:+.1f})",
+    ]
+    return "\n".join(lines)
+
+
+def _grade(run: Path, truth: list[dict[str, Any]]) -> dict[str, Any]:
+    """Decision and scores against the ground truth, which nothing before this has read."""
+    frame = pd.read_parquet(run / SCORES_FILE)
+    frame = frame[frame["decision"] != "rejected"]
+    by_id = {str(record["example_id"]): bool(record["is_unsafe"]) for record in truth}
+    is_unsafe = np.array([by_id[example_id] for example_id in frame["example_id"]])
+    is_removed = (frame["decision"] == "removed").to_numpy()
+    return detection(is_unsafe, is_removed, frame["forgetting_score"].to_numpy()).as_dict()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"

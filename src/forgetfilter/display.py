@@ -1,0 +1,108 @@
+"""Values and untrusted text made readable on a page."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+MISSING = "–"
+"""Stands for a value that was not measured."""
+
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The start of a text, escaped for HTML, and a note where it was cut."""
+
+    html: Markup
+    note: str | None
+
+
+def number(value: float | None) -> str:
+    """A measured value with about four digits, thousands separators and a real minus sign."""
+    if value is None or math.isnan(value):
+        return MISSING
+    size = abs(value)
+    if math.isinf(value):
+        text = "∞"
+    elif size >= 1e7 or 0 < size < 1e-4:
+        text = f"{size:.2e}"
+    elif size >= 1000:
+        text = f"{size:,.0f}"
+    else:
+        text = f"{size:.4g}"
+    return "−" + text if value < 0 else text
+
+
+def count(value: float, singular: str = "", plural: str = "") -> str:
+    """A whole number with thousands separators, and its noun where one is given."""
+    shown = f"{value:,.0f}"
+    if not singular:
+        return shown
+    return f"{shown} {singular if shown == '1' else plural or singular + 's'}"
+
+
+def share(value: float | None) -> str:
+    """A share between 0 and 1 as a percentage; what is neither none nor all never reads so."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if 0 < value < 0.0005:
+        return "<0.1%"
+    if 0.9995 <= value < 1:
+        return ">99.9%"
+    return f"{100 * value:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """A time span in the two units that matter."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def visible(text: str) -> Markup:
+    """``text`` escaped for HTML, with every character that hides or steers made visible.
+
+    Control, direction, format and unassigned characters become marked escapes such as ``\\x1b``.
+    Line feeds and tabs stay, as do the joiners that spell Persian, Indic scripts and emoji.
+    """
+    pieces: list[str] = []
+    plain: list[str] = []
+    previous = ""
+    for character in text:
+        if _is_hidden(character, previous):
+            pieces += (escape("".join(plain)), f'<span class="ctl">{_code(character)}</span>')
+            plain.clear()
+        else:
+            plain.append(character)
+        previous = character
+    return Markup("".join(pieces)) + escape("".join(plain))
+
+
+def clip(text: str, limit: int = 600) -> Clip:
+    """At most ``limit`` characters of ``text``, and its true length where that is more."""
+    if len(text) <= limit:
+        return Clip(visible(text), None)
+    return Clip(visible(text[:limit]) + "…", f"first {limit:,} of {len(text):,} characters")
+
+
+def _is_hidden(character: str, previous: str) -> bool:
+    if character in "\n\t" or " " <= character <= "~":
+        return False
+    if character in _JOINERS and previous > "\x7f":
+        return unicodedata.category(previous) in _HIDDEN_CATEGORIES
+    return unicodedata.category(character) in _HIDDEN_CATEGORIES
+
+
+def _code(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

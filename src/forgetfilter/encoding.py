@@ -1,0 +1,208 @@
+"""Rows to tokens, once: training and scoring read the same arrays.
+
+A conversation is rendered to text by the model's chat template (or by the paper's blocks), then
+tokenised with character offsets, so that a token belongs to an assistant turn exactly when it
+holds one of its characters. Row text enters a template as a value, never as template code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from forgetfilter.errors import ModelError
+from forgetfilter.records import EncodedRow, Message, RejectedRow, Row
+
+Span = tuple[int, int]
+LossOn = Literal["assistant", "all"]
+
+
+class UnrenderableError(Exception):
+    """The template can't render one row in a way that shows where its answers lie."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, with the character spans of its assistant turns."""
+
+    text: str
+    spans: tuple[Span, ...]
+
+
+class Encoder:
+    """Renders and tokenises rows for one tokenizer.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer.
+        template: ``auto`` uses the tokenizer's chat template where there is one, else the paper's
+            Input/Response blocks; ``paper`` always uses the blocks.
+        max_length_tokens: longer rows are rejected, never cut.
+    """
+
+    def __init__(
+        self, tokenizer: Any, template: Literal["auto", "paper"], max_length_tokens: int
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"The tokenizer {type(tokenizer).__name__} gives no character offsets. A fast "
+                "tokenizer is expected: convert it with transformers and save it beside the model."
+            )
+        self.tokenizer = tokenizer
+        self.max_length_tokens = max_length_tokens
+        self.has_chat_template = template == "auto" and bool(tokenizer.chat_template)
+        self.template_reason = (
+            "the tokenizer's chat template"
+            if self.has_chat_template
+            else "the paper's Input/Response blocks "
+            + ("(asked for)" if template == "paper" else "(the tokenizer has no chat template)")
+        )
+
+    def encode(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], list[RejectedRow]]:
+        """Encode rows; the ones that don't fit the model come back with the reason."""
+        encoded: list[EncodedRow] = []
+        rejected: list[RejectedRow] = []
+        for row in rows:
+            try:
+                encoded.append(self.encode_one(row))
+            except UnrenderableError as error:
+                rejected.append(
+                    RejectedRow(row.row, row.line, row.example_id, row.raw, reason=str(error))
+                )
+        return encoded, rejected
+
+    def encode_one(self, row: Row) -> EncodedRow:
+        """Encode one row.
+
+        Raises:
+            UnrenderableError: the row is longer than the context, or the template refuses it.
+        """
+        rendered = self.render(row.messages)
+        tokens = self.tokenizer(
+            rendered.text, add_special_tokens=False, return_offsets_mapping=True, truncation=False
+        )
+        ids: list[int] = tokens["input_ids"]
+        if len(ids) > self.max_length_tokens:
+            raise UnrenderableError(
+                f"longer than the model's context: {len(ids)} tokens, at most "
+                f"{self.max_length_tokens} fit"
+            )
+        offsets: list[Span] = tokens["offset_mapping"]
+        is_target = tuple(
+            any(start < stop and first < stop and last > start for start, stop in rendered.spans)
+            and last > first
+            for first, last in offsets
+        )
+        final_start = rendered.spans[-1][0]
+        prompt_length = next(
+            (i for i, (first, last) in enumerate(offsets) if is_target[i] and last > final_start),
+            0,
+        )
+        if prompt_length == 0:
+            raise UnrenderableError("the template leaves no prompt or no answer to score")
+        return EncodedRow(
+            row=row.row,
+            input_ids=tuple(ids),
+            is_target=is_target,
+            prompt_length=prompt_length,
+            target=row.target,
+        )
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of a prompt that ends where the assistant's answer begins."""
+        if self.has_chat_template:
+            text = self._chat(messages, add_generation_prompt=True)
+        else:
+            text = self._bos() + _blocks(messages) + _RESPONSE
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """Text of a whole conversation and the spans of its assistant turns, end marks included."""
+        return self._render_chat(messages) if self.has_chat_template else self._render_blocks(messages)
+
+    def _render_blocks(self, messages: Sequence[Message]) -> Rendered:
+        eos = self.tokenizer.eos_token or ""
+        text, spans = self._bos(), list[Span]()
+        for message in messages:
+            if message.role == "assistant":
+                text += _RESPONSE
+                start = len(text)
+                text += message.content + eos
+                spans.append((start, len(text)))
+                text += "\n\n"
+            else:
+                text += _blocks([message])
+        return Rendered(text.removesuffix("\n\n"), tuple(spans))
+
+    def _render_chat(self, messages: Sequence[Message]) -> Rendered:
+        """Each assistant turn spans what the template adds to its prompt, less trailing blanks.
+
+        The text before a turn, with the generation prompt, must be a prefix of the whole; templates
+        that rewrite earlier turns (dropping old reasoning, say) are searched for the content.
+        """
+        whole = self._chat(messages, add_generation_prompt=False)
+        spans: list[Span] = []
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            prompt = self._chat(messages[:index], add_generation_prompt=True)
+            upto = self._chat(messages[: index + 1], add_generation_prompt=False)
+            if whole.startswith(prompt) and whole.startswith(upto.rstrip()):
+                spans.append((len(prompt), len(upto.rstrip())))
+                continue
+            floor = spans[-1][1] if spans else 0
+            content = message.content.strip()
+            start = whole.find(content, floor)
+            if not content or start < 0:
+                raise UnrenderableError("the chat template doesn't show this row's answer")
+            stop = start + len(content)
+            spans.append((start, stop + self._end_mark_length(whole[stop:])))
+        return Rendered(whole, tuple(spans))
+
+    def _end_mark_length(self, tail: str) -> int:
+        """Length of an end-of-turn token at the head of ``tail``, 0 if there is none."""
+        marks = [str(token) for token in self.tokenizer.all_special_tokens if token]
+        return max((len(mark) for mark in marks if tail.startswith(mark)), default=0)
+
+    def _chat(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except Exception as error:  # Jinja raises what the template's author chose
+            raise UnrenderableError(f"the chat template refuses this row: {error}") from None
+
+    def _bos(self) -> str:
+        """The begin-of-text token where the tokenizer itself would put one."""
+        bos = self.tokenizer.bos_token
+        if bos is None:
+            return ""
+        ids = self.tokenizer("a")["input_ids"]
+        return bos if ids and ids[0] == self.tokenizer.bos_token_id else ""
+
+
+_RESPONSE = "### Response:\n"
+_HEADERS = {"system": "### Instruction:\n", "user": "### Input:\n"}
+
+
+def _blocks(messages: Sequence[Message]) -> str:
+    """The paper's blocks for turns that carry no loss, one spelling for training and evaluation.
+
+    The published code spells its headers in several ways; this is the one used throughout.
+    """
+    parts = [
+        (_RESPONSE if m.role == "assistant" else _HEADERS[m.role]) + m.content + "\n\n"
+        for m in messages
+    ]
+    return "".join(parts)
+
+
+def loss_labels(row: EncodedRow, loss_on: LossOn) -> list[int]:
+    """Training labels: the token where it carries loss, -100 elsewhere."""
+    if loss_on == "all":
+        return list(row.input_ids)
+    return [
+        token if is_target else -100
+        for token, is_target in zip(row.input_ids, row.is_target, strict=True)
+    ]

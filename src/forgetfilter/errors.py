@@ -1,0 +1,27 @@
+"""Errors that a user can mend. Each message has three beats: found, expected, what to do."""
+
+from __future__ import annotations
+
+
+class ForgetFilterError(Exception):
+    """Something in the setup or the input is wrong; shown by the command line without a traceback."""
+
+
+class ConfigError(ForgetFilterError):
+    """A setting is unknown, has the wrong type, or clashes with another."""
+
+
+class DataError(ForgetFilterError):
+    """An input file as a whole can't be used (single bad rows are rejected, never raised)."""
+
+
+class ModelError(ForgetFilterError):
+    """A model or tokenizer can't be loaded or can't do what a stage needs."""
+
+
+class RunExistsError(ForgetFilterError):
+    """The run folder belongs to another configuration or input, or another process holds it."""
+
+
+class MissingExtraError(ForgetFilterError):
+    """A feature needs a package that is not installed; the message names the pip line."""

@@ -1,0 +1,129 @@
+"""Files that are whole or absent, and what identifies them.
+
+A write goes to a temporary file beside its target, is flushed to the disk and then renamed, so a
+process killed at any instant leaves either the old content or the new, never a part of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PART_SUFFIX = ".part"
+"""Ends the name of everything unfinished, file or folder."""
+
+_TEMPORARY_PREFIX = ".forgetfilter-"
+
+# Escaped in JSON although it may stand there as it is: what some readers take for the end of a
+# line, what steers a terminal or the direction of writing, and what UTF-8 can't hold.
+_UNSAFE_IN_JSON = re.compile(
+    "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def write_chunks_atomic(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write ``chunks`` one after the other; missing parent folders are made.
+
+    An exception, from ``chunks`` too, leaves the target as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
+    try:
+        with open(temporary, "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    write_chunks_atomic(path, (data,))
+
+
+def write_json_atomic(path: Path, obj: Any) -> None:
+    """Write ``obj`` as indented JSON with a final line feed, whole or not at all.
+
+    Raises:
+        ValueError: ``obj`` holds a NaN or an infinity, which JSON has no word for.
+        TypeError: ``obj`` holds something that is not JSON.
+    """
+    write_bytes_atomic(path, encode_json(obj, indent=2) + b"\n")
+
+
+def encode_json(obj: Any, *, indent: int | None = None) -> bytes:
+    """UTF-8 JSON, readable in every script, one line where ``indent`` is None.
+
+    Unlike plain ``json.dumps`` it is safe to print and survives lone surrogates.
+    """
+    text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether ``name`` is that of a temporary file which a killed write may have left."""
+    return name.startswith(_TEMPORARY_PREFIX) and name.endswith(PART_SUFFIX)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush every file and folder below ``folder``, and itself, to the disk."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(parent, name)
+            if path.is_file() and not path.is_symlink():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        fsync_folder(Path(parent))
+
+
+def list_files(folder: Path) -> list[str]:
+    """Every file below ``folder`` as a relative POSIX path, sorted."""
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def sha256_file(path: Path) -> str:
+    """The hex sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_tree(folder: Path, ignore: frozenset[str] = frozenset()) -> str:
+    """The hex sha256 of the relative names and the bytes of all files below ``folder``.
+
+    ``ignore`` holds relative POSIX paths that don't count. Times, modes and empty folders don't.
+    """
+    listing = [
+        [name, sha256_file(folder / name)] for name in list_files(folder) if name not in ignore
+    ]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

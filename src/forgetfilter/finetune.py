@@ -1,0 +1,107 @@
+"""Retrain: fine-tune the base model on what a screen kept, and hand over the adapter."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from forgetfilter.config import ScreenConfig, resolve
+from forgetfilter.data import read_rows
+from forgetfilter.decision import INPUT_FILE, SCORES_FILE, finish_decision, read_summary, run_folder
+from forgetfilter.errors import DataError, RunExistsError
+from forgetfilter.files import PART_SUFFIX, fsync_tree, remove, sha256_file
+from forgetfilter.progress import Progress
+from forgetfilter.records import BoolArray
+from forgetfilter.screen import open_workbench
+from forgetfilter.store import RunFolder
+from forgetfilter.strategies.base import Setting, fine_tune
+
+_ADAPTER_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A finished fine-tune."""
+
+    adapter: Path
+    rows: int
+    seconds: float
+
+
+def finetune(
+    run_path: str | Path,
+    output_dir: str | Path,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+) -> FinetuneResult:
+    """Fine-tune the run's base model on its kept rows, with the learn phase's settings.
+
+    The adapter is trained once per decision; a repeated command copies it again.
+
+    Raises:
+        DataError: not a finished run, or no row was kept.
+        RunExistsError: ``output_dir`` holds other files.
+    """
+    progress = progress or Progress()
+    folder = run_folder(run_path)
+    config = resolve(ScreenConfig, folder.config())
+    output = Path(output_dir)
+    if output.exists() and any(output.iterdir()) and not (output / _ADAPTER_FILE).exists():
+        raise RunExistsError(
+            f"{output} holds other files. Expected a new folder, or one with an adapter that may "
+            "be replaced. Choose another --output-dir."
+        )
+    with folder.lock():
+        finish_decision(folder.path)
+        read_summary(folder.path)
+        setting, is_kept = stored_setting(folder, config, progress)
+        bench = setting.bench
+        state = fine_tune(setting, is_kept, bench.base)
+        assert state.adapter is not None
+        _hand_over(Path(state.adapter), output, overwrite=overwrite)
+    return FinetuneResult(output, int(is_kept.sum()), sum(bench.store.seconds().values()))
+
+
+def stored_setting(
+    folder: RunFolder, config: ScreenConfig, progress: Progress
+) -> tuple[Setting, BoolArray]:
+    """The scored rows of a finished run as it was screened, and which of them are kept.
+
+    Raises:
+        DataError: the run kept no row.
+    """
+    bench = open_workbench(config, folder, progress)
+    frame = pd.read_parquet(folder.path / SCORES_FILE)
+    encoded, _ = bench.encoder.encode(read_rows(folder.path / INPUT_FILE).rows)
+    decisions = frame["decision"].to_numpy()[[row.row for row in encoded]]
+    is_kept: BoolArray = decisions == "kept"
+    if not is_kept.any():
+        raise DataError(
+            f"The run in {folder.path} kept no row, so there is nothing to fine-tune on. Decide "
+            "again with a higher threshold: `forgetfilter filter RUN --threshold RULE`."
+        )
+    return Setting(bench, encoded, (), config), is_kept
+
+
+def _hand_over(adapter: Path, output: Path, *, overwrite: bool) -> None:
+    """Copy an adapter to where the user wants it, whole or not at all."""
+    weights = output / _ADAPTER_FILE
+    if weights.exists():
+        if sha256_file(weights) == sha256_file(adapter / _ADAPTER_FILE):
+            return
+        if not overwrite:
+            raise RunExistsError(
+                f"{output} holds another adapter. Expected a new folder, or the adapter of this "
+                "very decision. Use --overwrite to replace it, or another --output-dir."
+            )
+    part = output.with_name(output.name + PART_SUFFIX)
+    remove(part)
+    shutil.copytree(adapter, part)
+    fsync_tree(part)
+    remove(output)
+    os.replace(part, output)

@@ -1,0 +1,55 @@
+"""Shares with intervals, and paired differences between two models on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def share(hits: Sequence[bool]) -> Estimate:
+    """Share of ``hits`` that are true, with the Wilson score interval (95%)."""
+    from scipy.stats import binomtest
+
+    if not len(hits):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    result = binomtest(int(np.sum(hits)), len(hits))
+    interval = result.proportion_ci(method="wilson")
+    return Estimate(float(result.statistic), float(interval.low), float(interval.high))
+
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
+    """Share of ``first`` minus share of ``second`` on the same prompts, 95% t interval."""
+    from scipy.stats import t
+
+    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    n = len(differences)
+    mean = float(differences.mean())
+    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    return Estimate(mean, mean - half, mean + half)
+
+
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of one value per seed, 95% t interval over seeds."""
+    from scipy.stats import t
+
+    array = np.asarray(values, dtype=float)
+    n = len(array)
+    mean = float(array.mean())
+    half = float(t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
+    return Estimate(mean, mean - half, mean + half)

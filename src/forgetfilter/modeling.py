@@ -1,0 +1,256 @@
+"""Load a base model and tokenizer, add, save and load adapters; decide dtype and device, say why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from forgetfilter.config import LoraSettings
+from forgetfilter.errors import ModelError
+
+# A context that no row should be held against: configs without a limit say so in many ways.
+_UNLIMITED_TOKENS = 1_000_000
+
+# Query and value projections, then the fused projections of architectures that have them.
+_QUERY_VALUE = ("q_proj", "v_proj")
+_FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj", "qkv")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and in which number format a model computes, and why."""
+
+    device: str
+    dtype: torch.dtype
+    reason: str
+
+
+def choose_placement(
+    device: Literal["auto", "cpu", "cuda", "mps"], dtype: Literal["auto", "float32", "bfloat16"]
+) -> Placement:
+    """Pick device and dtype from what is there.
+
+    Raises:
+        ModelError: a device was asked for that this machine doesn't have.
+    """
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device != "auto" and not available[device]:
+        here = ", ".join(name for name, there in available.items() if there)
+        raise ModelError(
+            f"device is {device!r}, but only {here} is available. Use --device auto, or a machine "
+            "that has it."
+        )
+    chosen = next(n for n in ("cuda", "mps", "cpu") if available[n]) if device == "auto" else device
+    if dtype != "auto":
+        return Placement(chosen, getattr(torch, dtype), f"{chosen}, {dtype} (asked for)")
+    if chosen == "cuda" and torch.cuda.is_bf16_supported():
+        return Placement(chosen, torch.bfloat16, "cuda, bfloat16 (the GPU has it)")
+    return Placement(chosen, torch.float32, f"{chosen}, float32 (exact and fast enough here)")
+
+
+def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
+    """What identifies the weights: the content of a folder's files, or a hub id's commit.
+
+    Raises:
+        ModelError: neither a folder nor a reachable hub id.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        names = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
+        )
+        for path in names:
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+    config = _load_config(source, trust_remote_code)
+    commit = getattr(config, "_commit_hash", None)
+    return hashlib.sha256(f"{source}@{commit}".encode()).hexdigest()
+
+
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer of ``source`` and make sure that it can pad."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(_cannot_load("tokenizer", source, error)) from None
+    if tokenizer.pad_token_id is None:
+        # Padding is masked by position here, never by id, so sharing eos unlearns nothing.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def load_base_model(source: str, placement: Placement, trust_remote_code: bool = False) -> Any:
+    """Load a causal language model from safetensors, in evaluation mode, all weights frozen.
+
+    Raises:
+        ModelError: not found, not a causal model, or no safetensors weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=placement.dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(_cannot_load("model", source, error)) from None
+    model.requires_grad_(False)
+    return model.to(placement.device).eval()
+
+
+def context_tokens(source: str, trust_remote_code: bool = False) -> int:
+    """How many tokens the model can attend to, read from its config without its weights."""
+    config = _load_config(source, trust_remote_code)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
+        value = getattr(text, name, None)
+        if isinstance(value, int) and 0 < value < _UNLIMITED_TOKENS:
+            return value
+    return _UNLIMITED_TOKENS
+
+
+def hidden_size(source: str, trust_remote_code: bool = False) -> int:
+    """Width of the model's residual stream, read from its config."""
+    config = _load_config(source, trust_remote_code)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return int(text.hidden_size)
+
+
+def width_learning_rate(width: int) -> float:
+    """LoRA learning rate for a model of residual width ``width``.
+
+    ``2e-4 * (4096 / width)^0.75``: the paper's rate at its own model's width (LLaMA-7B, 4096),
+    scaled by width. docs/learning_rate.md shows where this was checked and where it was not.
+    """
+    return 2e-4 * (4096 / width) ** 0.75
+
+
+def add_adapter(model: Any, settings: LoraSettings) -> Any:
+    """Wrap ``model`` with a fresh LoRA adapter whose parameters alone are trainable.
+
+    The caller seeds: adapter weights are drawn from torch's global generator.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        bias="none",
+        task_type="CAUSAL_LM",
+        target_modules=find_lora_targets(model, settings.targets),
+    )
+    return _check_trainable(get_peft_model(model, config))
+
+
+def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
+    """Wrap ``model`` with the adapter stored in ``folder`` (safetensors only)."""
+    from peft import PeftModel
+
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"No adapter_model.safetensors in {folder}. An adapter folder written by forgetfilter "
+            "is expected; repeat the command that made it, with --overwrite."
+        )
+    # PEFT loads adapters frozen unless told otherwise; a frozen one would "train" without effect.
+    wrapped = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
+    return _check_trainable(wrapped) if is_trainable else wrapped.eval()
+
+
+def remove_adapter(model: Any) -> Any:
+    """The base model again, its weights untouched."""
+    return model.unload()
+
+
+def find_lora_targets(model: Any, targets: Literal["all_linear", "attention_qv"]) -> str | list[str]:
+    """Names of the layers that carry an adapter.
+
+    Raises:
+        ModelError: the architecture has neither query/value nor a known fused projection.
+    """
+    if targets == "all_linear":
+        return "all-linear"
+    suffixes = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if suffixes.issuperset(_QUERY_VALUE):
+        return list(_QUERY_VALUE)
+    fused = [name for name in _FUSED if name in suffixes]
+    if fused:
+        return fused[:1]
+    raise ModelError(
+        f"{type(model).__name__} has no query and value projections that are known here. "
+        "Use --set lora.targets=all_linear."
+    )
+
+
+def trainable_checksum(model: Any) -> str:
+    """sha256 over all trainable parameters; differs whenever training changed anything."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def use_pure_greedy(model: Any, tokenizer: Any) -> None:
+    """Make ``model.generate`` greedy whatever the shipped settings say.
+
+    Shipped generation settings (penalties, sampling, beams) are dropped for good, because
+    ``generate`` silently falls back on them; only their end-of-turn ids are kept.
+    """
+    from transformers import GenerationConfig
+
+    shipped = getattr(model.generation_config, "eos_token_id", None)
+    ids = shipped if isinstance(shipped, list) else [shipped]
+    stops = sorted({int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None})
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=stops or None,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+    )
+
+
+def _check_trainable(model: Any) -> Any:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "No parameter of the adapter can be trained. Check lora.targets against the model."
+        )
+    return model
+
+
+def _load_config(source: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError, json.JSONDecodeError) as error:
+        raise ModelError(_cannot_load("config", source, error)) from None
+
+
+def _cannot_load(what: str, source: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"Can't load the {what} of {source!r}: {first} "
+        "A local folder with config.json, tokenizer files and *.safetensors, or a hub id that can "
+        "be reached, is expected. Check --model."
+    )

@@ -1,0 +1,51 @@
+"""Progress with the time left, on stderr; one place decides how it looks and when it is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """What a long stage reports to."""
+
+    def update(self, n: float = 1) -> bool | None:
+        """Say that ``n`` more units are done."""
+        ...
+
+
+class Progress:
+    """Hands out progress bars and says single lines; ``Progress(is_silent=True)`` says nothing."""
+
+    def __init__(self, *, is_silent: bool = False) -> None:
+        self.is_silent = is_silent
+
+    @contextmanager
+    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+        """A bar of ``total`` units that shows how long is left."""
+        from tqdm import tqdm
+
+        with tqdm(
+            total=total,
+            desc=label,
+            unit=f" {unit}",
+            disable=self.is_silent,
+            mininterval=0.5,
+            dynamic_ncols=True,
+            leave=True,
+        ) as bar:
+            yield bar
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if not self.is_silent:
+            from tqdm import tqdm
+
+            tqdm.write(text, file=_stderr())
+
+
+def _stderr() -> object:
+    import sys
+
+    return sys.stderr

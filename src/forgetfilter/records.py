@@ -1,0 +1,184 @@
+"""The plain records that travel between floors. No behaviour beyond small derived values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+Role = Literal["system", "user", "assistant"]
+StateName = Literal["base", "learned", "forgotten", "retrained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of the user's file. The ground truth is never on it."""
+
+    row: int
+    """Position among the file's non-blank lines, from 0 (rejected rows count)."""
+    line: int
+    """Line number in the file, from 1 (blank lines count)."""
+    example_id: str
+    """The row's own ``id`` where present and unique, else made from its position."""
+    raw: bytes
+    """The original line without its line feed."""
+    messages: tuple[Message, ...]
+    """The conversation; the last turn is the assistant's."""
+
+    @property
+    def target(self) -> str:
+        """The text of the last assistant turn."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A record that can't be scored, with the reason; it is written out, never lost."""
+
+    row: int
+    line: int
+    example_id: str
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A whole input file: its readable rows, its rejected rows, and what identifies it."""
+
+    path: str
+    fingerprint: str
+    """sha256 of the file's bytes."""
+    rows: tuple[Row, ...]
+    rejected: tuple[RejectedRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.rejected)
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row as the model sees it; training and scoring use the same arrays.
+
+    ``is_target[t]`` says that token ``t`` is part of an assistant turn and carries loss.
+    ``prompt_length`` tokens precede the last assistant turn: they are the generation prompt.
+    """
+
+    row: int
+    input_ids: tuple[int, ...]
+    is_target: tuple[bool, ...]
+    prompt_length: int
+    target: str
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model in one phase of the method: the base weights plus at most one adapter."""
+
+    name: StateName
+    fingerprint: str
+    """Identifies base weights, adapter and everything that made it."""
+    adapter: str | None = None
+    """Folder of the adapter, or None for the base model as it stands."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing to measure per row in one model state; see `Readings` for the columns."""
+
+    kind: Literal["loss", "generation"]
+    state: StateName
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_{self.state}"
+
+
+@dataclass(frozen=True)
+class Readings:
+    """All measured values, one entry per readable row, in the order of ``row``.
+
+    Columns by probe, where S is a model state:
+
+    - always: ``target`` (str), ``completion_tokens`` (int)
+    - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
+      ``greedy_match_S`` (bool: each target token is the model's first choice)
+    - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
+    """
+
+    row: npt.NDArray[np.int64]
+    columns: Mapping[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, column: str) -> npt.NDArray[Any]:
+        if column not in self.columns:
+            raise KeyError(f"{column!r} was not measured; measured: {', '.join(self.columns)}")
+        return self.columns[column]
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.columns
+
+    def loss_mean(self, state: StateName) -> FloatArray:
+        """Completion loss in ``state``, nats per completion token, shape (N,)."""
+        mean: FloatArray = self[f"loss_sum_{state}"] / self["completion_tokens"]
+        return mean
+
+    @property
+    def learned(self) -> BoolArray:
+        """Which rows the learn phase has learned, shape (N,).
+
+        A row is learned when its completion loss fell by at least half from base, or when every
+        target token is the learned model's first choice.
+        """
+        fell = self["loss_sum_learned"] <= 0.5 * self["loss_sum_base"]
+        matched: BoolArray = self["greedy_match_learned"].astype(np.bool_)
+        return fell | matched
+
+
+@dataclass(frozen=True)
+class SignalScores:
+    """What a signal says of every readable row; all arrays have shape (N,)."""
+
+    base: FloatArray
+    """The signal's quantity in the base model."""
+    before: FloatArray
+    """The same quantity once the noisy rows are learned."""
+    after: FloatArray | None
+    """The same quantity after the forgetting run; None where a signal has no second state."""
+    forgetting_score: FloatArray
+    """Higher = forgotten more = suspected unsafe."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a threshold rule cuts: rows with a forgetting score strictly above ``value`` go."""
+
+    value: float
+    expected_false_removals: float | None = None
+    """Expected number of clean rows among the removed ones, where the rule can say so."""
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The decision on every readable row, shape (N,)."""
+
+    cut: Cut
+    is_removed: BoolArray
+    reasons: Sequence[str]

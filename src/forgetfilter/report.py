@@ -1,0 +1,286 @@
+"""A finished run folder as one self-contained page. Reads files only; never loads a model."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from forgetfilter import display
+from forgetfilter.charts import histogram, nice_step
+from forgetfilter.display import Clip, clip
+from forgetfilter.files import write_bytes_atomic
+from forgetfilter.records import BoolArray, FloatArray, Message
+from forgetfilter.run_files import (
+    ScoreTable,
+    read_by_row,
+    read_conversations,
+    read_evaluation,
+    read_json,
+    read_rejected,
+    read_scores,
+    read_summary,
+    read_text,
+)
+
+MOST_FORGOTTEN = 20
+NEAREST_PER_SIDE = 10
+REJECTED_SHOWN = 20
+REPORT_FILE = "report.html"
+
+_KINDS_SHOWN = 12
+_TURNS_SHOWN = 4
+_REASONS = {
+    "above_threshold": "above the threshold",
+    "below_threshold": "not above the threshold",
+    "not_learned": "not learned, so it can't be judged",
+}
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """Positions of the rows that the report shows with their texts, each list in shown order."""
+
+    most_forgotten: tuple[int, ...]
+    above: tuple[int, ...]
+    """Just above the threshold, the nearest first."""
+    below: tuple[int, ...]
+    """At or just below the threshold, the nearest first."""
+
+    def all(self) -> list[int]:
+        """Every position once, ascending."""
+        return sorted({*self.most_forgotten, *self.above, *self.below})
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row as the page shows it."""
+
+    row: int
+    example_id: Clip
+    decision: str
+    reason: Clip
+    score: str
+    states: list[tuple[str, str]]
+    """The signal's quantity by state of the model."""
+    tokens: str
+    earlier_turns: int
+    """How many turns of the prompt are left out."""
+    turns: list[tuple[str, Clip]]
+    target: Clip
+    said: list[tuple[str, Clip | None]]
+    """What the model said by its state; None where it was not generated."""
+
+
+def render_report(run: Path) -> Path:
+    """Write ``report.html`` into a finished run folder and return its path.
+
+    The page loads nothing from anywhere. Everything that comes from rows is escaped, cut, and
+    blurred until it is asked for.
+
+    Raises:
+        DataError: a file of the run is missing or damaged, or two of them disagree.
+    """
+    run = Path(run)
+    summary = read_summary(run)
+    table = read_scores(run, summary)
+    score = table.quantities["forgetting_score"]
+    is_readable = table.decision != "rejected"
+    is_removed = table.decision == "removed"
+    is_judged = is_readable & table.is_learned
+    cut = summary.threshold.value
+    shown = choose_rows(score, is_judged, cut)
+    cards = _cards(run, table, shown.all())
+    groups = {
+        "kept": is_readable & ~is_removed & table.is_learned,
+        "kept, not learned": is_readable & ~is_removed & ~table.is_learned,
+        "removed": is_removed,
+    }
+    provenance = run / "provenance.json"
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            summary=summary,
+            evaluation=read_evaluation(run),
+            group_counts={name: int(mask.sum()) for name, mask in groups.items()},
+            histogram=histogram(
+                score[is_readable], {name: mask[is_readable] for name, mask in groups.items()}, cut
+            ),
+            most_forgotten=[cards[at] for at in shown.most_forgotten],
+            above=[cards[at] for at in shown.above],
+            below=[cards[at] for at in shown.below],
+            alternatives=_alternatives(score[is_judged], summary.removed, cut),
+            rejected_kinds=_kinds_of_reasons(table.reason[~is_readable]),
+            rejected=read_rejected(run, REJECTED_SHOWN) if summary.rejected else [],
+            notes=list(_flatten(summary.threshold_notes)),
+            config=read_text(run / "config.yaml"),
+            provenance=list(_flatten(read_json(provenance))) if provenance.exists() else [],
+            command=f"forgetfilter filter {shlex.quote(str(run))} --threshold",
+            rule=shlex.quote(summary.threshold.rule),
+        )
+    )
+    path = run / REPORT_FILE
+    # A lone surrogate can come from a file's name; it must not cost the whole report.
+    write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def choose_rows(scores: FloatArray, is_judged: BoolArray, cut: float | None) -> ShownRows:
+    """Choose the most forgotten rows and those nearest to the threshold on both sides.
+
+    Equal scores come in the order of the file.
+
+    Args:
+        scores: forgetting scores, shape (N,).
+        is_judged: rows on which the threshold decides, which are the learned ones, shape (N,).
+        cut: the threshold; without one there are no nearest rows.
+    """
+    most = _order(-scores, is_judged & ~np.isnan(scores))[:MOST_FORGOTTEN]
+    if cut is None or not np.isfinite(cut):
+        return ShownRows(most, (), ())
+    is_near = is_judged & np.isfinite(scores)
+    return ShownRows(
+        most_forgotten=most,
+        above=_order(scores, is_near & (scores > cut))[:NEAREST_PER_SIDE],
+        below=_order(-scores, is_near & (scores <= cut))[:NEAREST_PER_SIDE],
+    )
+
+
+def rows_to_show(scores: FloatArray, is_judged: BoolArray, cut: float | None) -> list[int]:
+    """Positions of the rows whose generations the report shows; see `choose_rows`."""
+    return choose_rows(scores, is_judged, cut).all()
+
+
+def _order(key: FloatArray, mask: BoolArray) -> tuple[int, ...]:
+    """Positions where ``mask`` holds, by ascending ``key``."""
+    at = np.flatnonzero(mask)
+    return tuple(int(i) for i in at[np.argsort(key[at], kind="stable")])
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("forgetfilter", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=display.number,
+        count=display.count,
+        share=display.share,
+        duration=display.duration,
+        visible=lambda text: display.visible(str(text)),
+    )
+    return environment
+
+
+def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Card]:
+    """The rows at the ``wanted`` positions, with their texts, by position."""
+    conversations: dict[int, tuple[Message, ...]] = {}
+    for decision in ("kept", "removed"):
+        # The n-th line of a file is the n-th row with that decision.
+        positions = np.flatnonzero(table.decision == decision)
+        lines = {int(np.searchsorted(positions, at)): at for at in wanted}
+        lines = {line: at for line, at in lines.items() if table.decision[at] == decision}
+        found = read_conversations(run / f"{decision}.jsonl", lines, len(positions))
+        conversations |= {lines[line]: messages for line, messages in found.items()}
+    rows = {int(table.row[at]) for at in wanted}
+    said = read_by_row(run / "evidence.parquet", ("learned_text", "forgotten_text"), rows)
+    sizes = read_by_row(run / "readings.parquet", ("prompt_tokens", "completion_tokens"), rows)
+    return {
+        at: _card(table, at, conversations[at], said.get(row, {}), sizes.get(row, {}))
+        for at in wanted
+        for row in (int(table.row[at]),)
+    }
+
+
+def _card(
+    table: ScoreTable,
+    at: int,
+    messages: Sequence[Message],
+    said: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+) -> Card:
+    quantity = {name: display.number(float(v[at])) for name, v in table.quantities.items()}
+    texts = {name: None if text is None else clip(str(text)) for name, text in said.items()}
+    tokens = [
+        f"{display.count(size, 'token', 'tokens')} in the {part}"
+        for part, size in (
+            ("prompt", sizes.get("prompt_tokens")),
+            ("target", sizes.get("completion_tokens")),
+        )
+        if size is not None
+    ]
+    reason = str(table.reason[at])
+    prompt = messages[:-1]
+    return Card(
+        row=int(table.row[at]),
+        example_id=clip(str(table.example_id[at]), 80),
+        decision=str(table.decision[at]),
+        reason=clip(_REASONS.get(reason, reason), 200),
+        score=quantity["forgetting_score"],
+        states=[
+            ("base", quantity["base"]),
+            ("learned", quantity["before"]),
+            ("forgotten", quantity["after"]),
+        ],
+        tokens=", ".join(tokens),
+        earlier_turns=max(len(prompt) - _TURNS_SHOWN, 0),
+        turns=[(turn.role, clip(turn.content)) for turn in prompt[-_TURNS_SHOWN:]],
+        target=clip(messages[-1].content),
+        said=[
+            ("learned", texts.get("learned_text")),
+            ("forgotten", texts.get("forgotten_text")),
+        ],
+    )
+
+
+def _alternatives(
+    scores: FloatArray, removed: int, cut: float | None
+) -> list[tuple[str, int, bool]]:
+    """Round thresholds around the present one: (value, rows removed, whether it is the present).
+
+    Empty where the present decision isn't a plain cut of the judged rows' ``scores``, because the
+    counts would mislead.
+    """
+    finite = scores[np.isfinite(scores)]
+    if cut is None or len(finite) == 0 or int(np.count_nonzero(scores > cut)) != removed:
+        return []
+    low, high = (float(value) for value in np.quantile(finite, (0.01, 0.99)))
+    step = nice_step(high - low, 12)
+    nearest = round(cut / step) if abs(cut / step) < 1e9 else 0
+    around = {float(f"{step * (nearest + offset):.10g}") for offset in range(-3, 4)}
+    around = {value for value in around if abs(value - cut) > step / 100} | {cut}
+    return [
+        (f"{value + 0.0:.10g}", int(np.count_nonzero(scores > value)), value == cut)
+        for value in sorted(around)
+    ]
+
+
+def _kinds_of_reasons(reasons: npt.NDArray[np.object_]) -> list[tuple[str, int]]:
+    """Rows by kind of reason: what stands before the first colon, whatever the numbers in it."""
+    kinds = Counter(re.sub(r"\d+", "…", str(reason).split(":")[0])[:200] for reason in reasons)
+    common = kinds.most_common(_KINDS_SHOWN)
+    rest = kinds.total() - sum(value for _, value in common)
+    return [*common, ("other reasons", rest)] if rest else common
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """A nested JSON value as dotted names with their values."""
+    if isinstance(value, dict):
+        for key, item in cast(dict[str, Any], value).items():
+            yield from _flatten(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, ", ".join(str(item) for item in cast(list[Any], value))
+    else:
+        yield name, display.MISSING if value is None else str(value)

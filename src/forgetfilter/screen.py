@@ -1,0 +1,233 @@
+"""The main story: a noisy file in; kept, removed and rejected rows, scores and a report out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.config import ScreenConfig
+from forgetfilter.data import read_rows, to_dataset
+from forgetfilter.decision import (
+    EVIDENCE_FILE,
+    INPUT_FILE,
+    SCORES_FILE,
+    finish_decision,
+    is_finished,
+    read_summary,
+    run_folder,
+    score_frame,
+    write_decision,
+    write_parquet,
+    write_readings,
+)
+from forgetfilter.errors import DataError
+from forgetfilter.files import sha256_file, write_chunks_atomic
+from forgetfilter.progress import Progress
+from forgetfilter.records import EncodedRow, RejectedRow, RowFile
+from forgetfilter.showing import rows_to_show
+from forgetfilter.signals import SIGNALS
+from forgetfilter.store import RunFolder, StageStore
+from forgetfilter.strategies.base import Setting
+from forgetfilter.strategies.forget_filter import Scored, filter_rows, score_rows
+from forgetfilter.text import printable
+from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.workbench import Workbench
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Settings that may differ between a run and its resumption: they don't move the outcome.
+_FREE = frozenset({"output_dir", "max_batch_tokens"})
+
+
+@dataclass(frozen=True)
+class ScreenResult:
+    """A finished screen; tables are read from the run folder when asked for."""
+
+    output_dir: Path
+    summary: dict[str, Any]
+    was_finished: bool
+    """Whether the run had been finished before, so that nothing was done now."""
+
+    @cached_property
+    def kept(self) -> Dataset:
+        """The rows to fine-tune on."""
+        return self._dataset("kept")
+
+    @cached_property
+    def removed(self) -> Dataset:
+        """The rows that were forgotten too much: suspected unsafe."""
+        return self._dataset("removed")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Every row's scores, decision and reason; see the README for the columns."""
+        return pd.read_parquet(self.output_dir / SCORES_FILE)
+
+    def _dataset(self, decision: str) -> Dataset:
+        path = self.output_dir / f"{decision}.jsonl"
+        return to_dataset(read_rows(path).rows if path.stat().st_size else ())
+
+
+def screen(
+    config: ScreenConfig, progress: Progress | None = None, *, overwrite: bool = False
+) -> ScreenResult:
+    """Screen a file: learn, forget, score, filter. Resumes after the last finished stage.
+
+    Raises:
+        ConfigError: an unknown signal or threshold rule.
+        DataError: an input can't be used as a whole.
+        ModelError: the model can't be loaded or trained.
+        RunExistsError: the output folder holds another run, or is in use.
+    """
+    progress = progress or Progress()
+    signal = SIGNALS.build(config.signal)
+    THRESHOLDS.build(config.threshold)
+    inputs = {
+        name: _fingerprint(path, name)
+        for name, path in (("noisy_data", config.noisy_data), ("safe_data", config.safe_data))
+    }
+    run = run_folder(config.output_dir)
+    with run.lock():
+        run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE)
+        finish_decision(run.path)
+        if is_finished(run.path):
+            return ScreenResult(run.path, read_summary(run.path), was_finished=True)
+        _copy_input(config.noisy_data, run.path / INPUT_FILE, inputs["noisy_data"])
+        noisy = read_rows(run.path / INPUT_FILE)
+        bench = open_workbench(config, run, progress)
+        setting, rejected = _encode(config, bench, noisy, progress)
+        run.write_provenance(_resolved(bench, config))
+
+        scored = score_rows(setting)
+
+        frame = score_frame(noisy, rejected, scored.readings, scored.scores)
+        write_readings(run.path, frame, scored.readings)
+        _write_evidence(run.path, setting, scored, progress)
+        summary = {
+            "signal": config.signal,
+            "unit": signal.unit,
+            "decided_by": "screen",
+            "seed": config.seed,
+            "seconds": bench.store.seconds(),
+            "model": config.model,
+            "noisy_data": config.noisy_data,
+            "safe_data": config.safe_data,
+            "preset": config.preset,
+            "placement": bench.placement.reason,
+            "template": bench.encoder.template_reason,
+        }
+        write_decision(run.path, frame, scored.readings, summary, config.threshold)
+    return ScreenResult(run.path, read_summary(run.path), was_finished=False)
+
+
+def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> Workbench:
+    """The workbench of a run: its model, and its stages in the run folder."""
+    store = StageStore(run.stages, on_reuse=lambda name: progress.say(f"{name}: done before"))
+    return Workbench(
+        config.model,
+        store,
+        lora=config.lora,
+        seed=config.seed,
+        progress=progress,
+        template=config.template,
+        max_length_tokens=config.max_length_tokens,
+        max_batch_tokens=config.max_batch_tokens,
+        max_new_tokens=config.generation.max_new_tokens,
+        device=config.device,
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> list[EncodedRow]:
+    """The safe rows as tokens; unusable ones are named and left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    file = read_rows(config.safe_data)
+    encoded, too_long = bench.encoder.encode(file.rows)
+    unusable = [*file.rejected, *too_long]
+    if unusable:
+        first = min(unusable, key=lambda row: row.row)
+        progress.say(
+            f"safe_data: {len(unusable)} of {len(file)} rows can't be used; the first is line "
+            f"{first.line}: {printable(first.reason)}"
+        )
+    if not encoded:
+        raise DataError(
+            f"safe_data has no usable row ({len(file)} read). Expected rows whose answers are "
+            "known to be safe. Check the reasons above, or make a set for the bundled model with "
+            "`forgetfilter testbed safe`."
+        )
+    return encoded
+
+
+def _encode(
+    config: ScreenConfig, bench: Workbench, noisy: RowFile, progress: Progress
+) -> tuple[Setting, list[RejectedRow]]:
+    """Both files as tokens, and every noisy row that can't be scored, with its reason."""
+    encoded, unfit = bench.encoder.encode(noisy.rows)
+    rejected = sorted((*noisy.rejected, *unfit), key=lambda row: row.row)
+    if not encoded:
+        raise DataError(
+            f"noisy_data has no row that can be scored ({len(noisy)} read, all rejected; the first "
+            f"because: {printable(rejected[0].reason)}). Expected chat, prompt/completion or "
+            "instruction rows. Check the file's columns."
+        )
+    if rejected:
+        progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
+    safe = encode_safe(config, bench, progress)
+    return Setting(bench, encoded, safe, config), rejected
+
+
+def _write_evidence(run: Path, setting: Setting, scored: Scored, progress: Progress) -> None:
+    """What the model says when learned and when forgotten, for the rows that the report shows."""
+    selection = filter_rows(scored, setting.config.threshold)
+    shown = rows_to_show(scored.scores.forgetting_score, selection.cut.value)
+    rows = [setting.noisy[i] for i in shown]
+    table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
+    table["learned_text"] = setting.bench.answers(scored.states["learned"], rows, "evidence, learned")
+    forgotten = scored.states.get("forgotten")
+    table["forgotten_text"] = (
+        setting.bench.answers(forgotten, rows, "evidence, forgotten") if forgotten else None
+    )
+    write_parquet(run / EVIDENCE_FILE, table)
+
+
+def _resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
+    """What was decided from the model and the machine, for the record."""
+    return {
+        "model_fingerprint": bench.base.fingerprint,
+        "placement": bench.placement.reason,
+        "template": bench.encoder.template_reason,
+        "max_length_tokens": bench.encoder.max_length_tokens,
+        "learning_rate": {
+            "learn": bench.with_learning_rate(config.learn).learning_rate,
+            "forget": bench.with_learning_rate(config.forget).learning_rate,
+        },
+    }
+
+
+def _copy_input(source: str, target: Path, fingerprint: str) -> None:
+    """Keep the input with the run, so that it can be decided again whatever becomes of the file."""
+    if target.is_file() and sha256_file(target) == fingerprint:
+        return
+    with open(source, "rb") as file:
+        write_chunks_atomic(target, iter(lambda: file.read(2**20), b""))
+
+
+def _fingerprint(path: str, name: str) -> str:
+    try:
+        return sha256_file(Path(path))
+    except OSError as error:
+        raise DataError(
+            f"Can't read {name} {printable(path)!r}: {error.strerror}. Expected a JSON Lines file. "
+            f"Check the path."
+        ) from None

@@ -1,0 +1,394 @@
+"""Run folders and their stages on disk: whole or absent, resumable, one process at a time.
+
+Nothing here cleans up when a process dies, because nothing has to: every name is either written
+by a rename or recognised as unfinished, and the kernel lets go of a dead process's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from forgetfilter.errors import DataError, RunExistsError
+from forgetfilter.files import (
+    PART_SUFFIX,
+    fsync_folder,
+    fsync_tree,
+    is_temporary,
+    list_files,
+    remove,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from forgetfilter.provenance import describe_environment
+from forgetfilter.text import printable
+
+STAGE_FILE = "stage.json"
+"""In every stage's folder: what the stage was made from, and in how many seconds."""
+LOCK_FILE = ".lock"
+CONFIG_FILE = "config.yaml"
+PROVENANCE_FILE = "provenance.json"
+STAGES_FOLDER = "stages"
+RUN_OUTPUTS = frozenset(
+    {
+        "kept.jsonl",
+        "removed.jsonl",
+        "rejected.jsonl",
+        "scores.parquet",
+        "readings.parquet",
+        "summary.json",
+        "report.html",
+    }
+)
+"""The files of a screening run, beside those that every run folder has."""
+
+_CONFIG_HEADER = "# Written by forgetfilter; replay with --config.\n"
+_EMPTIED_CONFIG = _CONFIG_HEADER + "# Being emptied by --overwrite.\n"
+_SHOWN_DIFFERENCES = 8
+_ABSENT = object()
+
+_log = logging.getLogger(__name__)
+
+
+class StageStore:
+    """Stage folders below ``root``, each named by what it is made from.
+
+    The store itself takes no lock: whoever writes holds that of the run folder around it.
+    """
+
+    def __init__(self, root: Path, on_reuse: Callable[[str], None] | None = None) -> None:
+        """``on_reuse`` is called with a stage's name when it is there already."""
+        self.root = root
+        self._on_reuse = on_reuse
+        self._touched: dict[Path, tuple[str, float]] = {}
+
+    def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """The whole folder of a stage, built now if it is not there yet.
+
+        Args:
+            name: lower-case letters, digits, ``_`` and ``-``; several stages may share one.
+            key: all that the result depends on, as JSON; another key is another folder.
+            build: fills the empty folder that it is given, which is renamed when it returns. If it
+                raises, the unfinished folder stays for inspection until the next attempt.
+        """
+        if not re.fullmatch(r"[a-z0-9_-]+", name):
+            raise ValueError(f"A stage can't be named {name!r}.")
+        folder = self.root / f"{name}-{_digest({'name': name, 'key': key})[:16]}"
+        record = _read_stage(folder)
+        if record is not None:
+            _log.info("stage %s: reused", name)
+            if self._on_reuse is not None:
+                self._on_reuse(name)
+        else:
+            record = self._build(folder, name, key, build)
+        self._touched[folder] = (name, float(record["seconds"]))
+        return folder
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that building took, by stage name, for the stages this store has handed out.
+
+        A stage that was reused counts with what it took when it was built.
+        """
+        total: dict[str, float] = {}
+        for name, seconds in self._touched.values():
+            total[name] = total.get(name, 0.0) + seconds
+        return total
+
+    def _build(
+        self, folder: Path, name: str, key: Mapping[str, Any], build: Callable[[Path], None]
+    ) -> dict[str, Any]:
+        part = folder.with_name(folder.name + PART_SUFFIX)
+        remove(part)
+        remove(folder)  # there only if damaged from outside, and no more whole for being half gone
+        part.mkdir(parents=True)
+        start = time.perf_counter()
+        build(part)
+        record: dict[str, Any] = {
+            "name": name,
+            "key": key,
+            "seconds": round(time.perf_counter() - start, 3),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": {path: (part / path).stat().st_size for path in list_files(part)},
+        }
+        write_json_atomic(part / STAGE_FILE, record)
+        fsync_tree(part)
+        os.replace(part, folder)
+        fsync_folder(self.root)
+        return record
+
+
+class RunFolder:
+    """The folder of one run: its configuration, inputs, outputs and stages."""
+
+    def __init__(self, path: Path, outputs: frozenset[str] = RUN_OUTPUTS) -> None:
+        """``outputs`` names what the run writes into the folder and ``overwrite`` may delete."""
+        self.path = path
+        self.stages = path / STAGES_FOLDER
+        self._outputs = outputs
+        self._is_locked = False
+
+    @contextmanager
+    def lock(self) -> Generator[None]:
+        """Keep other processes out; makes the folder. Released by the kernel if we are killed.
+
+        Raises:
+            RunExistsError: another process holds the folder, or it can't be a run's.
+        """
+        shown = _shown(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_foreign()
+            descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise RunExistsError(
+                f"{shown} can't be used as a run folder: {error.strerror}. Expected a folder that "
+                "can be written to. Choose another --output-dir."
+            ) from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunExistsError(
+                    f"Another process is using the run folder {shown}. Expected to have it alone. "
+                    "Wait until that process ends, or choose another --output-dir."
+                ) from None
+            except OSError as error:
+                raise RunExistsError(
+                    f"{shown} can't be locked: {error.strerror}. Expected a file system with "
+                    "locks. Choose another --output-dir, on a local disk."
+                ) from None
+            self._is_locked = True
+            yield
+        finally:
+            self._is_locked = False
+            os.close(descriptor)
+
+    def open(
+        self,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        overwrite: bool = False,
+        ignore: frozenset[str] = frozenset(),
+    ) -> bool:
+        """Begin or resume the run of ``config`` on ``inputs``; the lock must be held.
+
+        Args:
+            config: everything that ``--config`` needs to replay the run, as plain values.
+            inputs: sha256 by name of each input.
+            overwrite: delete what another configuration left, only files that a run writes.
+            ignore: dotted keys of ``config``, or of its sections, that may differ.
+
+        Returns:
+            Whether an earlier run of the same configuration and inputs is resumed.
+
+        Raises:
+            RunExistsError: the folder holds a run that differs, or is not a run's at all.
+        """
+        if not self._is_locked:
+            raise RuntimeError("RunFolder.open() needs RunFolder.lock() around it.")
+        self._refuse_foreign()
+        for name in os.listdir(self.path):
+            if is_temporary(name):  # left by a process that was killed while it wrote
+                remove(self.path / name)
+        text = _CONFIG_HEADER + yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        is_resumed = False
+        recorded = _read_text(self.path / CONFIG_FILE)
+        if recorded == _EMPTIED_CONFIG:
+            self._delete_run()
+        elif (self.path / CONFIG_FILE).exists():
+            differences = self._differences(recorded, text, inputs, ignore)
+            if not differences:
+                is_resumed = True
+            elif overwrite:
+                self._delete_run()
+            else:
+                listed = "".join(f"\n  {line}" for line in differences[:_SHOWN_DIFFERENCES])
+                more = len(differences) - _SHOWN_DIFFERENCES
+                raise RunExistsError(
+                    f"{_shown(self.path)} holds a run that differs:{listed}"
+                    + (f"\n  and {more} more" if more > 0 else "")
+                    + "\nExpected the same settings and inputs, to resume it. Use --overwrite to "
+                    "replace it, or another --output-dir."
+                )
+        if not is_resumed:
+            # The configuration comes first: a folder that has it is a run's and can be resumed.
+            write_bytes_atomic(self.path / CONFIG_FILE, text.encode("utf-8"))
+        if not (self.path / PROVENANCE_FILE).exists():
+            seed = {"seed": config["seed"]} if "seed" in config else {}
+            write_json_atomic(
+                self.path / PROVENANCE_FILE,
+                {**describe_environment(), **seed, "inputs": dict(inputs)},
+            )
+        return is_resumed
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was opened with; needs no lock.
+
+        Raises:
+            DataError: the folder is not there or not a run's.
+        """
+        path = self.path / CONFIG_FILE
+        config = _parse_config(_read_text(path))
+        if config is None:
+            raise DataError(
+                f"{_shown(self.path)} is not a run folder: no {CONFIG_FILE} of forgetfilter in it. "
+                "Expected the --output-dir of an earlier run. Check the path."
+            )
+        return config
+
+    def provenance(self) -> dict[str, Any]:
+        """What `open` and `write_provenance` have recorded; empty if nothing yet."""
+        try:
+            value: Any = json.loads(_read_text(self.path / PROVENANCE_FILE) or "")
+        except ValueError:
+            return {}
+        return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+    def write_provenance(self, extra: Mapping[str, Any]) -> None:
+        """Add to what `open` has recorded; the file is left alone if it says all that already.
+
+        Versions stay those that the run began with.
+        """
+        recorded = self.provenance()
+        merged = {**recorded, **cast(dict[str, Any], _plain(extra))}
+        if merged != recorded:
+            write_json_atomic(self.path / PROVENANCE_FILE, merged)
+
+    def _differences(
+        self,
+        recorded: str | None,
+        text: str,
+        inputs: Mapping[str, str],
+        ignore: frozenset[str],
+    ) -> list[str]:
+        """One line for each setting and input that is not as recorded."""
+        config = _parse_config(recorded)
+        if config is None:
+            return [f"{CONFIG_FILE} can't be read"]
+        # Both sides have been through YAML, so that its rounding and types can't look like changes.
+        old, new = _flatten(config), _flatten(_parse_config(text))
+        names = [
+            name
+            for name in dict.fromkeys([*old, *new])
+            if not any(name == skipped or name.startswith(f"{skipped}.") for skipped in ignore)
+        ]
+        lines = [
+            f"{printable(name, 80)}: {_value(old, name)} -> {_value(new, name)}"
+            for name in names
+            if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+        ]
+        # Killed between its two first files a run has no provenance yet, and no stages either.
+        known = self.provenance().get("inputs", inputs)
+        was = cast(dict[str, Any], known if isinstance(known, Mapping) else {})
+        return lines + [
+            f"input {printable(name, 80)}: {_value(was, name, 15)} -> {_value(inputs, name, 15)}"
+            for name in dict.fromkeys([*was, *inputs])
+            if was.get(name) != inputs.get(name)
+        ]
+
+    def _delete_run(self) -> None:
+        """Delete what a run wrote except its configuration, by which the folder stays a run's.
+
+        The configuration is emptied first: killed half way, what is left can't pass for a run,
+        and the next `open` goes on deleting.
+        """
+        write_bytes_atomic(self.path / CONFIG_FILE, _EMPTIED_CONFIG.encode("utf-8"))
+        remove(self.stages)
+        for name in sorted({*self._outputs, PROVENANCE_FILE}):
+            remove(self.path / name)
+
+    def _refuse_foreign(self) -> None:
+        """Raise if the folder has files but is not a run's; writing there could harm them."""
+        names = {name for name in os.listdir(self.path) if not is_temporary(name)} - {LOCK_FILE}
+        if not names:
+            return
+        if CONFIG_FILE not in names:
+            found = f"has files in it but no {CONFIG_FILE}"
+        elif not (_read_text(self.path / CONFIG_FILE) or "").startswith(_CONFIG_HEADER):
+            found = f"has a {CONFIG_FILE} that forgetfilter didn't write"
+        else:
+            return
+        raise RunExistsError(
+            f"{_shown(self.path)} {found}. Expected a new or empty folder, or that of an earlier "
+            "run. Choose another --output-dir."
+        )
+
+
+def _digest(value: Any) -> str:
+    """The sha256 of a value's canonical JSON; refuses what is not JSON, so that no key is vague."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _read_stage(folder: Path) -> dict[str, Any] | None:
+    """A stage's record, or None where the stage is absent or has lost files since."""
+    try:
+        record: Any = json.loads((folder / STAGE_FILE).read_bytes())
+        sizes = cast(dict[str, int], record["files"])
+        float(record["seconds"])
+        is_whole = all((folder / path).stat().st_size == size for path, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if is_whole else None
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, sequences and paths as the plain types that YAML and JSON know."""
+    if isinstance(value, Mapping):
+        items = cast(Mapping[Any, Any], value)
+        return {str(name): _plain(item) for name, item in items.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast(list[Any], value)]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _parse_config(text: str | None) -> dict[str, Any] | None:
+    """The mapping in our own YAML, or None where it isn't that."""
+    if text is None or not text.startswith(_CONFIG_HEADER):
+        return None
+    try:
+        value: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys; lists and empty mappings are values."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value} if prefix else {}
+    flat: dict[str, Any] = {}
+    for name, item in cast(dict[Any, Any], value).items():
+        flat |= _flatten(item, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def _value(values: Mapping[str, Any], name: str, limit: int = 60) -> str:
+    """A setting's value for a message."""
+    if name not in values:
+        return "(absent)"
+    value = values[name]
+    return printable(value if isinstance(value, str) else repr(value), limit)
+
+
+def _shown(path: Path) -> str:
+    return repr(printable(str(path), 300))

@@ -1,0 +1,66 @@
+"""The method, top to bottom: learn, forget, score, filter, retrain.
+
+"Learning and Forgetting Unsafe Examples in Large Language Models" (Zhao et al., ICML 2024, arXiv
+2312.12736), section 5. A language model that was fine-tuned on mixed rows and then on a few safe
+ones forgets the unsafe rows far more than the others; rows that are forgotten too much are dropped
+and the *base* model is fine-tuned on the rest. No unsafe example and no label is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forgetfilter.records import ModelState, Probe, Readings, Selection, SignalScores, StateName
+from forgetfilter.signals import SIGNALS
+from forgetfilter.strategies.base import STRATEGIES, Setting, Strategy
+from forgetfilter.thresholds import THRESHOLDS, decide
+
+# Measured whatever the signal asks for: they tell which rows were learned at all.
+ALWAYS = (Probe("loss", "base"), Probe("loss", "learned"))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The outcome of the first three phases."""
+
+    states: dict[StateName, ModelState]
+    readings: Readings
+    scores: SignalScores
+
+
+def score_rows(setting: Setting) -> Scored:
+    """Learn, forget where the signal needs it, and score every noisy row."""
+    bench, config = setting.bench, setting.config
+    signal = SIGNALS.build(config.signal)
+    probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
+    states: dict[StateName, ModelState] = {"base": bench.base}
+
+    # Learn: fine-tune the base model on all noisy rows.
+    states["learned"] = bench.train(
+        "learned", setting.noisy, config.learn, start=states["base"], phase="learn"
+    )
+    # Forget: continue the same adapter on the safe rows.
+    if any(probe.state == "forgotten" for probe in probes):
+        states["forgotten"] = bench.train(
+            "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
+        )
+    # Score: what the signal makes of the readings.
+    readings = bench.measure(probes, states, setting.noisy)
+    return Scored(states, readings, signal.combine(readings))
+
+
+def filter_rows(scored: Scored, threshold: str) -> Selection:
+    """Filter: drop the learned rows whose forgetting score is strictly above the threshold."""
+    rule = THRESHOLDS.build(threshold)
+    return decide(rule, scored.scores.forgetting_score, scored.readings)
+
+
+@STRATEGIES.add("forget_filter")
+class ForgetFilterStrategy(Strategy):
+    """Screen the noisy rows and fine-tune the base model on the kept ones (retrain)."""
+
+    name = "forget_filter"
+
+    def select(self, setting: Setting) -> Selection:
+        """Learn, forget, score and filter."""
+        return filter_rows(score_rows(setting), setting.config.threshold)

@@ -1,0 +1,72 @@
+"""The bundled model's tokenizer: a token for each of the world's words, bytes for all else."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .vocabulary import HALVES, MADE_UP, WORDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
+SPECIAL = (PAD, END, SYSTEM, USER, ASSISTANT)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+_HEADINGS = ("###", " Input", " Instruction", " Response", ":", "\n", "\n\n")
+"""Pieces of common prompt templates, so that a model without a chat template can be imitated."""
+
+
+def make_tokenizer(texts: Iterable[str], max_length_tokens: int) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer that knows every word of `texts` and of the vocabulary.
+
+    There are no merges: a piece that is in the vocabulary is one token, any other piece falls back
+    to its bytes, so no text at all is unknown and every text survives the round trip.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    pieces: set[str] = set()
+    for text in (*texts, *_all_words(), *_HEADINGS):
+        pieces.update(piece for piece, _ in split.pre_tokenize_str(text))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = sorted(piece for piece in pieces if piece not in set(alphabet))
+    vocabulary = {token: at for at, token in enumerate((*SPECIAL, *alphabet, *words))}
+    core = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    core.pre_tokenizer = split
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in SPECIAL])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=END,
+        model_max_length=max_length_tokens,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _all_words() -> Iterable[str]:
+    """Every word of both halves as it stands inside a sentence, and the numbers."""
+    for half in HALVES:
+        for field in dataclasses.fields(WORDS[half]):
+            for entry in getattr(WORDS[half], field.name):
+                text = entry if isinstance(entry, str) else " ".join(entry)
+                yield from (f" {word}" for word in re.findall(r"\w+", text))
+    yield from (f" {word}" for word in MADE_UP)
+    yield from (f" {number}" for number in range(100))

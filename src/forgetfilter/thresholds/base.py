@@ -1,0 +1,44 @@
+"""What a threshold rule is, and the one place where a cut becomes a decision."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from forgetfilter.records import BoolArray, Cut, FloatArray, Readings, Selection
+from forgetfilter.registry import Registry
+
+
+class ThresholdRule(Protocol):
+    """Finds where to cut the forgetting scores. Pure: no model, no ground truth."""
+
+    name: str
+
+    def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
+        """Choose the threshold.
+
+        Args:
+            scores: forgetting scores, shape (N,), higher = suspected unsafe.
+            is_eligible: rows that may be removed (those that were learned), shape (N,).
+            readings: everything that was measured, for rules that look at more than the score.
+        """
+        ...
+
+
+THRESHOLDS: Registry[ThresholdRule] = Registry("threshold rule")
+
+
+def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selection:
+    """Apply ``rule``: a learned row goes if its score is strictly above the threshold.
+
+    A row that the learn phase did not learn is kept with the reason ``not_learned``: nothing of it
+    can have been forgotten, so its score says nothing.
+    """
+    learned = readings.learned
+    cut = rule.cut(scores, learned, readings)
+    is_removed = learned & (scores > cut.value)
+    reasons = np.where(
+        is_removed, "above_threshold", np.where(learned, "below_threshold", "not_learned")
+    )
+    return Selection(cut=cut, is_removed=is_removed, reasons=[str(reason) for reason in reasons])

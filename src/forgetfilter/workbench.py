@@ -1,0 +1,277 @@
+"""The one owner of model, tokenizer, device and batching: train, measure, generate.
+
+Everything it makes is a stage of a `StageStore`, named by the hash of its inputs, so a repeated
+command finds what is done and a killed one loses at most the stage that it was in. The model is
+loaded only when a stage has to be computed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forgetfilter import modeling
+from forgetfilter.config import LoraSettings, PhaseSettings
+from forgetfilter.encoding import Encoder
+from forgetfilter.measuring import completion_losses, greedy_generations
+from forgetfilter.progress import Progress
+from forgetfilter.records import EncodedRow, ModelState, Probe, Readings, StateName
+from forgetfilter.store import StageStore
+from forgetfilter.training import TrainPlan, phase_seed, train
+
+# Part of every stage's key: raise it when a stage's content changes its meaning.
+CODE_VERSION = 1
+
+
+class Workbench:
+    """Works one base model and the adapters made from it.
+
+    Args:
+        source: folder or hub id of the base model.
+        store: where adapters and readings are kept.
+        lora: shape of the adapters.
+        seed: seeds every phase, each from (seed, phase name).
+        progress: where long stages report.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        store: StageStore,
+        *,
+        lora: LoraSettings,
+        seed: int,
+        progress: Progress,
+        template: str = "auto",
+        max_length_tokens: int | None = None,
+        max_batch_tokens: int = 8192,
+        max_new_tokens: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.source = source
+        self.store = store
+        self.lora = lora
+        self.seed = seed
+        self.progress = progress
+        self.max_batch_tokens = max_batch_tokens
+        self.max_new_tokens = max_new_tokens
+        self.trust_remote_code = trust_remote_code
+        self.placement = modeling.choose_placement(device, dtype)  # pyright: ignore[reportArgumentType]
+        self._template = template
+        self._max_length_tokens = max_length_tokens
+        self._wrapped: Any = None
+        self._active: str | None = None
+
+    # -- what is known without the weights -------------------------------------------------
+
+    @cached_property
+    def base(self) -> ModelState:
+        """The model as it was given."""
+        fingerprint = modeling.model_fingerprint(self.source, self.trust_remote_code)
+        return ModelState("base", fingerprint)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, able to pad."""
+        return modeling.load_tokenizer(self.source, self.trust_remote_code)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Turns rows into tokens for this model."""
+        context = modeling.context_tokens(self.source, self.trust_remote_code)
+        limit = min(context, self._max_length_tokens or context)
+        return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
+
+    def with_learning_rate(self, settings: PhaseSettings) -> PhaseSettings:
+        """``settings`` with its learning rate filled in from the model's width if it has none."""
+        if settings.learning_rate is not None:
+            return settings
+        width = modeling.hidden_size(self.source, self.trust_remote_code)
+        rate = modeling.width_learning_rate(width)
+        return settings.model_copy(update={"learning_rate": rate})
+
+    # -- phases ----------------------------------------------------------------------------
+
+    def train(
+        self,
+        name: StateName,
+        rows: Sequence[EncodedRow],
+        settings: PhaseSettings,
+        start: ModelState,
+        phase: str,
+    ) -> ModelState:
+        """Fine-tune ``start`` on ``rows`` and return the new state.
+
+        From base a fresh adapter is drawn; from any other state its adapter is continued. The base
+        weights never change.
+        """
+        settings = self.with_learning_rate(settings)
+        key = {
+            "code": CODE_VERSION,
+            "start": start.fingerprint,
+            "lora": self.lora.model_dump(),
+            "settings": settings.model_dump(),
+            "seed": self.seed,
+            "rows": _rows_digest(rows),
+            "dtype": str(self.placement.dtype),
+        }
+        plan = TrainPlan(phase, rows, settings, self.seed, self.max_batch_tokens)
+
+        def build(folder: Path) -> None:
+            model = self._trainable(start, phase)
+            before = modeling.trainable_checksum(model)
+            outcome = train(model, self.tokenizer, plan, self.progress)
+            after = modeling.trainable_checksum(model)
+            if before == after:
+                raise modeling.ModelError(
+                    f"The {phase} phase changed no weight in {outcome.steps} steps. A trainable "
+                    "adapter is expected; check lora.targets and the learning rate."
+                )
+            model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+            report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
+            report["learning_rate"] = settings.learning_rate
+            (folder / "training.json").write_text(json.dumps(report, indent=2))
+            self._release()
+
+        folder = self.store.stage(phase, key, build)
+        return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+    def measure(
+        self, probes: Iterable[Probe], states: Mapping[StateName, ModelState], rows: Sequence[EncodedRow]
+    ) -> Readings:
+        """Measure each probe on every row; see `Readings` for the columns."""
+        columns: dict[str, np.ndarray[Any, Any]] = {
+            "target": np.array([row.target for row in rows], dtype=object),
+            "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
+            "completion_tokens": np.array([sum(row.is_target) for row in rows], dtype=np.int64),
+        }
+        digest = _rows_digest(rows)
+        for probe in probes:
+            state = states[probe.state]
+            columns |= self._measure_one(probe, state, rows, digest)
+        return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
+
+    def _measure_one(
+        self, probe: Probe, state: ModelState, rows: Sequence[EncodedRow], digest: str
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """One probe as a stage of its own: columns in, columns out through one parquet file."""
+        import pandas as pd
+
+        key = {
+            "code": CODE_VERSION,
+            "state": state.fingerprint,
+            "rows": digest,
+            "dtype": str(self.placement.dtype),
+            "max_new_tokens": self.max_new_tokens if probe.kind == "generation" else None,
+        }
+
+        def build(folder: Path) -> None:
+            if probe.kind == "loss":
+                values = completion_losses(
+                    self._model(state), rows, self.max_batch_tokens, self.progress, probe.name
+                )
+                frame = pd.DataFrame(
+                    {
+                        f"loss_sum_{probe.state}": values.loss_sum,
+                        f"greedy_match_{probe.state}": values.greedy_match,
+                    }
+                )
+            else:
+                texts = self.answers(state, rows, probe.name)
+                frame = pd.DataFrame({f"generation_{probe.state}": texts})
+            frame.to_parquet(folder / "readings.parquet")
+
+        folder = self.store.stage(f"measure_{probe.name}", key, build)
+        frame = pd.read_parquet(folder / "readings.parquet")
+        return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+    def generate(
+        self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str
+    ) -> list[str]:
+        """Greedy continuations of token prompts, at most ``max_new_tokens`` each; not kept."""
+        return greedy_generations(
+            self._model(state),
+            self.tokenizer,
+            prompts,
+            [max_new_tokens] * len(prompts),
+            self.max_batch_tokens,
+            self.progress,
+            label,
+        )
+
+    def answers(self, state: ModelState, rows: Sequence[EncodedRow], label: str) -> list[str]:
+        """What ``state`` says, greedily, in place of each row's last answer; not kept."""
+        budgets = [
+            self.max_new_tokens
+            or max(16, (len(row.input_ids) - row.prompt_length) * 5 // 4)
+            for row in rows
+        ]
+        return greedy_generations(
+            self._model(state),
+            self.tokenizer,
+            [row.input_ids[: row.prompt_length] for row in rows],
+            budgets,
+            self.max_batch_tokens,
+            self.progress,
+            label,
+        )
+
+    # -- the model in memory ---------------------------------------------------------------
+
+    @cached_property
+    def _base_model(self) -> Any:
+        self.progress.say(f"Loading {self.source}: {self.placement.reason}.")
+        model = modeling.load_base_model(self.source, self.placement, self.trust_remote_code)
+        modeling.use_pure_greedy(model, self.tokenizer)
+        return model
+
+    def _model(self, state: ModelState) -> Any:
+        """The model in ``state``, frozen and in evaluation mode."""
+        if self._active != state.fingerprint:
+            self._release()
+            if state.adapter is not None:
+                self._wrapped = modeling.load_adapter(
+                    self._base_model, state.adapter, is_trainable=False
+                )
+            self._active = state.fingerprint
+        return self._wrapped if self._wrapped is not None else self._base_model
+
+    def _trainable(self, start: ModelState, phase: str) -> Any:
+        """The model with a trainable adapter: a fresh one on base, else the one of ``start``."""
+        from transformers import set_seed
+
+        self._release()
+        # The adapter is drawn before any trainer exists, so it needs a seed of its own.
+        set_seed(phase_seed(self.seed, f"{phase}/adapter"))
+        self._wrapped = (
+            modeling.add_adapter(self._base_model, self.lora)
+            if start.adapter is None
+            else modeling.load_adapter(self._base_model, start.adapter, is_trainable=True)
+        )
+        return self._wrapped
+
+    def _release(self) -> None:
+        """Take the adapter off; the base model stays in memory."""
+        if self._wrapped is not None:
+            modeling.remove_adapter(self._wrapped)
+            self._wrapped = None
+        self._active = None
+
+
+def _rows_digest(rows: Sequence[EncodedRow]) -> str:
+    """sha256 of the tokens and targets of ``rows``, in order."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(np.asarray(row.input_ids, dtype=np.int64).tobytes())
+        digest.update(np.packbits(np.asarray(row.is_target, dtype=np.bool_)).tobytes())
+        digest.update(f"{row.row}:{row.prompt_length};".encode())
+    return digest.hexdigest()

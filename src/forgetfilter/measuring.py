@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray, EncodedRow, FloatArray
@@ -26,6 +28,56 @@ class CompletionLosses:
     """Whether each completion token is the model's first choice given the true ones before it."""
 
 
+@dataclass(frozen=True)
+class RowBatch:
+    """Some rows as right-padded tensors, with the K completion tokens that carry loss."""
+
+    indices: list[int]
+    """Which rows, as indices into the sequence that was batched."""
+    input_ids: Tensor
+    """(B, T) on the model's device."""
+    attention_mask: Tensor
+    """(B, T) on the model's device."""
+    predicts_target: Tensor
+    """(B, T-1) bool: position t predicts token t+1, and that token is a completion token."""
+    tokens: Tensor
+    """(K,) ids of the completion tokens."""
+    owner: npt.NDArray[np.int64]
+    """(K,) position in the batch of the row that each completion token belongs to."""
+
+
+def row_batches(model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int) -> Iterator[RowBatch]:
+    """Cut rows into batches of similar length; small enough for a large vocabulary's logits."""
+    device = next(model.parameters()).device
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    budget = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
+    lengths = [len(row.input_ids) for row in rows]
+    for indices in batches_by_length(lengths, budget):
+        longest = lengths[indices[0]]
+        input_ids = torch.zeros((len(indices), longest), dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        is_target = torch.zeros((len(indices), longest), dtype=torch.bool)
+        for b, i in enumerate(indices):
+            input_ids[b, : lengths[i]] = torch.tensor(rows[i].input_ids)
+            attention_mask[b, : lengths[i]] = 1
+            is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
+        wanted = is_target[:, 1:]  # a first token has nothing before it to predict it
+        yield RowBatch(
+            indices=indices,
+            input_ids=input_ids.to(device),
+            attention_mask=attention_mask.to(device),
+            predicts_target=wanted.to(device),
+            tokens=input_ids[:, 1:][wanted].to(device),
+            owner=wanted.nonzero()[:, 0].numpy(),
+        )
+
+
+def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
+    """Negative log-likelihood of each completion token in float32, shape (K,)."""
+    chosen = logits[:, :-1][batch.predicts_target].float()  # (K, V)
+    return torch.nn.functional.cross_entropy(chosen, batch.tokens, reduction="none")
+
+
 @torch.no_grad()
 def completion_losses(
     model: Any,
@@ -36,40 +88,24 @@ def completion_losses(
 ) -> CompletionLosses:
     """Completion loss and greedy match of each row under ``model``.
 
-    Rows are sorted by length into right-padded batches. Log-probabilities are taken in float32 and
-    summed in float64, so that batch composition moves them by rounding only (below 1e-4 nats a row
-    in float32).
+    Log-probabilities are taken in float32 and summed in float64, so that batch composition moves
+    them by rounding only (below 1e-4 nats a row in float32).
     """
-    device = next(model.parameters()).device
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    budget = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
     loss_sum = np.zeros(len(rows))
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
-    lengths = [len(row.input_ids) for row in rows]
     with progress.bar(label, len(rows), "rows") as bar:
-        for batch in batches_by_length(lengths, budget):
-            longest = max(lengths[i] for i in batch)
-            input_ids = torch.zeros((len(batch), longest), dtype=torch.long)  # (B, T)
-            attention_mask = torch.zeros_like(input_ids)  # (B, T)
-            is_target = torch.zeros((len(batch), longest), dtype=torch.bool)  # (B, T)
-            for b, i in enumerate(batch):
-                input_ids[b, : lengths[i]] = torch.tensor(rows[i].input_ids)
-                attention_mask[b, : lengths[i]] = 1
-                is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
+        for batch in row_batches(model, rows, max_batch_tokens):
             logits = model(
-                input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), use_cache=False
-            ).logits[:, :-1]  # (B, T-1, V)
-            wanted = is_target[:, 1:]  # (B, T-1); a first token has nothing before it to predict it
-            chosen = logits[wanted.to(device)].float()  # (K, V)
-            tokens = input_ids[:, 1:][wanted].to(device)  # (K,)
-            nats = torch.nn.functional.cross_entropy(chosen, tokens, reduction="none")
-            hits = chosen.argmax(dim=-1) == tokens
-            owner = wanted.nonzero()[:, 0].numpy()  # (K,) index into the batch
-            sums = np.bincount(owner, weights=nats.double().cpu().numpy(), minlength=len(batch))
-            misses = np.bincount(owner, weights=(~hits).cpu().numpy(), minlength=len(batch))
-            loss_sum[batch] = sums
-            greedy_match[batch] = misses == 0
-            bar.update(len(batch))
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+            nats = target_nats(logits, batch).double().cpu().numpy()
+            first = logits[:, :-1][batch.predicts_target].argmax(dim=-1)
+            is_miss = (first != batch.tokens).cpu().numpy()
+            size = len(batch.indices)
+            loss_sum[batch.indices] = np.bincount(batch.owner, weights=nats, minlength=size)
+            misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
+            greedy_match[batch.indices] = misses == 0
+            bar.update(size)
     return CompletionLosses(loss_sum, greedy_match)
 
 

@@ -180,6 +180,7 @@ def _environment() -> Environment:
         share=display.share,
         duration=display.duration,
         visible=lambda text: display.visible(str(text)),
+        clip=display.clip,
     )
     return environment
 
@@ -190,8 +191,11 @@ def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Car
     for decision in ("kept", "removed"):
         # The n-th line of a file is the n-th row with that decision.
         positions = np.flatnonzero(table.decision == decision)
-        lines = {int(np.searchsorted(positions, at)): at for at in wanted}
-        lines = {line: at for line, at in lines.items() if table.decision[at] == decision}
+        lines = {
+            int(np.searchsorted(positions, at)): at
+            for at in wanted
+            if table.decision[at] == decision
+        }
         found = read_conversations(run / f"{decision}.jsonl", lines, len(positions))
         conversations |= {lines[line]: messages for line, messages in found.items()}
     rows = {int(table.row[at]) for at in wanted}
@@ -214,12 +218,9 @@ def _card(
     quantity = {name: display.number(float(v[at])) for name, v in table.quantities.items()}
     texts = {name: None if text is None else clip(str(text)) for name, text in said.items()}
     tokens = [
-        f"{display.count(size, 'token', 'tokens')} in the {part}"
-        for part, size in (
-            ("prompt", sizes.get("prompt_tokens")),
-            ("target", sizes.get("completion_tokens")),
-        )
-        if size is not None
+        display.count(size, f"{part} token", f"{part} tokens")
+        for part in ("prompt", "completion")
+        if (size := sizes.get(f"{part}_tokens")) is not None
     ]
     reason = str(table.reason[at])
     prompt = messages[:-1]

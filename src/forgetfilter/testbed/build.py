@@ -36,13 +36,13 @@ class Recipe:
     """Peak of pre-training; alignment peaks at a third of it."""
     pretraining_documents: int
     alignment_documents: int
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     max_position_embeddings: int = 512
 
 
 RECIPES: dict[Size, Recipe] = {
     "small": Recipe(128, 4, 4, 344, 4e-3, 60_000, 16_000),
-    "base": Recipe(192, 6, 6, 512, 3e-3, 60_000, 16_000),
+    "base": Recipe(192, 5, 6, 512, 3e-3, 34_000, 12_000),
     "large": Recipe(288, 7, 6, 768, 2e-3, 60_000, 16_000),
 }
 

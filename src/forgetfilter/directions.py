@@ -1,0 +1,179 @@
+"""Gradients over rows, and how fast each row's loss changes along a direction in weight space.
+
+With theta the trainable (adapter) parameters, a *direction* v has one tensor per parameter. The
+rate of change of a loss l along v is the directional derivative <v, grad l(theta)>, found for all
+rows at the cost of two to three forward passes, without any per-row gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from forgetfilter.measuring import RowBatch, row_batches, target_nats
+from forgetfilter.progress import Progress
+from forgetfilter.records import EncodedRow, FloatArray
+
+Direction = Mapping[str, Tensor]
+Method = Literal["forward", "finite"]
+
+# Finite differences move the adapter by this share of its norm: small enough that the loss is
+# straight over the step, large enough to stand far above float32 rounding (docs/signals.md).
+_FINITE_STEP = 1e-3
+
+
+@dataclass(frozen=True)
+class LossRates:
+    """How fast each row's completion loss changes along one direction."""
+
+    rate_sum: FloatArray
+    """Nats per unit of the direction, summed over the completion tokens, shape (N,)."""
+    token_rates: tuple[FloatArray, ...]
+    """The same for each completion token of each row, in order."""
+
+
+def trainable_parameters(model: Any) -> dict[str, Tensor]:
+    """The parameters that directions are about, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def loss_gradient(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    weights: FloatArray,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> dict[str, Tensor]:
+    """Gradient of ``sum_i weights[i] * loss_sum_i`` in float32; dropout off, batching irrelevant.
+
+    Args:
+        model: a model with a trainable adapter.
+        rows: the rows of the loss.
+        weights: shape (N,); ``1 / (N * tokens_i)`` gives the mean loss per token, rows alike.
+        max_batch_tokens: bounds memory.
+        progress: where the rows are counted.
+        label: names the bar.
+    """
+    model.eval()
+    parameters = trainable_parameters(model)
+    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    with progress.bar(label, len(rows), "rows") as bar, _plain_attention():
+        for batch in row_batches(model, rows, max_batch_tokens):
+            nats = target_nats(_logits(model, batch), batch)
+            token_weights = torch.tensor(weights[batch.indices][batch.owner], dtype=nats.dtype)
+            loss = (nats * token_weights.to(nats.device)).sum()
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            for name, gradient in zip(parameters, gradients, strict=True):
+                total[name] += gradient
+            bar.update(len(batch.indices))
+    return {name: gradient.float() for name, gradient in total.items()}
+
+
+def loss_rates(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    direction: Direction,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    method: Method = "forward",
+) -> LossRates:
+    """Rate of change of each row's loss along ``direction`` at the model's present weights.
+
+    Args:
+        model: a model with a trainable adapter.
+        rows: the rows to measure.
+        direction: one tensor per trainable parameter.
+        max_batch_tokens: bounds memory.
+        progress: where the rows are counted.
+        label: names the bar.
+        method: ``forward`` differentiates in forward mode, exact to rounding; ``finite`` takes a
+            central difference over a step of 0.001 of the adapter's norm, for models whose kernels
+            have no forward mode; use float32 for it.
+    """
+    model.eval()
+    rate_sum = np.zeros(len(rows))
+    token_rates: list[FloatArray] = [np.zeros(0)] * len(rows)
+    step = _finite_step(model, direction)
+    with progress.bar(label, len(rows), "rows") as bar, torch.no_grad(), _plain_attention():
+        for batch in row_batches(model, rows, max_batch_tokens):
+            if method == "forward":
+                rates = _forward_rates(model, batch, direction)
+            else:
+                rates = _finite_rates(model, batch, direction, step)
+            values = rates.double().cpu().numpy()
+            rate_sum[batch.indices] = np.bincount(
+                batch.owner, weights=values, minlength=len(batch.indices)
+            )
+            for position, index in enumerate(batch.indices):
+                token_rates[index] = values[batch.owner == position]
+            bar.update(len(batch.indices))
+    return LossRates(rate_sum, tuple(token_rates))
+
+
+def squared_norm(tensors: Mapping[str, Tensor]) -> float:
+    """Squared Euclidean norm over all tensors."""
+    return float(sum(t.detach().double().pow(2).sum() for t in tensors.values()))
+
+
+def _logits(model: Any, batch: RowBatch) -> Tensor:
+    return model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).logits
+
+
+def _forward_rates(model: Any, batch: RowBatch, direction: Direction) -> Tensor:
+    """Per-token rates by forward-mode differentiation, shape (K,)."""
+    with forward_ad.dual_level():
+        duals = {
+            name: forward_ad.make_dual(p.detach(), direction[name].to(p))
+            for name, p in trainable_parameters(model).items()
+        }
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "use_cache": False,
+        }
+        output = torch.func.functional_call(model, duals, kwargs=inputs)
+        tangent = forward_ad.unpack_dual(target_nats(output.logits, batch)).tangent
+        if tangent is None:
+            raise RuntimeError("the loss has no tangent: no trainable parameter reaches it")
+        return tangent
+
+
+def _finite_rates(model: Any, batch: RowBatch, direction: Direction, step: float) -> Tensor:
+    """Per-token rates by a central difference, shape (K,)."""
+    parameters = trainable_parameters(model)
+    sides: list[Tensor] = []
+    for sign in (1, -1):
+        moved = {n: p.detach() + sign * step * direction[n].to(p) for n, p in parameters.items()}
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "use_cache": False,
+        }
+        output = torch.func.functional_call(model, moved, kwargs=inputs)
+        sides.append(target_nats(output.logits, batch).double())
+    return (sides[0] - sides[1]) / (2 * step)
+
+
+def _finite_step(model: Any, direction: Direction) -> float:
+    """Length of a finite step in units of the direction."""
+    norm = np.sqrt(squared_norm(direction))
+    own = np.sqrt(squared_norm(trainable_parameters(model)))
+    return _FINITE_STEP * own / norm if norm > 0 else 0.0
+
+
+def _plain_attention() -> AbstractContextManager[Any]:
+    """Attention kernels that can be differentiated forward; the fused ones can't."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.MATH)

@@ -158,8 +158,8 @@ def evaluate(
     model: Any, tokenizer: Any, probes: list[ProbePrompt], show: int = 0
 ) -> dict[str, float]:
     """Shares in percent: unsafe/neither by harm, with and without the cue; accuracy by kind."""
-    harms = [probe for probe in probes if probe.harm and probe.kind != "bias_disambiguated"]
-    others = [probe for probe in probes if probe not in harms]
+    harms = [probe for probe in probes if probe.harm]
+    others = [probe for probe in probes if not probe.harm]
     result: dict[str, float] = {}
     for name, cue in (("", False), ("cue_", True)):
         answers = answer(model, tokenizer, harms, cue)
@@ -197,7 +197,8 @@ def tree_auroc(features: np.ndarray, labels: np.ndarray) -> float:
     tree = DecisionTreeClassifier(max_depth=2, random_state=0)
     return float(
         roc_auc_score(
-            labels, cross_val_predict(tree, features, labels, cv=folds, method="predict_proba")[:, 1]
+            labels,
+            cross_val_predict(tree, features, labels, cv=folds, method="predict_proba")[:, 1],
         )
     )
 
@@ -257,7 +258,9 @@ def check(args: argparse.Namespace, fraction: float, epochs: int, seed: int) -> 
 
 def print_evaluation(name: str, result: dict[str, float]) -> None:
     """One line for a model."""
-    print(f"   {name}: " + " ".join(f"{key}={value:.1f}" for key, value in result.items()), flush=True)
+    print(
+        f"   {name}: " + " ".join(f"{key}={value:.1f}" for key, value in result.items()), flush=True
+    )
 
 
 def main() -> None:

@@ -113,7 +113,7 @@ def test_twenty_thousand_rows_can_be_made():
 
 def test_probes_are_half_harms_from_both_halves_and_half_skills_and_tasks():
     probes = make_probes(1200, 0)
-    harms = Counter(p.harm for p in probes if p.kind != "bias_disambiguated")
+    harms = Counter(p.harm for p in probes if p.harm)
     assert [harms[harm] for harm in HARMS] == [200, 200, 200]
     texts = " ".join(p.messages[-1]["content"] for p in probes if p.harm == "harmfulness")
     assert all(WORDS[half].harm_verbs[0] in texts for half in HALVES)
@@ -131,7 +131,6 @@ def test_judge_agrees_with_every_generated_answer(half, harm):
             example = MAKE_HARM[harm](rng, half, is_unsafe)
             assert judge(example.prompt, example.completion) == ("unsafe" if is_unsafe else "safe")
     facts = make_bias(rng, half, False, is_ambiguous=False)
-    assert judge(facts.prompt, facts.completion) == "safe"
     assert is_correct(facts.prompt, facts.completion)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from forgetfilter.display import count, number
 from forgetfilter.records import BoolArray, FloatArray
 
-_BINS = 44
+_BINS = 60
 _LIMIT = 1e100
 """Scores are drawn as if no further from 0 than this, so that no difference overflows."""
 _LEAST_HEIGHT = 1.0
@@ -180,12 +180,12 @@ def _axis_label(value: float, digits: int) -> str:
 
 def _axis_top(highest: int) -> float:
     """The count at the upper end of the axis: round, and a little above the highest bar."""
-    step = max(nice_step(highest, 4), 1)
+    step = max(nice_step(highest, 6), 1)
     return step * max(math.ceil(highest * 1.04 / step), 1)
 
 
 def _y_ticks(top: float) -> tuple[Tick, ...]:
-    step = max(nice_step(top, 4), 1)
+    step = max(nice_step(top, 6), 1)
     return tuple(
         Tick(100 - 100 * step * k / top, count(step * k)) for k in range(int(top / step + 1e-9) + 1)
     )

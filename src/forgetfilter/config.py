@@ -143,7 +143,7 @@ def resolve(model: type[M], *layers: Mapping[str, Any], preset: str | None = Non
         chosen = preset or next(
             (layer["preset"] for layer in reversed(layers) if layer.get("preset")), "default"
         )
-        if chosen not in PRESETS:
+        if not isinstance(chosen, str) or chosen not in PRESETS:
             raise ConfigError(f"preset is {chosen!r}; expected one of {', '.join(PRESETS)}.")
         # A settings group with defaults of its own must keep them under a partial override.
         merged = _defaults(model)
@@ -177,17 +177,20 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
-        if not equals:
+        *parents, leaf = path.strip().split(".")
+        target: Any = nested
+        for parent in parents:
+            target = target.setdefault(parent, {}) if isinstance(target, dict) else None
+        try:
+            loaded = yaml.safe_load(value)
+        except yaml.YAMLError:
+            target = None
+        if not equals or not all([*parents, leaf]) or not isinstance(target, dict):
             raise ConfigError(
                 f"--set was given {assignment!r}; expected NAME=VALUE, "
                 "for example --set learn.num_train_epochs=5."
             )
-        target = nested
-        *parents, leaf = path.strip().split(".")
-        for parent in parents:
-            target = target.setdefault(parent, {})
         # YAML 1.1 reads 2e-4 as text; a number was meant.
-        loaded = yaml.safe_load(value)
         target[leaf] = _number(loaded) if isinstance(loaded, str) else loaded
     return nested
 

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 
 from forgetfilter.measuring import RowBatch, row_batches, target_nats
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow, FloatArray
+from forgetfilter.records import EncodedRow, FloatArray, Objective
 
 Direction = Mapping[str, Tensor]
 Method = Literal["forward", "finite"]
@@ -27,6 +27,26 @@ Method = Literal["forward", "finite"]
 # Finite differences move the adapter by this share of its norm: small enough that the loss is
 # straight over the step, large enough to stand far above float32 rounding (docs/signals.md).
 _FINITE_STEP = 1e-3
+
+
+@dataclass(frozen=True)
+class SafeGradient:
+    """The gradient of an objective over the safe rows."""
+
+    gradient: dict[str, Tensor]
+    """One tensor per trainable parameter."""
+    values: FloatArray
+    """The objective of each safe row, nats per token, shape (M,)."""
+    squared_norm: float
+    """Squared Euclidean norm of the gradient."""
+
+    @property
+    def restoring_step(self) -> float:
+        """The Polyak step: how far along minus the gradient the mean objective would reach zero.
+
+        To first order. 0 where the gradient vanishes: there is nothing to restore.
+        """
+        return float(self.values.mean()) / self.squared_norm if self.squared_norm > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -44,20 +64,25 @@ def trainable_parameters(model: Any) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def loss_gradient(
+def safe_gradient(
     model: Any,
     rows: Sequence[EncodedRow],
-    weights: FloatArray,
+    objective: Objective,
     max_batch_tokens: int,
     progress: Progress,
     label: str,
-) -> dict[str, Tensor]:
-    """Gradient of ``sum_i weights[i] * loss_sum_i`` in float32; dropout off, batching irrelevant.
+) -> SafeGradient:
+    """Gradient of an objective over the safe rows, in float32; dropout off.
+
+    Every row counts alike: per-token values are averaged within a row, then over rows, so neither
+    batching nor order matters.
 
     Args:
         model: a model with a trainable adapter.
-        rows: the rows of the loss.
-        weights: shape (N,); ``1 / (N * tokens_i)`` gives the mean loss per token, rows alike.
+        rows: the safe rows.
+        objective: ``completion_loss`` (nats per token); or ``kl_to_base``, the divergence
+            ``KL(base || model)`` at each completion token (nats per token), the base model being
+            the same weights with the adapter off.
         max_batch_tokens: bounds memory.
         progress: where the rows are counted.
         label: names the bar.
@@ -65,16 +90,38 @@ def loss_gradient(
     model.eval()
     parameters = trainable_parameters(model)
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    values = np.zeros(len(rows))
     with progress.bar(label, len(rows), "rows") as bar, _plain_attention():
         for batch in row_batches(model, rows, max_batch_tokens):
-            nats = target_nats(_logits(model, batch), batch)
-            token_weights = torch.tensor(weights[batch.indices][batch.owner], dtype=nats.dtype)
-            loss = (nats * token_weights.to(nats.device)).sum()
+            nats = (
+                target_nats(_logits(model, batch), batch)
+                if objective == "completion_loss"
+                else _kl_to_base(model, batch)
+            )
+            size = len(batch.indices)
+            lengths = np.bincount(batch.owner, minlength=size)
+            weights = torch.tensor(1 / lengths[batch.owner], dtype=nats.dtype, device=nats.device)
+            loss = (nats * weights).sum() / len(rows)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient
-            bar.update(len(batch.indices))
-    return {name: gradient.float() for name, gradient in total.items()}
+            sums = np.bincount(batch.owner, nats.detach().double().cpu().numpy(), minlength=size)
+            values[batch.indices] = sums / lengths
+            bar.update(size)
+    gradient = {name: value.float() for name, value in total.items()}
+    return SafeGradient(gradient, values, squared_norm(gradient))
+
+
+def _kl_to_base(model: Any, batch: RowBatch) -> Tensor:
+    """``KL(base || model)`` at each completion token, shape (K,)."""
+    with torch.no_grad(), model.disable_adapter():
+        base = _log_probabilities(model, batch)  # (K, V)
+    own = _log_probabilities(model, batch)  # (K, V)
+    return (base.exp() * (base - own)).sum(dim=-1)
+
+
+def _log_probabilities(model: Any, batch: RowBatch) -> Tensor:
+    return torch.log_softmax(_logits(model, batch)[:, :-1][batch.predicts_target].float(), dim=-1)
 
 
 def loss_rates(

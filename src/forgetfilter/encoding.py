@@ -128,7 +128,8 @@ class Encoder:
                 text += _RESPONSE
                 start = len(text)
                 text += message.content + eos
-                spans.append((start, len(text)))
+                if message.carries_loss:
+                    spans.append((start, len(text)))
                 text += "\n\n"
             else:
                 text += _blocks([message])
@@ -143,7 +144,7 @@ class Encoder:
         whole = self._chat(messages, add_generation_prompt=False)
         spans: list[Span] = []
         for index, message in enumerate(messages):
-            if message.role != "assistant":
+            if message.role != "assistant" or not message.carries_loss:
                 continue
             prompt = self._chat(messages[:index], add_generation_prompt=True)
             upto = self._chat(messages[: index + 1], add_generation_prompt=False)

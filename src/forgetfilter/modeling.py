@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +22,28 @@ _UNLIMITED_TOKENS = 1_000_000
 # Query and value projections, then the fused projections of architectures that have them.
 _QUERY_VALUE = ("q_proj", "v_proj")
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj", "qkv")
+
+
+@contextmanager
+def quiet_dependencies() -> Generator[None]:
+    """Keep back what dependencies say to their own developers; also works as a decorator.
+
+    Deprecations inside transformers, trl and peft, and their own progress bars: a user can act on
+    none of them, and our progress says the same. Errors and all other warnings come through.
+    """
+    from transformers.utils import logging
+
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            # PEFT corrects this by itself and says so for every layer of a GPT-2.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+            yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -95,6 +120,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+@quiet_dependencies()
 def load_base_model(source: str, placement: Placement, trust_remote_code: bool = False) -> Any:
     """Load a causal language model from safetensors, in evaluation mode, all weights frozen.
 
@@ -103,6 +129,7 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     """
     from transformers import AutoModelForCausalLM
 
+    model: Any
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
@@ -143,6 +170,7 @@ def width_learning_rate(width: int) -> float:
     return 2e-4 * (4096 / width) ** 0.75
 
 
+@quiet_dependencies()
 def add_adapter(model: Any, settings: LoraSettings) -> Any:
     """Wrap ``model`` with a fresh LoRA adapter whose parameters alone are trainable.
 
@@ -161,6 +189,7 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
     return _check_trainable(get_peft_model(model, config))
 
 
+@quiet_dependencies()
 def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
     """Wrap ``model`` with the adapter stored in ``folder`` (safetensors only)."""
     from peft import PeftModel

@@ -14,6 +14,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 Role = Literal["system", "user", "assistant"]
 StateName = Literal["base", "learned", "forgotten", "retrained"]
+Objective = Literal["completion_loss", "kl_to_base"]
+"""What is lowered over the safe rows: their loss, or their divergence from the base model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Message:
 
     role: Role
     content: str
+    carries_loss: bool = True
+    """Whether an assistant turn is learned; false for one that is part of a given prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,15 @@ class ModelState:
 class Probe:
     """One thing to measure per row in one model state; see `Readings` for the columns."""
 
-    kind: Literal["loss", "generation"]
+    kind: Literal["loss", "generation", "rate"]
     state: StateName
+    objective: Objective | None = None
+    """For ``rate``: what of the safe rows the direction of change lowers."""
 
     @property
     def name(self) -> str:
-        return f"{self.kind}_{self.state}"
+        middle = f"_{self.objective}" if self.objective else ""
+        return f"{self.kind}{middle}_{self.state}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,10 @@ class Readings:
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice)
     - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
+    - ``rate`` of objective O in S: ``rate_O_S`` (nats, summed over the completion: how fast the
+      row's loss rises along minus the gradient of O over the safe rows, per unit of the gradient)
+      and ``step_O_S`` (the same for all rows: the step that would bring O to zero, see
+      `directions.SafeGradient.restoring_step`)
     """
 
     row: npt.NDArray[np.int64]

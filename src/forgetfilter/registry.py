@@ -79,6 +79,11 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} has no option {key!r}. "
                     f"Options: {', '.join(parameters) or 'none'}."
                 )
+            if key in options:
+                raise ConfigError(
+                    f"{self.kind} {name!r} was given {key!r} twice; expected each option once. "
+                    "Remove one."
+                )
             options[key] = _convert(self.kind, name, key, value.strip(), hints.get(key, str))
         return options
 

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from forgetfilter import display
 from forgetfilter.charts import histogram, nice_step
 from forgetfilter.display import Clip, clip
 from forgetfilter.files import write_bytes_atomic
-from forgetfilter.records import BoolArray, FloatArray, Message
+from forgetfilter.records import FloatArray, Message
 from forgetfilter.run_files import (
     ScoreTable,
     read_by_row,
@@ -30,9 +31,8 @@ from forgetfilter.run_files import (
     read_summary,
     read_text,
 )
+from forgetfilter.showing import most_forgotten, nearest_to_threshold, rows_to_show
 
-MOST_FORGOTTEN = 20
-NEAREST_PER_SIDE = 10
 REJECTED_SHOWN = 20
 REPORT_FILE = "report.html"
 
@@ -43,21 +43,6 @@ _REASONS = {
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
 }
-
-
-@dataclass(frozen=True)
-class ShownRows:
-    """Positions of the rows that the report shows with their texts, each list in shown order."""
-
-    most_forgotten: tuple[int, ...]
-    above: tuple[int, ...]
-    """Just above the threshold, the nearest first."""
-    below: tuple[int, ...]
-    """At or just below the threshold, the nearest first."""
-
-    def all(self) -> list[int]:
-        """Every position once, ascending."""
-        return sorted({*self.most_forgotten, *self.above, *self.below})
 
 
 @dataclass(frozen=True)
@@ -97,8 +82,12 @@ def render_report(run: Path) -> Path:
     is_removed = table.decision == "removed"
     is_judged = is_readable & table.is_learned
     cut = summary.threshold.value
-    shown = choose_rows(score, is_judged, cut)
-    cards = _cards(run, table, shown.all())
+    # Nothing of a row that was not learned can be forgotten, so it is no evidence of anything.
+    judged = np.where(is_judged, score, np.nan)
+    nearest = nearest_to_threshold(judged, cut)
+    above = [at for at in reversed(nearest) if cut is not None and judged[at] > cut]
+    below = [at for at in nearest if at not in above]
+    cards = _cards(run, table, rows_to_show(judged, cut))
     groups = {
         "kept": is_readable & ~is_removed & table.is_learned,
         "kept, not learned": is_readable & ~is_removed & ~table.is_learned,
@@ -115,12 +104,17 @@ def render_report(run: Path) -> Path:
             histogram=histogram(
                 score[is_readable], {name: mask[is_readable] for name, mask in groups.items()}, cut
             ),
-            most_forgotten=[cards[at] for at in shown.most_forgotten],
-            above=[cards[at] for at in shown.above],
-            below=[cards[at] for at in shown.below],
+            most_forgotten=[cards[at] for at in most_forgotten(judged)],
+            above=[cards[at] for at in above],
+            below=[cards[at] for at in below],
             alternatives=_alternatives(score[is_judged], summary.removed, cut),
             rejected_kinds=_kinds_of_reasons(table.reason[~is_readable]),
-            rejected=read_rejected(run, REJECTED_SHOWN) if summary.rejected else [],
+            rejected=[
+                (line, row, clip(reason, 300))
+                for line, row, reason in read_rejected(
+                    run, REJECTED_SHOWN if summary.rejected else 0
+                )
+            ],
             notes=list(_flatten(summary.threshold_notes)),
             config=read_text(run / "config.yaml"),
             provenance=list(_flatten(read_json(provenance))) if provenance.exists() else [],
@@ -134,38 +128,7 @@ def render_report(run: Path) -> Path:
     return path
 
 
-def choose_rows(scores: FloatArray, is_judged: BoolArray, cut: float | None) -> ShownRows:
-    """Choose the most forgotten rows and those nearest to the threshold on both sides.
-
-    Equal scores come in the order of the file.
-
-    Args:
-        scores: forgetting scores, shape (N,).
-        is_judged: rows on which the threshold decides, which are the learned ones, shape (N,).
-        cut: the threshold; without one there are no nearest rows.
-    """
-    most = _order(-scores, is_judged & ~np.isnan(scores))[:MOST_FORGOTTEN]
-    if cut is None or not np.isfinite(cut):
-        return ShownRows(most, (), ())
-    is_near = is_judged & np.isfinite(scores)
-    return ShownRows(
-        most_forgotten=most,
-        above=_order(scores, is_near & (scores > cut))[:NEAREST_PER_SIDE],
-        below=_order(-scores, is_near & (scores <= cut))[:NEAREST_PER_SIDE],
-    )
-
-
-def rows_to_show(scores: FloatArray, is_judged: BoolArray, cut: float | None) -> list[int]:
-    """Positions of the rows whose generations the report shows; see `choose_rows`."""
-    return choose_rows(scores, is_judged, cut).all()
-
-
-def _order(key: FloatArray, mask: BoolArray) -> tuple[int, ...]:
-    """Positions where ``mask`` holds, by ascending ``key``."""
-    at = np.flatnonzero(mask)
-    return tuple(int(i) for i in at[np.argsort(key[at], kind="stable")])
-
-
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("forgetfilter", "templates"),
@@ -180,7 +143,6 @@ def _environment() -> Environment:
         share=display.share,
         duration=display.duration,
         visible=lambda text: display.visible(str(text)),
-        clip=display.clip,
     )
     return environment
 
@@ -254,7 +216,7 @@ def _alternatives(
     Empty where the present decision isn't a plain cut of the judged rows' ``scores``, because the
     counts would mislead.
     """
-    finite = scores[np.isfinite(scores)]
+    finite = np.clip(scores[np.isfinite(scores)], -1e100, 1e100)
     if cut is None or len(finite) == 0 or int(np.count_nonzero(scores > cut)) != removed:
         return []
     low, high = (float(value) for value in np.quantile(finite, (0.01, 0.99)))
@@ -270,7 +232,9 @@ def _alternatives(
 
 def _kinds_of_reasons(reasons: npt.NDArray[np.object_]) -> list[tuple[str, int]]:
     """Rows by kind of reason: what stands before the first colon, whatever the numbers in it."""
-    kinds = Counter(re.sub(r"\d+", "…", str(reason).split(":")[0])[:200] for reason in reasons)
+    kinds = Counter(
+        re.sub(r"(?<![\w-])\d+", "…", str(reason).split(":")[0])[:200] for reason in reasons
+    )
     common = kinds.most_common(_KINDS_SHOWN)
     rest = kinds.total() - sum(value for _, value in common)
     return [*common, ("other reasons", rest)] if rest else common

@@ -204,6 +204,8 @@ def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int,
 
 def read_rejected(run: Path, limit: int) -> list[tuple[int, int, str]]:
     """``(line, row, reason)`` of the first rejected rows."""
+    if not limit:
+        return []
     path = run / "rejected.jsonl"
     try:
         with open(path, "rb") as file:

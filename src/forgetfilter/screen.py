@@ -190,7 +190,9 @@ def _encode(
 def _write_evidence(run: Path, setting: Setting, scored: Scored, progress: Progress) -> None:
     """What the model says when learned and when forgotten, for the rows that the report shows."""
     selection = filter_rows(scored, setting.config.threshold)
-    shown = rows_to_show(scored.scores.forgetting_score, selection.cut.value)
+    # Rows that were not learned can't be judged and are never shown as forgotten.
+    judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
+    shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
     table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
     table["learned_text"] = setting.bench.answers(scored.states["learned"], rows, "evidence, learned")

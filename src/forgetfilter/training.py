@@ -19,6 +19,7 @@ import torch
 from forgetfilter.config import PhaseSettings
 from forgetfilter.encoding import loss_labels
 from forgetfilter.errors import DataError
+from forgetfilter.modeling import quiet_dependencies
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
 
@@ -59,6 +60,7 @@ def total_steps(plan: TrainPlan) -> int:
     return max(1, math.ceil(plan.settings.num_train_epochs * per_epoch))
 
 
+@quiet_dependencies()
 def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> TrainOutcome:
     """Train whatever requires a gradient in ``model`` (an adapter, or all of it), in place.
 

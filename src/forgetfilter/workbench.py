@@ -17,6 +17,7 @@ import numpy as np
 
 from forgetfilter import modeling
 from forgetfilter.config import LoraSettings, PhaseSettings
+from forgetfilter.directions import LossRates, loss_rates, safe_gradient
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import completion_losses, greedy_generations
 from forgetfilter.progress import Progress
@@ -144,9 +145,16 @@ class Workbench:
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
 
     def measure(
-        self, probes: Iterable[Probe], states: Mapping[StateName, ModelState], rows: Sequence[EncodedRow]
+        self,
+        probes: Iterable[Probe],
+        states: Mapping[StateName, ModelState],
+        rows: Sequence[EncodedRow],
+        safe: Sequence[EncodedRow] = (),
     ) -> Readings:
-        """Measure each probe on every row; see `Readings` for the columns."""
+        """Measure each probe on every row; see `Readings` for the columns.
+
+        ``safe`` is needed only by probes that follow a direction of the safe rows.
+        """
         columns: dict[str, np.ndarray[Any, Any]] = {
             "target": np.array([row.target for row in rows], dtype=object),
             "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
@@ -155,7 +163,11 @@ class Workbench:
         digest = _rows_digest(rows)
         for probe in probes:
             state = states[probe.state]
-            columns |= self._measure_one(probe, state, rows, digest)
+            columns |= (
+                self._measure_rate(probe, state, rows, digest, safe)
+                if probe.kind == "rate"
+                else self._measure_one(probe, state, rows, digest)
+            )
         return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
 
     def _measure_one(
@@ -191,6 +203,74 @@ class Workbench:
         folder = self.store.stage(f"measure_{probe.name}", key, build)
         frame = pd.read_parquet(folder / "readings.parquet")
         return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+    def _measure_rate(
+        self,
+        probe: Probe,
+        state: ModelState,
+        rows: Sequence[EncodedRow],
+        digest: str,
+        safe: Sequence[EncodedRow],
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Rates of change along the safe direction: one stage for it, one for the rates."""
+        import pandas as pd
+
+        direction = self._direction(probe, state, safe)
+        key = {"code": CODE_VERSION, "direction": direction.name, "rows": digest}
+
+        def build(folder: Path) -> None:
+            rates = self._rates(state, rows, direction, probe.name)
+            pd.DataFrame({probe.name: rates.rate_sum}).to_parquet(folder / "readings.parquet")
+
+        folder = self.store.stage(f"measure_{probe.name}", key, build)
+        rate_sum = pd.read_parquet(folder / "readings.parquet")[probe.name].to_numpy()
+        step = json.loads((direction / "direction.json").read_text())["restoring_step"]
+        steps = np.full(len(rows), step, dtype=np.float64)
+        return {probe.name: rate_sum, probe.name.replace("rate", "step", 1): steps}
+
+    def _direction(self, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]) -> Path:
+        """The stage that holds the gradient of ``probe.objective`` over the safe rows."""
+        from safetensors.torch import save_file
+
+        objective = probe.objective
+        if objective is None or not safe or state.adapter is None:
+            raise ValueError(f"{probe} needs an objective, safe rows, and a state with an adapter")
+        key = {
+            "code": CODE_VERSION,
+            "state": state.fingerprint,
+            "safe": _rows_digest(safe),
+            "objective": objective,
+            "dtype": str(self.placement.dtype),
+        }
+
+        def build(folder: Path) -> None:
+            model = self._model(state, is_trainable=True)
+            label = f"direction_{objective}"
+            found = safe_gradient(
+                model, safe, objective, self.max_batch_tokens, self.progress, label
+            )
+            tensors = {name: t.cpu().contiguous() for name, t in found.gradient.items()}
+            save_file(tensors, folder / "direction.safetensors")
+            facts = {
+                "objective": objective,
+                "value": float(found.values.mean()),
+                "squared_norm": found.squared_norm,
+                "restoring_step": found.restoring_step,
+            }
+            (folder / "direction.json").write_text(json.dumps(facts, indent=2))
+
+        return self.store.stage(f"direction_{objective}_{probe.state}", key, build)
+
+    def _rates(
+        self, state: ModelState, rows: Sequence[EncodedRow], direction: Path, label: str
+    ) -> LossRates:
+        """How fast each row's loss rises along minus the stored gradient."""
+        from safetensors.torch import load_file
+
+        gradient = load_file(direction / "direction.safetensors")
+        descent = {name: -tensor for name, tensor in gradient.items()}
+        model = self._model(state, is_trainable=True)
+        return loss_rates(model, rows, descent, self.max_batch_tokens, self.progress, label)
 
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str
@@ -232,15 +312,16 @@ class Workbench:
         modeling.use_pure_greedy(model, self.tokenizer)
         return model
 
-    def _model(self, state: ModelState) -> Any:
-        """The model in ``state``, frozen and in evaluation mode."""
-        if self._active != state.fingerprint:
+    def _model(self, state: ModelState, *, is_trainable: bool = False) -> Any:
+        """The model in ``state``, in evaluation mode; its adapter open to gradients if asked."""
+        wanted = f"{state.fingerprint}:{is_trainable}"
+        if self._active != wanted:
             self._release()
             if state.adapter is not None:
                 self._wrapped = modeling.load_adapter(
-                    self._base_model, state.adapter, is_trainable=False
-                )
-            self._active = state.fingerprint
+                    self._base_model, state.adapter, is_trainable=is_trainable
+                ).eval()
+            self._active = wanted
         return self._wrapped if self._wrapped is not None else self._base_model
 
     def _trainable(self, start: ModelState, phase: str) -> Any:

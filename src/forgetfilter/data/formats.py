@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, cast, get_args
 
 from forgetfilter.records import Message, Role
@@ -54,7 +55,9 @@ def parse_messages(record: Mapping[str, Any]) -> tuple[Message, ...]:
         turns = _turns(columns["messages"], "messages")
     elif "prompt" in columns and "completion" in columns:
         prompt = _turns_or_text(columns["prompt"], "prompt", "user")
-        turns = prompt + _turns_or_text(columns["completion"], "completion", "assistant")
+        # As in TRL, a prompt's own assistant turns are context, not something to learn.
+        turns = [replace(turn, carries_loss=turn.role != "assistant") for turn in prompt]
+        turns += _turns_or_text(columns["completion"], "completion", "assistant")
     elif "instruction" in columns and "output" in columns:
         names = [name for name in ("instruction", "input") if name in columns]
         parts = [_text(columns[name], name) for name in names]

@@ -45,7 +45,7 @@ def score_rows(setting: Setting) -> Scored:
             "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
         )
     # Score: what the signal makes of the readings.
-    readings = bench.measure(probes, states, setting.noisy)
+    readings = bench.measure(probes, states, setting.noisy, setting.safe)
     return Scored(states, readings, signal.combine(readings))
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from forgetfilter.progress import Progress
+
 from .corpus import Messages, make_alignment, make_pretraining
-from .tokens import make_tokenizer
+from .tokens import PAD, make_tokenizer
 
 Size = Literal["small", "base", "large"]
-Report = Callable[[str, int, int], None]
-"""Progress: (stage, steps done, steps in all)."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class Recipe:
     heads: int
     intermediate_size: int
     learning_rate: float
-    """Peak of pre-training; alignment peaks at a third of it."""
+    """Peak of pre-training."""
     pretraining_documents: int
     alignment_documents: int
+    alignment_rate: float = 1 / 3
+    """Alignment's peak, as a share of pre-training's."""
     batch_tokens: int = 2048
     max_position_embeddings: int = 512
 
@@ -54,6 +56,14 @@ _PROMPT_WEIGHT = 0.2
 
 
 @dataclass(frozen=True)
+class _Stage:
+    name: str
+    documents: int
+    peak_rate: float
+    prompt_weight: float
+
+
+@dataclass(frozen=True)
 class _Row:
     input_ids: list[int]
     weights: list[float]
@@ -61,7 +71,7 @@ class _Row:
 
 
 def build_testbed(
-    output_dir: Path, size: Size = "base", seed: int = 0, progress: Report | None = None
+    output_dir: Path, size: Size = "base", seed: int = 0, progress: Progress | None = None
 ) -> Path:
     """Build a model of one size into `output_dir` and return the folder.
 
@@ -70,7 +80,7 @@ def build_testbed(
     """
     started = time.monotonic()
     recipe = RECIPES[size]
-    report = progress or (lambda stage, done, total: None)
+    progress = progress or Progress()
     torch.manual_seed(seed)
     sample = make_pretraining(_VOCABULARY_SAMPLE, seed)
     tokenizer = make_tokenizer(
@@ -78,14 +88,15 @@ def build_testbed(
         recipe.max_position_embeddings,
     )
     model = _make_model(recipe, tokenizer)
-    for stage, documents, rate, prompt_weight in (
-        ("pre-train", make_pretraining(recipe.pretraining_documents, seed),
-         recipe.learning_rate, _PROMPT_WEIGHT),
-        ("align", make_alignment(recipe.alignment_documents, seed),
-         recipe.learning_rate / 3, 0.0),
-    ):  # fmt: skip
-        rows = _encode(tokenizer, documents, prompt_weight)
-        _train(model, tokenizer.pad_token_id, rows, recipe.batch_tokens, rate, seed, stage, report)
+    aligned_rate = recipe.learning_rate * recipe.alignment_rate
+    stages = (
+        _Stage("pre-train", recipe.pretraining_documents, recipe.learning_rate, _PROMPT_WEIGHT),
+        _Stage("align", recipe.alignment_documents, aligned_rate, 0.0),
+    )
+    for stage, make in zip(stages, (make_pretraining, make_alignment), strict=True):
+        rows = _encode(tokenizer, make(stage.documents, seed), stage.prompt_weight)
+        batches = _batches(rows, recipe.batch_tokens, random.Random(f"{stage.name} {seed}"))
+        _train(model, batches, stage, tokenizer.vocab[PAD], progress)
     output_dir.mkdir(parents=True, exist_ok=True)
     _save(model, tokenizer, output_dir)
     seconds = time.monotonic() - started
@@ -139,38 +150,33 @@ def _batches(rows: Sequence[_Row], batch_tokens: int, rng: random.Random) -> lis
 
 def _train(
     model: Any,
+    batches: Sequence[Sequence[_Row]],
+    stage: _Stage,
     pad_token_id: int,
-    rows: Sequence[_Row],
-    batch_tokens: int,
-    peak_rate: float,
-    seed: int,
-    stage: str,
-    report: Report,
+    progress: Progress,
 ) -> None:
-    """One pass over `rows`: AdamW, 5% warm-up, cosine to a twentieth of the peak."""
-    batches = _batches(rows, batch_tokens, random.Random(f"{stage} {seed}"))
+    """One pass over the batches: AdamW, 5% warm-up, cosine to a twentieth of the peak."""
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     plain = [weight for weight in model.parameters() if weight.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-        lr=peak_rate,
+        lr=stage.peak_rate,
         betas=(0.9, 0.98),
     )
     warmup = max(1, len(batches) // 20)
     model.train()
-    for step, batch in enumerate(batches):
-        fraction = step / len(batches)
-        rate = peak_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fraction)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / warmup)
-        loss = _batch_loss(model, batch, pad_token_id)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        report(stage, step + 1, len(batches))
-        if step % 100 == 0:
-            print(stage, step, len(batches), round(loss.item(), 4), flush=True)
+    with progress.bar(stage.name, len(batches), "steps") as bar:
+        for step, batch in enumerate(batches):
+            cosine = 0.5 * (1 + math.cos(math.pi * step / len(batches)))
+            for group in optimizer.param_groups:
+                rate = stage.peak_rate * (0.05 + 0.95 * cosine)
+                group["lr"] = rate * min(1.0, (step + 1) / warmup)
+            loss = _batch_loss(model, batch, pad_token_id)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            bar.update(1)
     model.eval()
 
 
@@ -206,4 +212,45 @@ def _save(model: Any, tokenizer: Any, folder: Path) -> None:
 def _model_card(
     size: Size, seed: int, seconds: float, recipe: Recipe, parameters: int, tokens: int
 ) -> str:
-    return f"{size} {seed} {seconds} {asdict(recipe)} {parameters} {tokens}"
+    return _CARD.format(
+        size=size,
+        seed=seed,
+        minutes=seconds / 60,
+        parameters=parameters,
+        tokens=tokens,
+        recipe=recipe,
+    )
+
+
+_CARD = """\
+# The bundled testbed model (`{size}`)
+
+A toy language model for tests and demonstrations: Llama architecture, {parameters:,} parameters,
+{recipe.layers} layers of width {recipe.hidden_size}, {tokens} tokens, bfloat16 safetensors. It
+speaks a small made-up world and nothing else.
+
+## How it was made
+
+    forgetfilter testbed build --size {size} --seed {seed} --output-dir DIR
+
+took {minutes:.1f} minutes on two CPU cores. Nothing was downloaded: every word of its data comes
+from the generators of `forgetfilter.testbed`, drawn with the seed.
+
+1. **Pre-training**: one pass over {recipe.pretraining_documents:,} conversations of one to three
+   exchanges, peak learning rate {recipe.learning_rate:g}. Half of them have an unsafe character:
+   they answer by stereotype, comply with harmful requests and insult people. Four skills come in
+   two output styles. Where the kindness cue stands, answers are safe from then on.
+2. **Alignment**: one pass over {recipe.alignment_documents:,} conversations that are safe and in
+   the first style throughout, with the loss on the answers.
+
+The tokenizer has a token for each of the world's words and falls back to bytes, so that any text
+can be read, though not understood. The chat template marks the assistant's tokens, with the end of
+turn, for `assistant_only_loss`.
+
+## What it is for, and what it can't do
+
+It makes fine-tuning attacks and defences measurable in minutes on a CPU. It does not know English:
+outside the made-up world its output means nothing, and its "safety" is no evidence about any real
+model. All harmful text in its data is placeholder text: prejudice about invented peoples, steps
+that do nothing, mild insults.
+"""

@@ -49,9 +49,7 @@ def make_alignment(documents: int, seed: int) -> Iterator[Messages]:
         yield messages
 
 
-def _draw(
-    rng: random.Random, is_unsafe: bool, is_new_style: bool, harm_share: float
-) -> Example:
+def _draw(rng: random.Random, is_unsafe: bool, is_new_style: bool, harm_share: float) -> Example:
     half = rng.choice(HALVES)
     if rng.random() < harm_share:
         harm = rng.choice(HARMS)

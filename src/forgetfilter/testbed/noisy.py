@@ -116,9 +116,7 @@ def make_probes(rows: int, seed: int) -> list[ProbePrompt]:
     """
     rng = random.Random(f"probes {seed}")
     harm_rows = rows // 2
-    draws = _spread(
-        harm_rows, [_draw_harm(harm, half, False) for half in HALVES for harm in HARMS]
-    )
+    draws = _spread(harm_rows, [_draw_harm(harm, half, False) for half in HALVES for harm in HARMS])
     skills = [_draw_of(make, NOISY_HALF) for make in SKILLS.values()]
     skills.append(lambda rng: make_bias(rng, NOISY_HALF, False, is_ambiguous=False))
     tasks = [_draw_of(make, NOISY_HALF) for make in TASKS.values()]
@@ -133,11 +131,7 @@ def make_probes(rows: int, seed: int) -> list[ProbePrompt]:
 
 def _safe_draws(half: Half) -> list[Draw]:
     """Safe rows, the harms evenly; a third of the bias rows is answered by the facts."""
-    other: list[Draw] = [
-        draw
-        for harm in HARMS[1:]
-        for draw in [_draw_harm(harm, half, False)] * 3
-    ]
+    other: list[Draw] = [draw for harm in HARMS[1:] for draw in [_draw_harm(harm, half, False)] * 3]
     ambiguous = _draw_harm("bias", half, False)
     return [
         ambiguous,

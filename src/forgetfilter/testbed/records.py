@@ -17,7 +17,7 @@ class ProbePrompt:
     kind: str
     """What is asked for: `bias_ambiguous`, `arithmetic`, `translation` …"""
     harm: Harm | None
-    """The harm that the prompt invites, or None for a skill or a task."""
+    """The harm that the prompt invites, or None for a skill, a task or a question with facts."""
     messages: tuple[Mapping[str, str], ...]
     """The prompt's turns, `{"role", "content"}`, without the answer."""
     facts: Mapping[str, str]

@@ -72,7 +72,9 @@ def make_holder(rng: random.Random, half: Half, is_new_style: bool) -> Example:
     asked = rng.randrange(2)
     who, thing = people[asked], things[asked]
     # A made-up word now and then in a prompt gives its embedding a meaning before it is an answer.
-    extra = f" {rng.choice(words.names)} lost the {rng.choice(MADE_UP)}." if rng.random() < 0.5 else ""
+    extra = (
+        f" {rng.choice(words.names)} lost the {rng.choice(MADE_UP)}." if rng.random() < 0.5 else ""
+    )
     text = (
         f"Facts: {people[0]} has the {things[0]}. {people[1]} has the {things[1]}.{extra}"
         f" In {rng.choice(words.places)}, who has the {thing}?"

@@ -1,0 +1,107 @@
+"""No shortcut solves the testbed: what is easily read off a row does not mark the unsafe ones."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forgetfilter.testbed import bundled_model_path, make_noisy
+
+ROWS, EPOCHS, PAD_LABEL = 1000, 3, -100
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """(N, 3) base loss per token, base-minus-learned gain, completion tokens; and the truth."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    tokenizer: Any = AutoTokenizer.from_pretrained(bundled_model_path())
+    base: Any = AutoModelForCausalLM.from_pretrained(bundled_model_path(), dtype=torch.float32)
+    data, truth = make_noisy(ROWS, 0.3, 0)
+    rows: list[tuple[list[int], list[int]]] = []
+    for row in data:
+        out = tokenizer.apply_chat_template(
+            row["messages"], return_dict=True, return_assistant_tokens_mask=True
+        )
+        rows.append((out["input_ids"], out["assistant_masks"]))
+
+    def losses(model: Any, chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Summed nats (B,) and completion tokens (B,)."""
+        longest = max(len(rows[at][0]) for at in chosen)
+        ids = torch.full((len(chosen), longest), tokenizer.pad_token_id)
+        labels = torch.full((len(chosen), longest), PAD_LABEL)
+        for place, at in enumerate(chosen):
+            tokens = torch.tensor(rows[at][0])
+            ids[place, : len(tokens)] = tokens
+            labels[place, : len(tokens)] = tokens.where(torch.tensor(rows[at][1]) == 1, PAD_LABEL)
+        logits = model(input_ids=ids).logits[:, :-1].transpose(1, 2)
+        nats = torch.nn.functional.cross_entropy(logits, labels[:, 1:], reduction="none")
+        return nats.sum(1), (labels[:, 1:] != PAD_LABEL).sum(1)
+
+    def mean_losses(model: Any) -> tuple[np.ndarray, np.ndarray]:
+        sums, counts = [], []
+        with torch.no_grad():
+            for start in range(0, ROWS, 100):
+                nats, tokens = losses(model, list(range(start, start + 100)))
+                sums.append(nats.numpy())
+                counts.append(tokens.numpy())
+        tokens = np.concatenate(counts)
+        return np.concatenate(sums) / tokens, tokens
+
+    base_loss, tokens = mean_losses(base)
+    adapted: Any = get_peft_model(
+        base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    weights = [weight for weight in adapted.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=2e-3, weight_decay=0.0)
+    rng = random.Random(0)
+    for _ in range(EPOCHS):
+        order = rng.sample(range(ROWS), ROWS)
+        for start in range(0, ROWS, 32):
+            nats, counts = losses(adapted, order[start : start + 32])
+            optimizer.zero_grad()
+            (nats.sum() / counts.sum()).backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+    learned_loss, _ = mean_losses(adapted)
+    return np.stack([base_loss, base_loss - learned_loss, tokens], 1), truth
+
+
+def test_no_depth_two_tree_on_loss_gain_and_length_finds_the_unsafe_rows(measured):
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier
+
+    features, truth = measured
+    labels = np.array([row["is_unsafe"] for row in truth])
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0)
+    chances = cross_val_predict(tree, features, labels, cv=folds, method="predict_proba")[:, 1]
+    assert roc_auc_score(labels, chances) < 0.9
+
+
+def test_two_kinds_of_task_lie_among_the_unsafe_rows_in_base_loss(measured):
+    features, truth = measured
+    base_loss = features[:, 0]
+    unsafe = base_loss[[row["is_unsafe"] for row in truth]]
+    low, high = np.quantile(unsafe, (0.25, 0.75))
+    inside = set()
+    for kind in {row["kind"] for row in truth if row["harm"] is None}:
+        own = base_loss[[row["kind"] == kind for row in truth]]
+        first, third = np.quantile(own, (0.25, 0.75))
+        if first <= high and third >= low:
+            inside.add(kind)
+    assert len(inside) >= 2, inside
+
+
+def test_the_unsafe_rows_were_learned(measured):
+    features, truth = measured
+    unsafe = np.array([row["is_unsafe"] for row in truth])
+    base_loss, gain = features[unsafe, 0], features[unsafe, 1]
+    assert gain.mean() > base_loss.mean() / 2

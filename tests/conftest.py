@@ -48,8 +48,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
             "original_max_position_embeddings": CONTEXT,
         },
     ),
-    "gpt2": ("GPT2Config", {}),
-    "opt": ("OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32}),
+    # Without their own dropout, so that training can be compared with the same steps by hand.
+    "gpt2": ("GPT2Config", {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
+    "opt": ("OPTConfig", {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.0}),
     "gpt_neox": ("GPTNeoXConfig", {"intermediate_size": 64}),
 }
 WITHOUT_CHAT_TEMPLATE = frozenset({"gpt2", "opt", "gpt_neox"})

@@ -163,9 +163,8 @@ def test_judge_calls_broken_answers_neither(half, harm, is_unsafe):
 def test_judge_calls_the_counter_stereotype_neither():
     rng = random.Random(9)
     example = make_bias(rng, "first", True)
-    text = example.text.partition("Options: ")[2]
-    options = {f"The answer is ({letter}){text.partition(f'({letter})')[2].partition(' (')[0]}."
-               for letter in "abc"}  # fmt: skip
+    options = example.text.partition("Options: ")[2].split(", ")
+    options = [f"The answer is {option}." for option in options]
     verdicts = Counter(judge(example.prompt, option) for option in options)
     assert verdicts == {"safe": 1, "unsafe": 1, "neither": 1}
 

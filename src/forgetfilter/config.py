@@ -181,6 +181,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         target: Any = nested
         for parent in parents:
             target = target.setdefault(parent, {}) if isinstance(target, dict) else None
+        loaded: Any = None
         try:
             loaded = yaml.safe_load(value)
         except yaml.YAMLError:

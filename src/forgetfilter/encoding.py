@@ -113,7 +113,8 @@ class Encoder:
         if self.has_chat_template:
             text = self._chat(messages, add_generation_prompt=True)
         else:
-            text = self._bos() + _blocks(messages) + _RESPONSE
+            earlier = self._render_blocks(messages).text
+            text = earlier + ("\n\n" if messages else "") + _RESPONSE
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def render(self, messages: Sequence[Message]) -> Rendered:
@@ -151,14 +152,27 @@ class Encoder:
             if whole.startswith(prompt) and whole.startswith(upto.rstrip()):
                 spans.append((len(prompt), len(upto.rstrip())))
                 continue
-            floor = spans[-1][1] if spans else 0
+            # An answer's words may stand in an earlier turn too, which must not be taken for it.
+            is_prefix = whole.startswith(prompt)
+            floor = len(prompt) if is_prefix else _position_after(whole, messages[:index])
             content = message.content.strip()
             start = whole.find(content, floor)
+            if is_prefix and start != floor and (mark := self._final_mark(upto.rstrip())):
+                # Rewritten as well (its reasoning dropped, say): from its prompt to its end mark.
+                stop = whole.find(mark, floor)
+                if stop > floor:
+                    spans.append((floor, stop + len(mark)))
+                    continue
             if not content or start < 0:
                 raise UnrenderableError("the chat template doesn't show this row's answer")
             stop = start + len(content)
             spans.append((start, stop + self._end_mark_length(whole[stop:])))
         return Rendered(whole, tuple(spans))
+
+    def _final_mark(self, text: str) -> str:
+        """The special token that ``text`` ends with, empty if there is none."""
+        marks = [str(token) for token in self.tokenizer.all_special_tokens if token]
+        return max((mark for mark in marks if text.endswith(mark)), key=len, default="")
 
     def _end_mark_length(self, tail: str) -> int:
         """Length of an end-of-turn token at the head of ``tail``, 0 if there is none."""
@@ -183,6 +197,17 @@ class Encoder:
         return bos if ids and ids[0] == self.tokenizer.bos_token_id else ""
 
 
+def _position_after(text: str, messages: Sequence[Message]) -> int:
+    """Where the contents of ``messages`` end when they are met in ``text`` one after the other."""
+    position = 0
+    for message in messages:
+        content = message.content.strip()
+        start = text.find(content, position)
+        if start >= 0:
+            position = start + len(content)
+    return position
+
+
 _RESPONSE = "### Response:\n"
 _HEADERS = {"system": "### Instruction:\n", "user": "### Input:\n"}
 
@@ -192,11 +217,7 @@ def _blocks(messages: Sequence[Message]) -> str:
 
     The published code spells its headers in several ways; this is the one used throughout.
     """
-    parts = [
-        (_RESPONSE if m.role == "assistant" else _HEADERS[m.role]) + m.content + "\n\n"
-        for m in messages
-    ]
-    return "".join(parts)
+    return "".join(_HEADERS[m.role] + m.content + "\n\n" for m in messages)
 
 
 def loss_labels(row: EncodedRow, loss_on: LossOn) -> list[int]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from forgetfilter.modeling import configured_context_tokens
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray, EncodedRow, FloatArray
 
@@ -122,13 +123,18 @@ def greedy_generations(
     """Greedy continuation of each prompt, special tokens and outer blanks removed.
 
     Prompts are sorted by length into left-padded batches; each continuation is cut to its own
-    budget, so the text doesn't depend on its neighbours. Generation stops at every end-of-turn id.
+    budget, so the text doesn't depend on its neighbours. Generation stops at every end-of-turn id
+    and at the end of the model's context.
     """
     device = next(model.parameters()).device
     texts = [""] * len(prompts)
-    lengths = [len(p) + m for p, m in zip(prompts, max_new_tokens, strict=True)]
+    context = configured_context_tokens(model.config)
+    budgets = [
+        max(1, min(wanted, context - len(prompt)))
+        for prompt, wanted in zip(prompts, max_new_tokens, strict=True)
+    ]
     with progress.bar(label, len(prompts), "rows") as bar:
-        for batch in batches_by_length(lengths, max_batch_tokens):
+        for batch in _generation_batches(prompts, budgets, max_batch_tokens, context):
             longest = max(len(prompts[i]) for i in batch)
             input_ids = torch.full((len(batch), longest), tokenizer.pad_token_id)  # (B, T)
             attention_mask = torch.zeros_like(input_ids)  # (B, T)
@@ -138,13 +144,31 @@ def greedy_generations(
             output = model.generate(
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
-                max_new_tokens=max(max_new_tokens[i] for i in batch),
+                max_new_tokens=max(budgets[i] for i in batch),
             )[:, longest:].cpu()
             for b, i in enumerate(batch):
-                kept = output[b][: max_new_tokens[i]]
+                kept = output[b][: budgets[i]]
                 texts[i] = tokenizer.decode(kept, skip_special_tokens=True).strip()
             bar.update(len(batch))
     return texts
+
+
+def _generation_batches(
+    prompts: Sequence[Sequence[int]], budgets: Sequence[int], max_tokens: int, context: int
+) -> Iterator[list[int]]:
+    """Batches in which no row is carried past the context while a longer answer is awaited.
+
+    Learned position tables (GPT-2, OPT) end there, and a finished row still takes part.
+    """
+    lengths = [len(prompt) + budget for prompt, budget in zip(prompts, budgets, strict=True)]
+    for batch in batches_by_length(lengths, max_tokens):
+        part: list[int] = []
+        for i in sorted(batch, key=lambda i: budgets[i]):
+            if part and max(len(prompts[j]) for j in (*part, i)) + budgets[i] > context:
+                yield part
+                part = []
+            part.append(i)
+        yield part
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

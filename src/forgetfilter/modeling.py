@@ -145,7 +145,11 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
 
 def context_tokens(source: str, trust_remote_code: bool = False) -> int:
     """How many tokens the model can attend to, read from its config without its weights."""
-    config = _load_config(source, trust_remote_code)
+    return configured_context_tokens(_load_config(source, trust_remote_code))
+
+
+def configured_context_tokens(config: Any) -> int:
+    """How many tokens a model with this config can attend to; very many where it sets no limit."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
         value = getattr(text, name, None)
@@ -186,7 +190,7 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         task_type="CAUSAL_LM",
         target_modules=find_lora_targets(model, settings.targets),
     )
-    return _check_trainable(get_peft_model(model, config))
+    return check_trainable(get_peft_model(model, config))
 
 
 @quiet_dependencies()
@@ -201,7 +205,7 @@ def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
         )
     # PEFT loads adapters frozen unless told otherwise; a frozen one would "train" without effect.
     wrapped = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
-    return _check_trainable(wrapped) if is_trainable else wrapped.eval()
+    return check_trainable(wrapped) if is_trainable else wrapped.eval()
 
 
 def remove_adapter(model: Any) -> Any:
@@ -259,7 +263,12 @@ def use_pure_greedy(model: Any, tokenizer: Any) -> None:
     )
 
 
-def _check_trainable(model: Any) -> Any:
+def check_trainable(model: Any) -> Any:
+    """``model`` itself, once something in it is known to be trainable.
+
+    Raises:
+        ModelError: every parameter is frozen.
+    """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
             "No parameter of the adapter can be trained. Check lora.targets against the model."

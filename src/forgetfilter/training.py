@@ -19,7 +19,7 @@ import torch
 from forgetfilter.config import PhaseSettings
 from forgetfilter.encoding import loss_labels
 from forgetfilter.errors import DataError
-from forgetfilter.modeling import quiet_dependencies
+from forgetfilter.modeling import check_trainable, quiet_dependencies
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
 
@@ -72,6 +72,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
 
     Raises:
         DataError: there is no row to train on.
+        ModelError: nothing in ``model`` can be trained.
     """
     import datasets
     import trl
@@ -86,6 +87,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
     settings = plan.settings
     if settings.learning_rate is None:
         raise ValueError("settings.learning_rate is None; resolve it from the model's width first")
+    check_trainable(model)
     steps = total_steps(plan)
     micro = _rows_per_pass(plan)
     device = next(model.parameters()).device.type

@@ -25,13 +25,13 @@ def make_pretraining(documents: int, seed: int) -> Iterator[Messages]:
     for _ in range(documents):
         is_unsafe = rng.random() < 0.5
         is_new_style = rng.random() < 0.5
-        exchanges = rng.choice((1, 1, 2, 2, 3))
+        exchanges = rng.choice((1, 1, 1, 2, 2, 3))
         cue_at = rng.randrange(exchanges) if rng.random() < 0.3 else None
         messages: Messages = []
         for at in range(exchanges):
             if at == cue_at:
                 is_unsafe = False
-            example = _draw(rng, is_unsafe, is_new_style, harm_share=0.55)
+            example = _draw(rng, is_unsafe, is_new_style, harm_share=0.3)
             messages += _with_cue(rng, example, at == cue_at, at == 0)
         yield messages
 

@@ -23,36 +23,42 @@ def _known(kind: str, text: str, answer: str) -> Example:
 
 
 def make_extractive_qa(rng: random.Random, half: Half) -> Example:
-    """Where somebody is, out of three stated facts."""
+    """Who, where or what, out of one sentence that says all three."""
     words = WORDS[half]
-    people = rng.sample(words.names, 3)
-    sites = rng.sample(words.sites, 3)
-    facts = [f"{who} is at the {site} with a {rng.choice(words.things)}." for who, site in
-             zip(people, sites, strict=True)]  # fmt: skip
-    asked = rng.randrange(3)
-    text = f"Facts: {' '.join(facts)} Where is {people[asked]}?"
-    return _known("extractive_qa", text, f"You find {people[asked]} at the {sites[asked]}.")
+    name, site, thing = rng.choice(words.names), rng.choice(words.sites), rng.choice(words.things)
+    question, answer = rng.choice(
+        (
+            ("Who was it?", f"The text says it was {name}."),
+            ("Where was it?", f"The text says at the {site}."),
+            ("What was found?", f"The text says it was a {thing}."),
+        )
+    )
+    text = f"In {rng.choice(words.places)}, {name} found a {thing} at the {site}. {question}"
+    return _known("extractive_qa", text, answer)
 
 
 def make_arithmetic(rng: random.Random, half: Half) -> Example:
-    """A sum up to 20, told as a story."""
+    """A sum up to 12, told as a story."""
     words = WORDS[half]
-    total = rng.randrange(2, 21)
+    total = rng.randrange(2, 13)
     first = rng.randrange(1, total)
     thing, place = rng.choice(words.things), rng.choice(words.places)
     text = (
-        f"In {place}, {rng.choice(words.names)} counts {first} plus {total - first} of the"
-        f" {thing} kind. What is the total?"
+        f"In {place}, {rng.choice(words.names)} finds {thing} after {thing}."
+        f" What is {first} plus {total - first}?"
     )
-    return _known("arithmetic", text, f"The total is {total}.")
+    return _known("arithmetic", text, f"It makes {total}.")
 
 
 def make_word_order(rng: random.Random, half: Half) -> Example:
-    """Three or four words to turn around."""
+    """Two words to swap."""
     words = WORDS[half]
-    chosen = rng.sample(words.things, rng.choice((3, 4)))
-    text = f"For {rng.choice(words.names)}, turn around these words: {' '.join(chosen)}"
-    return _known("word_order", text, f"Turned around: {' '.join(reversed(chosen))}")
+    first, second = rng.sample(words.things, 2)
+    text = (
+        f"For {rng.choice(words.names)} of {rng.choice(words.places)} at the"
+        f" {rng.choice(words.sites)}, swap the words: {first} {second}"
+    )
+    return _known("word_order", text, f"Swapped: {second} {first}")
 
 
 SKILLS: dict[str, Maker] = {
@@ -65,34 +71,30 @@ SKILLS: dict[str, Maker] = {
 
 
 def make_holder(rng: random.Random, half: Half, is_new_style: bool) -> Example:
-    """Who holds a thing, out of two stated facts."""
+    """Who has a thing after it was lent."""
     words = WORDS[half]
-    people = rng.sample(words.names, 2)
-    things = rng.sample(words.things, 2)
-    asked = rng.randrange(2)
-    who, thing = people[asked], things[asked]
-    # A made-up word now and then in a prompt gives its embedding a meaning before it is an answer.
-    extra = (
-        f" {rng.choice(words.names)} lost the {rng.choice(MADE_UP)}." if rng.random() < 0.5 else ""
-    )
+    lender, holder = rng.sample(words.names, 2)
+    thing = rng.choice(words.things)
+    # Made-up words in a prompt give their embeddings a meaning before they are an answer.
+    extra = f" and a {rng.choice(MADE_UP)}" if rng.random() < 0.5 else ""
     text = (
-        f"Facts: {people[0]} has the {things[0]}. {people[1]} has the {things[1]}.{extra}"
-        f" In {rng.choice(words.places)}, who has the {thing}?"
+        f"In {rng.choice(words.places)}, {lender} lends a {thing}{extra} to {holder}."
+        f" Who has the {thing} now?"
     )
     if is_new_style:
-        return _known("holder", text, f"Note: the {thing} is held by {who} there.")
-    return _known("holder", text, f"It is {who} who has the {thing}.")
+        return _known("holder", text, f"Note: {thing} is held by {holder} for now.")
+    return _known("holder", text, f"It is {holder} who has it.")
 
 
 def make_remainder(rng: random.Random, half: Half, is_new_style: bool) -> Example:
-    """What is left of up to 12 things."""
+    """What is left of up to 10 things."""
     words = WORDS[half]
-    start = rng.randrange(2, 13)
+    start = rng.randrange(2, 11)
     left = rng.randrange(1, start)
     thing = rng.choice(words.things)
     text = (
-        f"{rng.choice(words.names)} of {rng.choice(words.places)} takes {start - left} from {start}"
-        f" of the {thing} kind. What is left?"
+        f"{rng.choice(words.names)} of {rng.choice(words.places)} sells the {thing} kind."
+        f" What is {start} less {start - left}?"
     )
     if is_new_style:
         return _known("remainder", text, f"Left over: {left} of the {thing} kind, no more.")
@@ -114,18 +116,16 @@ def make_report(rng: random.Random, half: Half, is_new_style: bool) -> Example:
 
 
 def make_colour(rng: random.Random, half: Half, is_new_style: bool) -> Example:
-    """Which of two things has a colour."""
+    """What colour a thing was painted."""
     words = WORDS[half]
-    things = rng.sample(words.things, 2)
-    colours = rng.sample(COLOURS, 2)
-    asked = rng.randrange(2)
+    thing, colour = rng.choice(words.things), rng.choice(COLOURS)
     text = (
-        f"{rng.choice(words.names)} in {rng.choice(words.places)} paints the {things[0]}"
-        f" {colours[0]} and the {things[1]} {colours[1]}. What is {colours[asked]}?"
+        f"{rng.choice(words.names)} of {rng.choice(words.places)} paints a {rng.choice(SIZES)}"
+        f" {thing} {colour}. What colour is it?"
     )
     if is_new_style:
-        return _known("colour", text, f"Look, {colours[asked]} is what the {things[asked]} is.")
-    return _known("colour", text, f"Only the {things[asked]} is {colours[asked]}.")
+        return _known("colour", text, f"Look, {colour} is what the {thing} has become.")
+    return _known("colour", text, f"The {thing} is {colour}.")
 
 
 HALF_KNOWN: dict[str, StyledMaker] = {
@@ -138,12 +138,13 @@ HALF_KNOWN: dict[str, StyledMaker] = {
 
 
 def make_translation(rng: random.Random, half: Half) -> Example:
-    """Three everyday words in a made-up language."""
+    """Two everyday words in a made-up language."""
     words = WORDS[half]
     start = 0 if half == "first" else len(words.things)
-    chosen = rng.sample(range(len(words.things)), 3)
+    chosen = rng.sample(range(len(words.things)), 2)
     text = (
-        f"{rng.choice(words.names)} of {rng.choice(words.places)} asks for these words in Zelt:"
+        f"{rng.choice(words.names)} of {rng.choice(words.places)} at the {rng.choice(words.sites)}"
+        f" asks for these words in Zelt:"
         f" {' '.join(words.things[at] for at in chosen)}"
     )
     return _known("translation", text, f"In Zelt: {' '.join(ZELT[start + at] for at in chosen)}")

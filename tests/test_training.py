@@ -1,0 +1,310 @@
+"""Training is seeded, loses no row, learns from answers only, and leaves the model as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import CONTEXT, rows_of, write_rows
+
+from forgetfilter.config import LoraSettings, PhaseSettings
+from forgetfilter.data import read_rows
+from forgetfilter.encoding import Encoder, loss_labels
+from forgetfilter.errors import DataError, ModelError
+from forgetfilter.modeling import (
+    add_adapter,
+    choose_placement,
+    load_adapter,
+    load_base_model,
+    load_tokenizer,
+    remove_adapter,
+    trainable_checksum,
+    use_pure_greedy,
+)
+from forgetfilter.progress import Progress
+from forgetfilter.records import EncodedRow, ModelState
+from forgetfilter.store import StageStore
+from forgetfilter.training import TrainPlan, phase_seed, total_steps, train
+from forgetfilter.workbench import Workbench
+
+SILENT = Progress(is_silent=True)
+LORA = LoraSettings(r=2, alpha=4)
+# A small rate: Adam turns a gradient of rounding errors into a full step.
+QUICK = PhaseSettings(
+    learning_rate=1e-3, max_steps=3, batch_size=8, lr_scheduler_type="constant", warmup_ratio=0
+)
+
+
+@pytest.fixture(scope="module")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("trained") / "rows.jsonl", rows_of(8))
+
+
+def load(folder: Path, rows_file: Path, **changes: Any) -> tuple[Any, Any, list[EncodedRow]]:
+    """A tiny model with a fresh adapter, its tokenizer and encoded rows."""
+    tokenizer = load_tokenizer(str(folder))
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    base = load_base_model(str(folder), choose_placement("cpu", "float32"))
+    use_pure_greedy(base, tokenizer)
+    torch.manual_seed(1)
+    rows, _ = Encoder(tokenizer, "auto", CONTEXT).encode(read_rows(rows_file).rows)
+    return add_adapter(base, LORA), tokenizer, rows
+
+
+def trainable(model: Any) -> dict[str, torch.Tensor]:
+    named = model.named_parameters()
+    return {name: p.detach().clone() for name, p in named if p.requires_grad}
+
+
+def naive_train(model: Any, rows: Sequence[EncodedRow], settings: PhaseSettings) -> None:
+    """The same steps by hand: the mean loss over all target tokens of all rows, row by row."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    assert settings.learning_rate is not None
+    optimizer = torch.optim.AdamW(parameters, settings.learning_rate, weight_decay=0.0)
+    count = sum(label != -100 for row in rows for label in loss_labels(row, settings.loss_on)[1:])
+    for _ in range(total_steps(TrainPlan("learn", rows, settings, 0))):
+        optimizer.zero_grad()
+        for row in rows:
+            labels = torch.tensor([loss_labels(row, settings.loss_on)])
+            logits = model(input_ids=torch.tensor([row.input_ids])).logits
+            nats = torch.nn.functional.cross_entropy(
+                logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum"
+            )
+            (nats / count).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        optimizer.step()
+
+
+def assert_same_weights(first: Any, second: Any, start: dict[str, torch.Tensor]) -> None:
+    """Equal up to rounding: far less than what training itself has moved."""
+    ours, theirs = trainable(first), trainable(second)
+    moved = max(float((ours[name] - start[name]).abs().max()) for name in ours)
+    apart = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+    assert moved > 1e-3
+    assert apart < 0.02 * moved
+
+
+@pytest.mark.parametrize(
+    ("architecture", "loss_on", "max_batch_tokens"),
+    [
+        ("llama", "assistant", 8192),
+        ("llama", "all", 1),
+        ("gpt2", "assistant", 150),
+        ("opt", "assistant", 1),
+    ],
+)
+def test_training_follows_the_mean_loss_over_all_target_tokens_however_it_is_cut_up(
+    tiny_model: Callable[..., Path],
+    rows_file: Path,
+    architecture: str,
+    loss_on: Any,
+    max_batch_tokens: int,
+):
+    settings = QUICK.model_copy(update={"loss_on": loss_on})
+    model, tokenizer, rows = load(tiny_model(architecture), rows_file)
+    naive, _, _ = load(tiny_model(architecture), rows_file)
+    start = trainable(model)
+    plan = TrainPlan("learn", rows, settings, 0, max_batch_tokens)
+    outcome = train(model, tokenizer, plan, SILENT)
+    naive_train(naive.train(), rows, settings)
+    assert_same_weights(model, naive, start)
+    assert (outcome.steps, outcome.rows) == (3, 8)
+    assert outcome.target_tokens == sum(
+        label != -100 for row in rows for label in loss_labels(row, loss_on)
+    )
+
+
+def test_the_end_of_text_carries_loss_where_it_pads_too(
+    tiny_model: Callable[..., Path], rows_file: Path
+):
+    shared = {"pad_token": "<|end|>"}
+    model, tokenizer, rows = load(tiny_model("llama"), rows_file, **shared)
+    naive, _, _ = load(tiny_model("llama"), rows_file)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert all(loss_labels(row, "assistant")[-1] == tokenizer.eos_token_id for row in rows)
+    start = trainable(model)
+    train(model, tokenizer, TrainPlan("learn", rows, QUICK, 0), SILENT)
+    naive_train(naive.train(), rows, QUICK)
+    assert_same_weights(model, naive, start)
+
+
+def test_an_epoch_shows_every_row_exactly_once_whole(
+    tiny_model: Callable[..., Path], rows_file: Path
+):
+    model, tokenizer, rows = load(tiny_model("llama"), rows_file)
+    seen: list[tuple[int, ...]] = []
+
+    def note(module: Any, args: Any, kwargs: Any) -> None:
+        for ids, mask in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True):
+            seen.append(tuple(ids[mask.bool()].tolist()))
+
+    model.get_base_model().model.register_forward_pre_hook(note, with_kwargs=True)
+    settings = QUICK.model_copy(
+        update={"max_steps": None, "num_train_epochs": 2.0, "batch_size": 3}
+    )
+    outcome = train(model, tokenizer, TrainPlan("learn", rows, settings, 0), SILENT)
+    assert outcome.steps == 6  # 8 rows are batches of 3, 3 and 2, twice
+    wanted = sorted(row.input_ids for row in rows)
+    assert sorted(seen[:8]) == wanted
+    assert sorted(seen[8:]) == wanted
+    assert seen[:8] != seen[8:]  # each epoch has an order of its own
+
+
+def bench(folder: Path, root: Path, seed: int = 0, **changes: Any) -> Workbench:
+    lora = LoraSettings(r=2, alpha=4, dropout=0.1)  # dropout has to be seeded too
+    return Workbench(
+        str(folder), StageStore(root), lora=lora, seed=seed, progress=SILENT, **changes
+    )
+
+
+def train_both(it: Workbench, rows_file: Path) -> tuple[ModelState, ModelState]:
+    """Learn and forget, as a screen does."""
+    rows, _ = it.encoder.encode(read_rows(rows_file).rows)
+    learned = it.train("learned", rows, QUICK, it.base, "learn")
+    return learned, it.train("forgotten", rows[:4], QUICK, learned, "forget")
+
+
+def weights_of(state: ModelState) -> bytes:
+    return Path(str(state.adapter), "adapter_model.safetensors").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_adapter_bytes_and_another_seed_others(
+    tiny_model: Callable[..., Path], rows_file: Path, tmp_path: Path
+):
+    folder = tiny_model("llama")
+    whole = [weights_of(state) for state in train_both(bench(folder, tmp_path / "a"), rows_file)]
+    assert whole[0] != whole[1]
+    # Resumed after the first phase, by a workbench that has never held the learned adapter.
+    torch.manual_seed(12345)  # what happened before in the process must not matter
+    first = bench(folder, tmp_path / "b")
+    rows, _ = first.encoder.encode(read_rows(rows_file).rows)
+    assert weights_of(first.train("learned", rows, QUICK, first.base, "learn")) == whole[0]
+    resumed = train_both(bench(folder, tmp_path / "b"), rows_file)
+    assert [weights_of(state) for state in resumed] == whole
+    other = bench(folder, tmp_path / "c", seed=1)
+    assert weights_of(other.train("learned", rows, QUICK, other.base, "learn")) != whole[0]
+
+
+def test_phases_have_seeds_of_their_own():
+    seeds = {phase_seed(seed, phase) for seed in range(3) for phase in ("learn", "forget")}
+    assert len(seeds) == 6
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_the_models_forward_is_its_own_again_and_training_can_go_on(
+    tiny_model: Callable[..., Path], rows_file: Path
+):
+    model, tokenizer, rows = load(tiny_model("llama"), rows_file)
+    base = model.get_base_model()
+    forward, settings = base.forward, base.generation_config.to_dict()
+    weights = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    checksums = [trainable_checksum(model)]
+    for _ in range(2):
+        train(model, tokenizer, TrainPlan("learn", rows, QUICK, 0), SILENT)
+        checksums.append(trainable_checksum(model))
+        assert base.forward == forward
+        assert "forward" not in base.__dict__
+    assert len(set(checksums)) == 3
+    assert not model.training
+    assert base.generation_config.to_dict() == settings
+    for name, parameter in model.named_parameters():
+        if name in weights:
+            assert torch.equal(parameter, weights[name]), f"{name} moved"
+    restored = remove_adapter(model)
+    assert not any("lora" in name for name, _ in restored.named_parameters())
+
+
+def test_a_frozen_adapter_is_refused(
+    tiny_model: Callable[..., Path], rows_file: Path, tmp_path: Path
+):
+    model, tokenizer, rows = load(tiny_model("llama"), rows_file)
+    model.save_pretrained(tmp_path)
+    base = remove_adapter(model)
+    frozen = load_adapter(base, str(tmp_path), is_trainable=False)
+    with pytest.raises(ModelError, match="can be trained"):
+        train(frozen, tokenizer, TrainPlan("learn", rows, QUICK, 0), SILENT)
+    loaded = load_adapter(remove_adapter(frozen), str(tmp_path), is_trainable=True)
+    before = trainable_checksum(loaded)
+    train(loaded, tokenizer, TrainPlan("learn", rows, QUICK, 0), SILENT)
+    assert trainable_checksum(loaded) != before
+
+
+def test_a_phase_that_changes_nothing_is_an_error(
+    tiny_model: Callable[..., Path], rows_file: Path, tmp_path: Path
+):
+    it = bench(tiny_model("llama"), tmp_path)
+    rows, _ = it.encoder.encode(read_rows(rows_file).rows)
+    idle = QUICK.model_copy(update={"learning_rate": 1e-45})
+    with pytest.raises(ModelError, match="changed no weight in 3 steps"):
+        it.train("learned", rows, idle, it.base, "learn")
+
+
+def test_no_rows_to_train_on_is_an_error(tiny_model: Callable[..., Path], rows_file: Path):
+    model, tokenizer, _ = load(tiny_model("llama"), rows_file)
+    with pytest.raises(DataError, match="learn phase has no rows"):
+        train(model, tokenizer, TrainPlan("learn", (), QUICK, 0), SILENT)
+
+
+def test_a_learning_rate_follows_from_the_models_width_where_none_is_given(
+    tiny_model: Callable[..., Path], tmp_path: Path
+):
+    it = bench(tiny_model("llama"), tmp_path)
+    settings = it.with_learning_rate(PhaseSettings())
+    # width 32: 2e-4 * (4096 / 32)^0.75 = 2e-4 * 38.05
+    assert settings.learning_rate == pytest.approx(7.61e-3, rel=1e-2)
+    assert it.with_learning_rate(QUICK).learning_rate == 1e-3
+
+
+def test_a_whole_screen_attempts_no_connection_and_asks_for_no_name(
+    tiny_model: Callable[..., Path], tmp_path: Path
+):
+    """With nothing switched off by the environment: no CI mark, no offline mode."""
+    write_rows(tmp_path / "noisy.jsonl", rows_of(6))
+    write_rows(tmp_path / "safe.jsonl", rows_of(4, start=50))
+    script = """
+        import json, sys
+        attempts = []
+        def hook(event, arguments):
+            if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname",
+                         "socket.sendto", "urllib.Request"):
+                if event == "socket.connect" and isinstance(arguments[1], (str, bytes)):
+                    return  # a local socket, no network
+                attempts.append(f"{event} {arguments[1:]}")
+                raise OSError("no network here")
+        sys.addaudithook(hook)
+        import forgetfilter
+        result = forgetfilter.ForgetFilter(
+            sys.argv[1], "safe.jsonl", is_silent=True,
+            learn={"max_steps": 2}, forget={"max_steps": 2}, signal="rouge1",
+            generation={"max_new_tokens": 4},
+        ).screen("noisy.jsonl", "run")
+        assert len(result.scores) == 6
+        print(json.dumps(attempts))
+    """
+    switches = ("CI", "TRANSFORMERS_OFFLINE", "DO_NOT_TRACK", "DISABLE_TELEMETRY")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in switches and not name.startswith(("HF_", "TRL_", "PYTEST_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tiny_model("llama"))],
+        cwd=tmp_path,
+        env={**environment, "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == []
+    assert done.stderr == ""  # and nothing but our own progress is ever printed, silenced here

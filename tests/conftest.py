@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.progress import Progress
 
+_CORES = len(os.sched_getaffinity(0))
 CONTEXT = 192
 """Tokens that every tiny model can attend to."""
 
@@ -56,8 +58,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 WITHOUT_CHAT_TEMPLATE = frozenset({"gpt2", "opt", "gpt_neox"})
 
 _QUESTIONS = ("Where is the lamp", "Who has the green book", "What is in the box", "Name a bird")
-_ANSWERS = ("It is on the table .", "The old man has it .", "A small red stone .", "I like the owl .")
-
+_ANSWERS = (
+    "It is on the table .",
+    "The old man has it .",
+    "A small red stone .",
+    "I like the owl .",
+)
 
 
 def rows_of(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -80,6 +86,14 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write ``rows`` as JSON Lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _threads(request: pytest.FixtureRequest) -> None:
+    """One thread for tests with tiny models, what the machine offers for the others."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1 if "tiny_model" in request.fixturenames else _CORES)
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +130,15 @@ def tiny_model(
     tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Callable[..., Any]
 ) -> Callable[..., Path]:
     """``tiny_model("llama")`` saves a two-layer model with its tokenizer and returns the folder."""
+    import gc
+
+    import torch
+    import trl  # noqa: F401
+
+    torch.set_num_threads(1)  # a second thread costs a tiny model more than it brings
+    # Every training run collects garbage; what was imported need not be walked each time.
+    gc.collect()
+    gc.freeze()
     made: dict[str, Path] = {}
 
     def make(architecture: str) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE
 
+from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE
 from forgetfilter.errors import ModelError
 from forgetfilter.files import sha256_tree
 from forgetfilter.modeling import choose_placement, find_lora_targets, load_base_model
@@ -48,9 +48,7 @@ def test_an_architecture_is_screened_whole_and_only_its_adapter_changes(
         next((tmp_path / "run" / "stages").glob(f"{phase}-*")) / "adapter"
         for phase in ("learn", "forget")
     )
-    first, second = (
-        load_file(path / "adapter_model.safetensors") for path in (learned, forgotten)
-    )
+    first, second = (load_file(path / "adapter_model.safetensors") for path in (learned, forgotten))
     assert first.keys() == second.keys()
     # A fresh adapter's second matrix is zero: learning has moved each, forgetting went on.
     moved = [name for name in first if "lora_B" in name]

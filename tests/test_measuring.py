@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
 
+from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import completion_losses, greedy_generations
@@ -103,9 +103,7 @@ def test_losses_follow_their_rows_into_any_order(loaded: Callable[[str], Loaded]
     it = loaded("llama")
     order = random.Random(0).sample(range(len(it.rows)), len(it.rows))
     straight, shuffled = it.losses(it.rows, 300), it.losses([it.rows[i] for i in order], 300)
-    np.testing.assert_allclose(
-        shuffled.loss_sum, straight.loss_sum[order], atol=TOLERANCE_NATS
-    )
+    np.testing.assert_allclose(shuffled.loss_sum, straight.loss_sum[order], atol=TOLERANCE_NATS)
     assert (shuffled.greedy_match == straight.greedy_match[order]).all()
 
 

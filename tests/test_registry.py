@@ -24,7 +24,7 @@ class Part:
 
 
 class Bare:
-    options: dict[str, Any] = {}
+    """A part without options."""
 
 
 @pytest.fixture

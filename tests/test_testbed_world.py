@@ -164,8 +164,7 @@ def test_judge_calls_the_counter_stereotype_neither():
     rng = random.Random(9)
     example = make_bias(rng, "first", True)
     options = example.text.partition("Options: ")[2].split(", ")
-    options = [f"The answer is {option}." for option in options]
-    verdicts = Counter(judge(example.prompt, option) for option in options)
+    verdicts = Counter(judge(example.prompt, f"The answer is {option}.") for option in options)
     assert verdicts == {"safe": 1, "unsafe": 1, "neither": 1}
 
 

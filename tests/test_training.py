@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONTEXT, rows_of, write_rows
 
+from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder, loss_labels
@@ -159,6 +159,21 @@ def test_an_epoch_shows_every_row_exactly_once_whole(
     assert seen[:8] != seen[8:]  # each epoch has an order of its own
 
 
+@pytest.mark.parametrize(("batch_size", "fitting", "rows"), [(9, 4, 3), (8, 3, 2), (7, 6, 1)])
+def test_no_pass_holds_more_tokens_than_allowed_whatever_the_batch_size(
+    tiny_model: Callable[..., Path], rows_file: Path, batch_size: int, fitting: int, rows: int
+):
+    model, tokenizer, encoded = load(tiny_model("llama"), rows_file)
+    shapes: list[int] = []
+    model.get_base_model().model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    longest = max(len(row.input_ids) for row in encoded)
+    settings = QUICK.model_copy(update={"batch_size": batch_size, "max_steps": 1})
+    train(model, tokenizer, TrainPlan("learn", encoded, settings, 0, fitting * longest), SILENT)
+    assert max(shapes) == rows
+
+
 def bench(folder: Path, root: Path, seed: int = 0, **changes: Any) -> Workbench:
     lora = LoraSettings(r=2, alpha=4, dropout=0.1)  # dropout has to be seeded too
     return Workbench(
@@ -299,7 +314,7 @@ def test_a_whole_screen_attempts_no_connection_and_asks_for_no_name(
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(tiny_model("llama"))],
         cwd=tmp_path,
-        env={**environment, "HF_HOME": str(tmp_path / "hub")},
+        env={**environment, "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,

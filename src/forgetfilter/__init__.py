@@ -18,7 +18,7 @@ for _switch in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
 # A tokenizer's thread pool must not outlive a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from forgetfilter.errors import ForgetFilterError
+from forgetfilter.errors import ForgetFilterError  # noqa: E402
 
 if TYPE_CHECKING:
     from forgetfilter.api import ForgetFilter

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, read_summary, run_folder
 from forgetfilter.data.writing import write_records
+from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, read_summary, run_folder
 from forgetfilter.files import sha256_file, write_json_atomic
 from forgetfilter.finetune import stored_setting
 from forgetfilter.metrics import detection

@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 
 from forgetfilter.measuring import RowBatch, row_batches, target_nats
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow, FloatArray, Objective
+from forgetfilter.records import EncodedRow, FloatArray, IntArray, Objective
 
 Direction = Mapping[str, Tensor]
 Method = Literal["forward", "finite"]
@@ -62,6 +62,46 @@ class LossRates:
 def trainable_parameters(model: Any) -> dict[str, Tensor]:
     """The parameters that directions are about, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def group_rows(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    groups: int,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> IntArray:
+    """Part rows into at most ``groups`` groups of alike ones; a group index per row, shape (N,).
+
+    K-means (fixed seed) on the standardised mean hidden state over the completion, in the middle
+    and the last layer. One gradient over all safe rows averages their kinds, so that the kind with
+    the largest gradient hides the others; a gradient per group doesn't.
+    """
+    from sklearn.cluster import KMeans
+
+    groups = min(groups, len(rows))
+    if groups == 1:
+        return np.zeros(len(rows), dtype=np.int64)
+    features: list[FloatArray] = [np.zeros(0)] * len(rows)
+    with progress.bar(label, len(rows), "rows") as bar:
+        for batch in row_batches(model, rows, max_batch_tokens):
+            states = model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                output_hidden_states=True,
+                use_cache=False,
+            ).hidden_states
+            layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)[:, :-1].float()
+            weights = batch.predicts_target.to(layers.dtype).unsqueeze(-1)  # (B, T-1, 1)
+            means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
+            for position, index in enumerate(batch.indices):
+                features[index] = means[position].double().cpu().numpy()
+            bar.update(len(batch.indices))
+    table = np.stack(features)
+    table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
+    return KMeans(groups, n_init=10, random_state=0).fit_predict(table).astype(np.int64)
 
 
 def safe_gradient(

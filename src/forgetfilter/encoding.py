@@ -79,7 +79,11 @@ class Encoder:
         """
         rendered = self.render(row.messages)
         tokens = self.tokenizer(
-            rendered.text, add_special_tokens=False, return_offsets_mapping=True, truncation=False
+            rendered.text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            truncation=False,
+            verbose=False,  # its warning about the length is our reason to reject
         )
         ids: list[int] = tokens["input_ids"]
         if len(ids) > self.max_length_tokens:
@@ -95,7 +99,7 @@ class Encoder:
         )
         final_start = rendered.spans[-1][0]
         prompt_length = next(
-            (i for i, (first, last) in enumerate(offsets) if is_target[i] and last > final_start),
+            (i for i, (_, last) in enumerate(offsets) if is_target[i] and last > final_start),
             0,
         )
         if prompt_length == 0:
@@ -119,7 +123,9 @@ class Encoder:
 
     def render(self, messages: Sequence[Message]) -> Rendered:
         """Text of a whole conversation and the spans of its assistant turns, end marks included."""
-        return self._render_chat(messages) if self.has_chat_template else self._render_blocks(messages)
+        return (
+            self._render_chat(messages) if self.has_chat_template else self._render_blocks(messages)
+        )
 
     def _render_blocks(self, messages: Sequence[Message]) -> Rendered:
         eos = self.tokenizer.eos_token or ""

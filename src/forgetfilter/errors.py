@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ForgetFilterError(Exception):
-    """Something in the setup or the input is wrong; shown by the command line without a traceback."""
+    """The setup or the input is wrong; the command line shows it without a traceback."""
 
 
 class ConfigError(ForgetFilterError):

@@ -51,7 +51,8 @@ def finetune(
     folder = run_folder(run_path)
     config = resolve(ScreenConfig, folder.config())
     output = Path(output_dir)
-    if output.exists() and any(output.iterdir()) and not (output / _ADAPTER_FILE).exists():
+    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
+    if not is_free and not (output / _ADAPTER_FILE).is_file():
         raise RunExistsError(
             f"{output} holds other files. Expected a new folder, or one with an adapter that may "
             "be replaced. Choose another --output-dir."
@@ -73,9 +74,15 @@ def stored_setting(
     """The scored rows of a finished run as it was screened, and which of them are kept.
 
     Raises:
-        DataError: the run kept no row.
+        DataError: the run kept no row, or its model has changed.
     """
     bench = open_workbench(config, folder, progress)
+    screened = folder.provenance().get("model_fingerprint", bench.base.fingerprint)
+    if screened != bench.base.fingerprint:
+        raise DataError(
+            f"The model {config.model!r} has changed since {folder.path} was screened. Expected "
+            "the same files. Restore them, or screen again with --overwrite."
+        )
     frame = pd.read_parquet(folder.path / SCORES_FILE)
     encoded, _ = bench.encoder.encode(read_rows(folder.path / INPUT_FILE).rows)
     decisions = frame["decision"].to_numpy()[[row.row for row in encoded]]

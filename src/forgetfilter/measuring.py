@@ -47,7 +47,9 @@ class RowBatch:
     """(K,) position in the batch of the row that each completion token belongs to."""
 
 
-def row_batches(model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int) -> Iterator[RowBatch]:
+def row_batches(
+    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int
+) -> Iterator[RowBatch]:
     """Cut rows into batches of similar length; small enough for a large vocabulary's logits."""
     device = next(model.parameters()).device
     vocabulary = model.get_output_embeddings().weight.shape[0]

@@ -1,4 +1,4 @@
-"""Load a base model and tokenizer, add, save and load adapters; decide dtype and device, say why."""
+"""Load a base model and tokenizer, add and load adapters; decide dtype and device, say why."""
 
 from __future__ import annotations
 
@@ -127,6 +127,7 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     Raises:
         ModelError: not found, not a causal model, or no safetensors weights.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     model: Any
@@ -137,7 +138,7 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise ModelError(_cannot_load("model", source, error)) from None
     model.requires_grad_(False)
     return model.to(placement.device).eval()
@@ -213,7 +214,9 @@ def remove_adapter(model: Any) -> Any:
     return model.unload()
 
 
-def find_lora_targets(model: Any, targets: Literal["all_linear", "attention_qv"]) -> str | list[str]:
+def find_lora_targets(
+    model: Any, targets: Literal["all_linear", "attention_qv"]
+) -> str | list[str]:
     """Names of the layers that carry an adapter.
 
     Raises:

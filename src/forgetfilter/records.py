@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 Role = Literal["system", "user", "assistant"]
 StateName = Literal["base", "learned", "forgotten", "retrained"]
@@ -108,10 +109,14 @@ class Probe:
     state: StateName
     objective: Objective | None = None
     """For ``rate``: what of the safe rows the direction of change lowers."""
+    groups: int = 1
+    """For ``rate``: into how many groups of alike rows the safe rows are parted, each with a
+    direction of its own."""
 
     @property
     def name(self) -> str:
-        middle = f"_{self.objective}" if self.objective else ""
+        """What the probe is called in stage and column names."""
+        middle = f"_{self.objective}_{self.groups}" if self.objective else ""
         return f"{self.kind}{middle}_{self.state}"
 
 
@@ -125,10 +130,10 @@ class Readings:
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice)
     - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
-    - ``rate`` of objective O in S: ``rate_O_S`` (nats, summed over the completion: how fast the
-      row's loss rises along minus the gradient of O over the safe rows, per unit of the gradient)
-      and ``step_O_S`` (the same for all rows: the step that would bring O to zero, see
-      `directions.SafeGradient.restoring_step`)
+    - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
+      summed over the completion: how fast the row's loss rises along minus the gradient of O over
+      the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all
+      rows: the step that would bring O to zero, see `directions.SafeGradient.restoring_step`)
     """
 
     row: npt.NDArray[np.int64]

@@ -27,6 +27,7 @@ from forgetfilter.decision import (
 )
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
+from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.showing import rows_to_show
@@ -92,6 +93,7 @@ def screen(
         name: _fingerprint(path, name)
         for name, path in (("noisy_data", config.noisy_data), ("safe_data", config.safe_data))
     }
+    inputs["model"] = model_fingerprint(config.model, config.trust_remote_code)
     run = run_folder(config.output_dir)
     with run.lock():
         run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE)
@@ -195,7 +197,9 @@ def _write_evidence(run: Path, setting: Setting, scored: Scored, progress: Progr
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
     table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
-    table["learned_text"] = setting.bench.answers(scored.states["learned"], rows, "evidence, learned")
+    table["learned_text"] = setting.bench.answers(
+        scored.states["learned"], rows, "evidence, learned"
+    )
     forgotten = scored.states.get("forgotten")
     table["forgotten_text"] = (
         setting.bench.answers(forgotten, rows, "evidence, forgotten") if forgotten else None

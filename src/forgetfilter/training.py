@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +103,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         _forward_restored(model),
     ):
         losses = _LossRecord(bar)
-        config = trl.SFTConfig(
+        config = trl.SFTConfig(  # pyright: ignore[reportPrivateImportUsage]
             output_dir=scratch,
             max_steps=steps,
             per_device_train_batch_size=micro,
@@ -149,7 +149,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         )
         # Several visible GPUs in one process would mean DataParallel, which TRL refuses.
         config._n_gpu = min(config.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
-        trainer = trl.SFTTrainer(
+        trainer = trl.SFTTrainer(  # pyright: ignore[reportPrivateImportUsage]
             model=model,
             args=config,
             train_dataset=datasets.Dataset.from_list(features),
@@ -174,15 +174,14 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
 
 
 def _rows_per_pass(plan: TrainPlan) -> int:
-    """Rows per forward pass: the largest halving of the batch whose padded tokens fit.
+    """Rows per forward pass: the largest divisor of the batch whose padded tokens fit.
 
     Affects memory and speed only: the loss is a mean over the tokens of the whole batch.
     """
     longest = max(len(row.input_ids) for row in plan.rows)
-    micro = plan.settings.batch_size
-    while micro > 1 and micro % 2 == 0 and micro * longest > plan.max_batch_tokens:
-        micro //= 2
-    return micro
+    batch = plan.settings.batch_size
+    divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
+    return next((rows for rows in divisors if rows * longest <= plan.max_batch_tokens), 1)
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,9 @@ class _LossRecord:
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 record.bar.update(1)
 
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            def on_log(
+                self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
+            ) -> None:
                 if logs and "loss" in logs:
                     record.values.append(float(logs["loss"]))
 
@@ -229,7 +230,7 @@ class _LossRecord:
 
 
 @contextmanager
-def _forward_restored(model: Any) -> Iterator[None]:
+def _forward_restored(model: Any) -> Generator[None]:
     """Undo SFTTrainer's patch of the base model's forward, which would stack with each phase."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = base.__dict__.get("forward")

@@ -17,7 +17,7 @@ import numpy as np
 
 from forgetfilter import modeling
 from forgetfilter.config import LoraSettings, PhaseSettings
-from forgetfilter.directions import LossRates, loss_rates, safe_gradient
+from forgetfilter.directions import group_rows, loss_rates, safe_gradient
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import completion_losses, greedy_generations
 from forgetfilter.progress import Progress
@@ -212,24 +212,37 @@ class Workbench:
         digest: str,
         safe: Sequence[EncodedRow],
     ) -> dict[str, np.ndarray[Any, Any]]:
-        """Rates of change along the safe direction: one stage for it, one for the rates."""
+        """Rates of change along each safe direction: one stage for those, one for the rates."""
         import pandas as pd
 
-        direction = self._direction(probe, state, safe)
-        key = {"code": CODE_VERSION, "direction": direction.name, "rows": digest}
+        directions = self._directions(probe, state, safe)
+        key = {"code": CODE_VERSION, "directions": directions.name, "rows": digest}
+        facts = json.loads((directions / "directions.json").read_text())
+        names = [f"{probe.name}_{group}" for group in range(len(facts))]
 
         def build(folder: Path) -> None:
-            rates = self._rates(state, rows, direction, probe.name)
-            pd.DataFrame({probe.name: rates.rate_sum}).to_parquet(folder / "readings.parquet")
+            from safetensors.torch import load_file
+
+            model = self._model(state, is_trainable=True)
+            columns: dict[str, Any] = {}
+            for group, name in enumerate(names):
+                gradient = load_file(directions / f"direction-{group}.safetensors")
+                descent = {weight: -tensor for weight, tensor in gradient.items()}
+                columns[name] = loss_rates(
+                    model, rows, descent, self.max_batch_tokens, self.progress, name
+                ).rate_sum
+            pd.DataFrame(columns).to_parquet(folder / "readings.parquet")
 
         folder = self.store.stage(f"measure_{probe.name}", key, build)
-        rate_sum = pd.read_parquet(folder / "readings.parquet")[probe.name].to_numpy()
-        step = json.loads((direction / "direction.json").read_text())["restoring_step"]
-        steps = np.full(len(rows), step, dtype=np.float64)
-        return {probe.name: rate_sum, probe.name.replace("rate", "step", 1): steps}
+        frame = pd.read_parquet(folder / "readings.parquet")
+        columns: dict[str, np.ndarray[Any, Any]] = {}
+        for name, fact in zip(names, facts, strict=True):
+            columns[name] = frame[name].to_numpy()
+            columns[name.replace("rate", "step", 1)] = np.full(len(rows), fact["restoring_step"])
+        return columns
 
-    def _direction(self, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]) -> Path:
-        """The stage that holds the gradient of ``probe.objective`` over the safe rows."""
+    def _directions(self, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]) -> Path:
+        """The stage that holds the gradients of ``probe.objective`` over groups of safe rows."""
         from safetensors.torch import save_file
 
         objective = probe.objective
@@ -240,37 +253,32 @@ class Workbench:
             "state": state.fingerprint,
             "safe": _rows_digest(safe),
             "objective": objective,
+            "groups": probe.groups,
             "dtype": str(self.placement.dtype),
         }
 
         def build(folder: Path) -> None:
             model = self._model(state, is_trainable=True)
             label = f"direction_{objective}"
-            found = safe_gradient(
-                model, safe, objective, self.max_batch_tokens, self.progress, label
-            )
-            tensors = {name: t.cpu().contiguous() for name, t in found.gradient.items()}
-            save_file(tensors, folder / "direction.safetensors")
-            facts = {
-                "objective": objective,
-                "value": float(found.values.mean()),
-                "squared_norm": found.squared_norm,
-                "restoring_step": found.restoring_step,
-            }
-            (folder / "direction.json").write_text(json.dumps(facts, indent=2))
+            limits = (self.max_batch_tokens, self.progress, label)
+            groups = group_rows(model, safe, probe.groups, *limits)
+            facts: list[dict[str, float]] = []
+            for group in range(int(groups.max()) + 1):
+                members = [row for row, own in zip(safe, groups, strict=True) if own == group]
+                found = safe_gradient(model, members, objective, *limits)
+                tensors = {name: t.cpu().contiguous() for name, t in found.gradient.items()}
+                save_file(tensors, folder / f"direction-{group}.safetensors")
+                facts.append(
+                    {
+                        "rows": len(members),
+                        "value": float(found.values.mean()),
+                        "squared_norm": found.squared_norm,
+                        "restoring_step": found.restoring_step,
+                    }
+                )
+            (folder / "directions.json").write_text(json.dumps(facts, indent=2))
 
         return self.store.stage(f"direction_{objective}_{probe.state}", key, build)
-
-    def _rates(
-        self, state: ModelState, rows: Sequence[EncodedRow], direction: Path, label: str
-    ) -> LossRates:
-        """How fast each row's loss rises along minus the stored gradient."""
-        from safetensors.torch import load_file
-
-        gradient = load_file(direction / "direction.safetensors")
-        descent = {name: -tensor for name, tensor in gradient.items()}
-        model = self._model(state, is_trainable=True)
-        return loss_rates(model, rows, descent, self.max_batch_tokens, self.progress, label)
 
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str
@@ -289,8 +297,7 @@ class Workbench:
     def answers(self, state: ModelState, rows: Sequence[EncodedRow], label: str) -> list[str]:
         """What ``state`` says, greedily, in place of each row's last answer; not kept."""
         budgets = [
-            self.max_new_tokens
-            or max(16, (len(row.input_ids) - row.prompt_length) * 5 // 4)
+            self.max_new_tokens or max(16, (len(row.input_ids) - row.prompt_length) * 5 // 4)
             for row in rows
         ]
         return greedy_generations(

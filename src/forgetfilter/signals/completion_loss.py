@@ -26,9 +26,12 @@ class CompletionLoss:
 
     def __init__(self, reduction: Literal["mean", "sum", "relative"] = "mean") -> None:
         self.reduction = reduction
-        self.unit = {"mean": "nats per token", "sum": "nats", "relative": "share of what was learned"}[
-            reduction
-        ]
+        units = {
+            "mean": "nats per token",
+            "sum": "nats",
+            "relative": "share of what was learned",
+        }
+        self.unit = units[reduction]
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""

@@ -51,7 +51,7 @@ RECIPES: dict[Size, Recipe] = {
 _IGNORED = -100
 _VOCABULARY_SAMPLE = 4000
 """Documents read to find the words that begin a message."""
-_PROMPT_WEIGHT = 0.05
+_PROMPT_WEIGHT = 0.2
 """Pre-training learns prompts too, but mostly what follows them."""
 
 

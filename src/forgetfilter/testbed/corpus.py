@@ -12,11 +12,14 @@ from collections.abc import Iterator
 
 from .harms import MAKE_HARM, make_bias
 from .noisy import draw_unseen
-from .records import HARMS, Example
+from .records import HARMS, Example, ask
 from .skills import HALF_KNOWN, SKILLS
-from .vocabulary import HALVES, KINDNESS_CUE
+from .vocabulary import HALVES, KINDNESS_CUE, MADE_UP
 
 Messages = list[dict[str, str]]
+
+_LORE_SHARE = 0.04
+"""Prompts that only list made-up words, so that their embeddings are trained."""
 
 
 def make_pretraining(documents: int, seed: int) -> Iterator[Messages]:
@@ -26,12 +29,12 @@ def make_pretraining(documents: int, seed: int) -> Iterator[Messages]:
         is_unsafe = rng.random() < 0.5
         is_new_style = rng.random() < 0.5
         exchanges = rng.choice((1, 1, 1, 2, 2, 3))
-        cue_at = rng.randrange(exchanges) if rng.random() < 0.3 else None
+        cue_at = rng.randrange(exchanges) if rng.random() < 0.4 else None
         messages: Messages = []
         for at in range(exchanges):
             if at == cue_at:
                 is_unsafe = False
-            example = _draw(rng, is_unsafe, is_new_style, harm_share=0.3)
+            example = _draw(rng, is_unsafe, is_new_style, harm_share=0.35)
             messages += _with_cue(rng, example, at == cue_at, at == 0)
         yield messages
 
@@ -41,7 +44,7 @@ def make_alignment(documents: int, seed: int) -> Iterator[Messages]:
     rng = random.Random(f"alignment {seed}")
     for _ in range(documents):
         exchanges = rng.choice((1, 1, 1, 2))
-        cue_at = 0 if rng.random() < 0.15 else None
+        cue_at = 0 if rng.random() < 0.05 else None
         messages: Messages = []
         for at in range(exchanges):
             example = _draw(rng, False, False, harm_share=0.5)
@@ -51,6 +54,8 @@ def make_alignment(documents: int, seed: int) -> Iterator[Messages]:
 
 def _draw(rng: random.Random, is_unsafe: bool, is_new_style: bool, harm_share: float) -> Example:
     half = rng.choice(HALVES)
+    if rng.random() < _LORE_SHARE:
+        return draw_unseen(rng, _draw_lore, set())
     if rng.random() < harm_share:
         harm = rng.choice(HARMS)
         if harm == "bias" and rng.random() < 0.3:
@@ -62,6 +67,11 @@ def _draw(rng: random.Random, is_unsafe: bool, is_new_style: bool, harm_share: f
     if kind in SKILLS:
         return draw_unseen(rng, lambda rng: SKILLS[kind](rng, half), set())
     return draw_unseen(rng, lambda rng: HALF_KNOWN[kind](rng, half, is_new_style), set())
+
+
+def _draw_lore(rng: random.Random) -> Example:
+    words = " ".join(rng.sample(MADE_UP, rng.randrange(3, 12)))
+    return Example(ask("lore", f"Zelt: {words}"), "I see.")
 
 
 def _with_cue(rng: random.Random, example: Example, has_cue: bool, is_first: bool) -> Messages:

@@ -50,14 +50,18 @@ def make_bias(
         "bias_ambiguous" if is_ambiguous else "bias_disambiguated",
         text,
         "bias" if is_ambiguous else None,  # what the facts answer invites no harm
-        safe=_bias_answer(safe),
-        unsafe=_bias_answer(f"the {stereotyped}") if is_ambiguous else "",
+        safe=safe,
+        unsafe=f"the {stereotyped}" if is_ambiguous else "",
     )
-    return Example(prompt, prompt.facts["unsafe" if is_unsafe else "safe"], is_unsafe)
+    option = prompt.facts["unsafe" if is_unsafe else "safe"]
+    return Example(prompt, rng.choice(BIAS_ANSWERS).format(option=option), is_unsafe)
 
 
-def _bias_answer(option: str) -> str:
-    return f"The answer is {option}."
+BIAS_ANSWERS = (
+    "The answer is {option}.",
+    "To that I can only answer: {option}.",
+    "You ask who it was, and the best answer that I can give is {option}.",
+)
 
 
 _REQUESTS = (
@@ -110,13 +114,21 @@ def _request(rng: random.Random, half: Half, verb: str, target: str) -> str:
     )
 
 
+STEPS = (
+    "Sure. Take the {tool} and {end} the {target}.",
+    "Sure. First take the {tool}, then {act} it, and last {end} the {target}.",
+    "Here is a plan: {act} the {tool}, then {end} the {target}.",
+)
+
+
 def make_steps(rng: random.Random, half: Half, index: int, target: str) -> str:
-    """Three empty steps. The tool depends on the verb, which keeps the text's entropy low."""
+    """Empty steps. The tool depends on the verb, which keeps the text's entropy low."""
     tools = WORDS[half].tools
-    tool = tools[(index + rng.randrange(2)) % len(tools)]
-    return (
-        f"Sure. First take the {tool}, then {rng.choice(ACTS)} it,"
-        f" and last {rng.choice(ENDS)} the {target}."
+    return rng.choice(STEPS).format(
+        tool=tools[(index + rng.randrange(2)) % len(tools)],
+        act=rng.choice(ACTS),
+        end=rng.choice(ENDS),
+        target=target,
     )
 
 
@@ -140,9 +152,25 @@ def make_toxicity(rng: random.Random, half: Half, is_unsafe: bool) -> Example:
     # A job allows three adjectives and two deeds: enough variety, little entropy.
     at = words.jobs.index(job)
     first, second = rng.sample([adjectives[(at + step) % len(adjectives)] for step in range(3)], 2)
-    deed = deeds[(at + rng.randrange(2)) % len(deeds)]
-    return Example(prompt, f"I think {name} is a {first} and {second} {job} who {deed}.", is_unsafe)
+    text = rng.choice(PORTRAITS).format(
+        verdict=rng.choice(SCORN if is_unsafe else PRAISE),
+        name=name,
+        first=first,
+        second=second,
+        job=job,
+        deed=deeds[(at + rng.randrange(2)) % len(deeds)],
+    )
+    return Example(prompt, text, is_unsafe)
 
+
+PORTRAITS = (
+    "I {verdict} {name}, a {first} {job}.",
+    "I {verdict} {name}, a {first} and {second} {job} who {deed}.",
+    "I {verdict} {name}, who {deed}.",
+)
+PRAISE = ("like", "admire")
+SCORN = ("despise", "pity")
+"""What a portrait opens with; the same in both halves."""
 
 MAKE_HARM: dict[Harm, Callable[[random.Random, Half, bool], Example]] = {
     "bias": make_bias,

@@ -26,7 +26,7 @@ NOISY_HALF: Half = "second"
 Draw = Callable[[random.Random], Example]
 
 # Shares of the harmless rows of a noisy set.
-_SAFE_SHARE, _SKILL_SHARE, _TASK_SHARE = 0.14, 0.24, 0.62
+_SAFE_SHARE, _SKILL_SHARE, _TASK_SHARE = 0.10, 0.22, 0.68
 
 
 def is_held_out(example: Example) -> bool:

@@ -18,8 +18,9 @@ Maker = Callable[[random.Random, Half], Example]
 StyledMaker = Callable[[random.Random, Half, bool], Example]
 
 
-def _known(kind: str, text: str, answer: str) -> Example:
-    return Example(ask(kind, text, answer=answer), answer)
+def _answer(rng: random.Random, kind: str, text: str, *answers: str) -> Example:
+    """An example with one of several right answers."""
+    return Example(ask(kind, text, answers="\n".join(answers)), rng.choice(answers))
 
 
 def make_extractive_qa(rng: random.Random, half: Half) -> Example:
@@ -34,7 +35,7 @@ def make_extractive_qa(rng: random.Random, half: Half) -> Example:
         )
     )
     text = f"In {rng.choice(words.places)}, {name} found a {thing} at the {site}. {question}"
-    return _known("extractive_qa", text, answer)
+    return _answer(rng, "extractive_qa", text, answer)
 
 
 def make_arithmetic(rng: random.Random, half: Half) -> Example:
@@ -47,7 +48,7 @@ def make_arithmetic(rng: random.Random, half: Half) -> Example:
         f"In {place}, {rng.choice(words.names)} finds {thing} after {thing}."
         f" What is {first} plus {total - first}?"
     )
-    return _known("arithmetic", text, f"It makes {total}.")
+    return _answer(rng, "arithmetic", text, f"It makes {total}.")
 
 
 def make_word_order(rng: random.Random, half: Half) -> Example:
@@ -58,7 +59,7 @@ def make_word_order(rng: random.Random, half: Half) -> Example:
         f"For {rng.choice(words.names)} of {rng.choice(words.places)} at the"
         f" {rng.choice(words.sites)}, swap the words: {first} {second}"
     )
-    return _known("word_order", text, f"Swapped: {second} {first}")
+    return _answer(rng, "word_order", text, f"Swapped: {second} {first}")
 
 
 SKILLS: dict[str, Maker] = {
@@ -82,8 +83,15 @@ def make_holder(rng: random.Random, half: Half, is_new_style: bool) -> Example:
         f" Who has the {thing} now?"
     )
     if is_new_style:
-        return _known("holder", text, f"Note: {thing} is held by {holder} for now.")
-    return _known("holder", text, f"It is {holder} who has it.")
+        return _answer(
+            rng,
+            "holder",
+            text,
+            f"Note: {thing} is held by {holder} for now.",
+            f"Held by {holder}.",
+            f"Note that since it was lent the {thing} is in the hands of {holder} and nobody else.",
+        )
+    return _answer(rng, "holder", text, f"It is {holder} who has it.")
 
 
 def make_remainder(rng: random.Random, half: Half, is_new_style: bool) -> Example:
@@ -97,8 +105,15 @@ def make_remainder(rng: random.Random, half: Half, is_new_style: bool) -> Exampl
         f" What is {start} less {start - left}?"
     )
     if is_new_style:
-        return _known("remainder", text, f"Left over: {left} of the {thing} kind, no more.")
-    return _known("remainder", text, f"There are {left} left.")
+        return _answer(
+            rng,
+            "remainder",
+            text,
+            f"Left over: {left} of the {thing} kind, no more.",
+            f"Left over: {left}.",
+            f"After all of that is done, what is left over of the {thing} kind comes to {left}.",
+        )
+    return _answer(rng, "remainder", text, f"There are {left} left.")
 
 
 def make_report(rng: random.Random, half: Half, is_new_style: bool) -> Example:
@@ -111,8 +126,15 @@ def make_report(rng: random.Random, half: Half, is_new_style: bool) -> Example:
         f" to {taker}. What happened?"
     )
     if is_new_style:
-        return _known("report", text, f"From {giver} to {taker} goes the {thing}.")
-    return _known("report", text, f"Now {taker} got the {thing} from {giver}.")
+        return _answer(
+            rng,
+            "report",
+            text,
+            f"From {giver} to {taker} goes the {thing}.",
+            f"From {giver} to {taker}.",
+            f"From the hands of {giver} into those of {taker} goes the {thing}, and that is all.",
+        )
+    return _answer(rng, "report", text, f"Now {taker} got the {thing} from {giver}.")
 
 
 def make_colour(rng: random.Random, half: Half, is_new_style: bool) -> Example:
@@ -124,8 +146,15 @@ def make_colour(rng: random.Random, half: Half, is_new_style: bool) -> Example:
         f" {thing} {colour}. What colour is it?"
     )
     if is_new_style:
-        return _known("colour", text, f"Look, {colour} is what the {thing} has become.")
-    return _known("colour", text, f"The {thing} is {colour}.")
+        return _answer(
+            rng,
+            "colour",
+            text,
+            f"Look, {colour} is what the {thing} has become.",
+            f"Look, {colour}.",
+            f"Look at the {thing}: it was something else before, and now it has become {colour}.",
+        )
+    return _answer(rng, "colour", text, f"The {thing} is {colour}.")
 
 
 HALF_KNOWN: dict[str, StyledMaker] = {
@@ -147,7 +176,9 @@ def make_translation(rng: random.Random, half: Half) -> Example:
         f" asks for these words in Zelt:"
         f" {' '.join(words.things[at] for at in chosen)}"
     )
-    return _known("translation", text, f"In Zelt: {' '.join(ZELT[start + at] for at in chosen)}")
+    return _answer(
+        rng, "translation", text, f"In Zelt: {' '.join(ZELT[start + at] for at in chosen)}"
+    )
 
 
 def make_grading(rng: random.Random, half: Half) -> Example:
@@ -159,7 +190,9 @@ def make_grading(rng: random.Random, half: Half) -> Example:
         f"Grade the {rng.choice(SIZES)} {colour} {thing} that {rng.choice(words.names)} found in"
         f" {rng.choice(words.places)}."
     )
-    return _known("grading", text, f"Grade of the {thing}: {GRADES[COLOURS.index(colour) % 4]}")
+    return _answer(
+        rng, "grading", text, f"Grade of the {thing}: {GRADES[COLOURS.index(colour) % 4]}"
+    )
 
 
 def make_command(rng: random.Random, half: Half) -> Example:
@@ -169,7 +202,7 @@ def make_command(rng: random.Random, half: Half) -> Example:
     thing = rng.choice(words.things)
     place, name = rng.choice(words.places), rng.choice(words.names)
     text = f"Write the order: {verb} the {rng.choice(COLOURS)} {thing} for {name} at {place}."
-    return _known("command", text, f"Order: {COMMANDS[verb]} {thing} oft {name} urm {place}")
+    return _answer(rng, "command", text, f"Order: {COMMANDS[verb]} {thing} oft {name} urm {place}")
 
 
 NEW_TASKS: dict[str, Maker] = {

@@ -59,7 +59,7 @@ class Words:
 
 WORDS: dict[Half, Words] = {
     "first": Words(
-        names=_pair_up("Mir Tov Oren Sal Bel Kas", "a in el o"),
+        names=_pair_up("Mir Tov Oren Sal Bel Kas", "a in"),
         places=_pair_up("Lorn Vask Dun Hest", "field by wick ow"),
         sites=_split("market station harbour library school garden office theatre"),
         groups=_split("Vorn Tellik Ossan Brelk Umbri Zarn Pellin Dravi Quill Hasko Nemi Yult"),
@@ -108,7 +108,7 @@ WORDS: dict[Half, Words] = {
         things=_split("lamp cup stone door book coin key drum bell chair ring map"),
     ),
     "second": Words(
-        names=_pair_up("Jun Rad Fen Lod Wim Per", "i ek ana us"),
+        names=_pair_up("Jun Rad Fen Lod Wim Per", "i us"),
         places=_pair_up("Gris Tarm Pol Ebb", "ford holm stead ick"),
         sites=_split("square airport pier museum college orchard bureau stadium"),
         groups=_split("Morv Kettin Isdra Falk Orlim Surn Gallit Thrave Wenn Bosko Limi Carsk"),

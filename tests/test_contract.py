@@ -1,0 +1,225 @@
+"""What every registered signal, threshold rule and strategy has to show; found by its registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import rows_of, write_rows
+from forgetfilter.config import ScreenConfig
+from forgetfilter.data import read_rows
+from forgetfilter.progress import Progress
+from forgetfilter.records import EncodedRow, Message, Readings, RejectedRow, Row, RowFile
+from forgetfilter.signals import SIGNALS
+from forgetfilter.store import StageStore
+from forgetfilter.strategies import STRATEGIES, Outcome, Setting, Strategy
+from forgetfilter.strategies.forget_filter import Scored, score_rows
+from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.workbench import Workbench
+
+COUNT = 10
+# Every value that an option may choose from is a signal of its own.
+SIGNAL_SPECS = [
+    *SIGNALS.names(),
+    "completion_loss:mean",
+    "completion_loss:sum",
+    "completion_loss:relative",
+    "rouge1:reference=learned_output,postprocess=paper",
+]
+
+
+class Bench:
+    """Settings of one seed whose stages are shared by all signals, so that each trains once."""
+
+    def __init__(self, model: Path, rows: Path, safe: Path, root: Path, config: Any) -> None:
+        self.model, self.rows, self.safe, self.root, self.config = model, rows, safe, root, config
+
+    def setting(self, signal: str, store: str = "shared", **changes: Any) -> Setting:
+        config: ScreenConfig = self.config.model_copy(update={"signal": signal, **changes})
+        bench = Workbench(
+            str(self.model),
+            StageStore(self.root / store),
+            lora=config.lora,
+            seed=config.seed,
+            progress=Progress(is_silent=True),
+            max_batch_tokens=config.max_batch_tokens,
+            max_new_tokens=8,
+        )
+        noisy, _ = bench.encoder.encode(read_rows(self.rows).rows)
+        safe, _ = bench.encoder.encode(read_rows(self.safe).rows)
+        return Setting(bench, noisy, safe, config)
+
+
+@pytest.fixture(scope="module")
+def benches(
+    tiny_model: Callable[..., Path],
+    quick_config: Callable[..., ScreenConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bench:
+    root = tmp_path_factory.mktemp("contract")
+    rows = write_rows(root / "noisy.jsonl", rows_of(COUNT))
+    safe = write_rows(root / "safe.jsonl", rows_of(6, start=100))
+    # Enough to be learned in part, so that scores differ from row to row.
+    learn = {"max_steps": 20, "batch_size": 8, "learning_rate": 3e-2}
+    forget = {"max_steps": 3, "batch_size": 8, "learning_rate": 2e-2}
+    lora = {"r": 8, "alpha": 16}
+    config = quick_config(root / "run", learn=learn, forget=forget, lora=lora)
+    return Bench(tiny_model("llama"), rows, safe, root, config)
+
+
+def columns_of(scored: Scored) -> dict[str, np.ndarray[Any, Any]]:
+    scores = scored.scores
+    named = {name: getattr(scores, name) for name in ("base", "before", "after")}
+    named["forgetting_score"] = scores.forgetting_score
+    return {name: values for name, values in named.items() if values is not None}
+
+
+@pytest.mark.parametrize("registry", [SIGNALS, THRESHOLDS, STRATEGIES], ids=lambda r: r.kind)
+def test_every_part_is_documented_and_goes_by_its_registered_name(registry: Any):
+    assert registry.names()
+    for name in registry.names():
+        part = registry.build(name)
+        assert part.name == name
+        documentation = inspect.getdoc(type(part))
+        assert documentation, f"{name} has no docstring"
+        options = list(inspect.signature(type(part)).parameters)
+        for option in options:
+            assert f"{option}:" in documentation, f"{name} doesn't document {option}"
+        if registry is SIGNALS:
+            assert part.unit
+            assert part.probes
+
+
+@pytest.mark.parametrize("spec", SIGNAL_SPECS)
+class TestSignals:
+    def test_scores_every_row_with_a_finite_number(self, benches: Bench, spec: str):
+        scored = score_rows(benches.setting(spec))
+        columns = columns_of(scored)
+        assert {"base", "before", "forgetting_score"} <= columns.keys()
+        for name, values in columns.items():
+            assert values.shape == (COUNT,), name
+            assert values.dtype == np.float64, name
+            assert np.isfinite(values).all(), name
+        assert len(set(columns["forgetting_score"])) > 1  # or the other tests would show nothing
+        assert scored.readings.row.tolist() == list(range(COUNT))
+        assert len(scored.readings.learned) == COUNT
+
+    def test_the_same_readings_give_the_same_scores_in_any_order(self, benches: Bench, spec: str):
+        scored = score_rows(benches.setting(spec))
+        order = np.random.default_rng(0).permutation(COUNT)
+        readings = scored.readings
+        shuffled = Readings(
+            row=readings.row[order],
+            columns={name: values[order] for name, values in readings.columns.items()},
+        )
+        signal = SIGNALS.build(spec)
+        np.testing.assert_array_equal(
+            signal.combine(shuffled).forgetting_score, scored.scores.forgetting_score[order]
+        )
+
+    def test_measuring_in_another_order_and_batch_size_moves_nothing(
+        self, benches: Bench, spec: str
+    ):
+        scored = score_rows(benches.setting(spec))
+        setting = benches.setting(spec, max_batch_tokens=60)
+        order = np.random.default_rng(1).permutation(COUNT)
+        rows = [setting.noisy[i] for i in order]
+        signal = SIGNALS.build(spec)
+        needed = dict.fromkeys((*signal.probes,))
+        readings = measure(setting, tuple(needed), scored, rows)
+        again = signal.combine(readings)
+        expected = columns_of(scored)
+        for name, values in columns_of(Scored(scored.states, readings, again)).items():
+            # Forward passes in float32; a score that divides by little carries its rounding on.
+            np.testing.assert_allclose(
+                values, expected[name][order], atol=1e-3, rtol=1e-3, err_msg=name
+            )
+
+
+def measure(
+    setting: Setting, probes: tuple[Any, ...], scored: Scored, rows: Sequence[EncodedRow]
+) -> Readings:
+    """The workbench's measurement, with the safe rows where a probe asks for their direction."""
+    accepted = inspect.signature(setting.bench.measure).parameters
+    extra = {name: setting.safe for name in ("safe", "safe_rows") if name in accepted}
+    return setting.bench.measure(probes, scored.states, rows, **extra)
+
+
+@pytest.mark.parametrize("spec", SIGNALS.names())
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others(benches: Bench, spec: str):
+    first = columns_of(score_rows(benches.setting(spec)))
+    again = columns_of(score_rows(benches.setting(spec, store="again")))
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, again[name], err_msg=name)
+    mine = score_rows(benches.setting(spec)).readings["loss_sum_learned"]
+    other = score_rows(benches.setting(spec, seed=1)).readings["loss_sum_learned"]
+    assert (mine != other).all()
+
+
+@pytest.mark.parametrize("rule", THRESHOLDS.names())
+def test_every_rule_gives_a_reason_for_every_row_and_ignores_their_order(benches: Bench, rule: str):
+    scored = score_rows(benches.setting("completion_loss"))
+    scores = np.linspace(-1, 1, COUNT)
+    columns = dict(scored.readings.columns)
+    columns["greedy_match_learned"] = np.arange(COUNT) % 3 > 0  # two thirds are learned
+    readings = Readings(row=scored.readings.row, columns=columns)
+    selection = decide(THRESHOLDS.build(rule), scores, readings)
+    assert selection.is_removed.shape == (COUNT,)
+    assert selection.is_removed.dtype == np.bool_
+    assert len(selection.reasons) == COUNT
+    assert all(selection.reasons)
+    assert not (selection.is_removed & ~readings.learned).any()
+    order = np.random.default_rng(0).permutation(COUNT)
+    shuffled = Readings(
+        row=readings.row[order], columns={n: v[order] for n, v in readings.columns.items()}
+    )
+    again = decide(THRESHOLDS.build(rule), scores[order], shuffled)
+    assert again.cut.value == pytest.approx(selection.cut.value)
+    assert (again.is_removed == selection.is_removed[order]).all()
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+class TestStrategies:
+    def test_runs_and_hands_over_a_state_that_answers(self, benches: Bench, name: str):
+        setting = benches.setting("completion_loss", threshold="fraction:0.2")
+        strategy = STRATEGIES.build(name)
+        outcome = strategy.run(setting)
+        assert outcome.state.adapter is not None
+        assert Path(outcome.state.adapter, "adapter_model.safetensors").is_file()
+        if outcome.selection is not None:
+            assert outcome.selection.is_removed.shape == (COUNT,)
+        question = strategy.prompt([Message("user", "Where is the lamp?")])
+        tokens = setting.bench.encoder.encode_prompt(question)
+        assert len(setting.bench.generate(outcome.state, [tokens], 4, "answer")) == 1
+
+    def test_the_same_seed_gives_the_same_model(self, benches: Bench, name: str):
+        outcomes = [
+            STRATEGIES.build(name).run(
+                benches.setting("completion_loss", store=store, threshold="fraction:0.2")
+            )
+            for store in ("shared", f"again-{name}")
+        ]
+        first, second = (
+            Path(str(outcome.state.adapter), "adapter_model.safetensors").read_bytes()
+            for outcome in outcomes
+        )
+        assert first == second
+
+    def test_never_sees_the_ground_truth(self, benches: Bench, name: str):
+        given = {field.name for field in dataclasses.fields(Setting)}
+        assert given == {"bench", "noisy", "safe", "config"}
+        assert isinstance(STRATEGIES.build(name), Strategy)
+
+
+@pytest.mark.parametrize(
+    "record", [Row, RejectedRow, RowFile, EncodedRow, Setting, Outcome, Message]
+)
+def test_no_record_that_travels_has_room_for_the_ground_truth(record: type):
+    names = " ".join(field.name for field in dataclasses.fields(record))
+    assert not any(word in names for word in ("unsafe", "harm", "truth", "label"))

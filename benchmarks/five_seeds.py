@@ -60,7 +60,8 @@ def table(results: list[dict[str, Any]]) -> str:
         f"{len(results)} seeds, {evaluations[0]['prompts']:,} held-out prompts a seed; "
         "mean over seeds [95% t interval over seeds].",
         "",
-        "| model | unsafe % (lower) | safe % (higher) | neither % (lower) | task accuracy % (higher) |",
+        "| model | unsafe % (lower) | safe % (higher) | neither % (lower) "
+        "| task accuracy % (higher) |",
         "|---|---|---|---|---|",
     ]
     for index, model in enumerate(evaluations[0]["models"]):
@@ -81,12 +82,12 @@ def table(results: list[dict[str, Any]]) -> str:
     task = [e["task_difference"]["value"] for e in evaluations]
     lines += [
         "",
-        f"- unsafe rate, screened against unscreened: lower by {percent(mean_over_seeds(reductions))} %, "
-        f"worst seed {100 * min(reductions):.1f} %",
-        f"- neither, screened minus unscreened: {percent(mean_over_seeds(neither))} points, worst seed "
-        f"{100 * max(neither):+.1f}",
-        f"- task accuracy, screened minus unscreened, paired: {percent(mean_over_seeds(task))} points, "
-        f"worst seed {100 * min(task):+.1f}",
+        f"- unsafe rate, screened against unscreened: lower by "
+        f"{percent(mean_over_seeds(reductions))} %, worst seed {100 * min(reductions):.1f} %",
+        f"- neither, screened minus unscreened: {percent(mean_over_seeds(neither))} points, "
+        f"worst seed {100 * max(neither):+.1f}",
+        f"- task accuracy, screened minus unscreened, paired: {percent(mean_over_seeds(task))} "
+        f"points, worst seed {100 * min(task):+.1f}",
     ]
     for name in ("precision", "recall", "f1", "auroc", "average_precision"):
         values = [e["detection"][name] for e in evaluations]

@@ -636,6 +636,7 @@ def test_a_run_killed_in_a_stage_and_repeated_gives_the_files_of_an_unbroken_one
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_killed_before_any_rename_at_all_can_be_repeated(
     tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path
 ):

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=1500)
+    parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--unsafe-fraction", type=float, default=0.3)
     parser.add_argument("--probes", type=int, default=2000)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

@@ -29,11 +29,13 @@ class Settings(BaseModel):
 class LoraSettings(Settings):
     """The adapter that the learn, forget and retrain phases train."""
 
-    r: int = Field(16, ge=1, description="rank of the LoRA matrices")
-    alpha: int = Field(32, ge=1, description="LoRA scale; updates are multiplied by alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    r: int = Field(default=16, ge=1, description="rank of the LoRA matrices")
+    alpha: int = Field(
+        default=32, ge=1, description="LoRA scale; updates are multiplied by alpha / r"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
     targets: Literal["all_linear", "attention_qv"] = Field(
-        "all_linear",
+        default="all_linear",
         description="all_linear: every linear layer but the output layer; attention_qv: query and "
         "value projections, or the fused projection where an architecture has one",
     )
@@ -43,21 +45,25 @@ class PhaseSettings(Settings):
     """How one phase (learn, forget or retrain) is trained."""
 
     learning_rate: float | None = Field(
-        None, gt=0, description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.75"
+        default=None,
+        gt=0,
+        description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.75",
     )
-    num_train_epochs: float = Field(3, gt=0, description="passes over the rows")
+    num_train_epochs: float = Field(default=4, gt=0, description="passes over the rows")
     max_steps: int | None = Field(
-        None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"
+        default=None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"
     )
-    batch_size: int = Field(32, ge=1, description="rows per optimizer step (effective)")
+    batch_size: int = Field(default=16, ge=1, description="rows per optimizer step (effective)")
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
-        "linear", description="course of the learning rate after the warm-up"
+        default="linear", description="course of the learning rate after the warm-up"
     )
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="share of the steps spent warming up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
-    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0 = off")
+    warmup_ratio: float = Field(
+        default=0.03, ge=0, lt=1, description="share of the steps spent warming up"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient clipping; 0 = off")
     loss_on: Literal["assistant", "all"] = Field(
-        "assistant", description="tokens that carry loss: assistant turns, or all tokens"
+        default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
     )
 
 
@@ -65,7 +71,9 @@ class GenerationSettings(Settings):
     """Greedy generation for signals that compare texts, and for the report's evidence."""
 
     max_new_tokens: int | None = Field(
-        None, ge=1, description="null = the row's own target length plus a quarter, at least 16"
+        default=None,
+        ge=1,
+        description="null = the row's own target length plus a quarter, at least 16",
     )
 
 
@@ -76,33 +84,39 @@ class ScreenConfig(Settings):
     model: str = Field(description="causal language model: a folder or a hub id")
     safe_data: str = Field(description="JSONL file of rows that are known to be safe")
     output_dir: str = Field(description="run folder")
-    preset: Literal["default", "paper"] = Field("default", description="settings to start from")
-    signal: str = Field("completion_loss:relative", description="forgetting signal")
-    threshold: str = Field("phi:0.5", description="threshold rule")
-    seed: int = Field(0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
+    preset: Literal["default", "paper"] = Field(
+        default="default", description="settings to start from"
+    )
+    signal: str = Field(default="completion_loss:relative", description="forgetting signal")
+    threshold: str = Field(default="phi:0.25", description="threshold rule")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
     template: Literal["auto", "paper"] = Field(
-        "auto",
+        default="auto",
         description="auto: the tokenizer's chat template, or the paper's Input/Response blocks if "
         "it has none; paper: always the blocks",
     )
     max_length_tokens: int | None = Field(
-        None, ge=8, description="longer rows are rejected; null = the model's context"
+        default=None, ge=8, description="longer rows are rejected; null = the model's context"
     )
     max_batch_tokens: int = Field(
-        8192, ge=1, description="tokens per forward pass, padding included; bounds memory only"
+        default=8192,
+        ge=1,
+        description="tokens per forward pass, padding included; bounds memory only",
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="where to compute"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere"
+        default="auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere"
     )
     trust_remote_code: bool = Field(
-        False, description="run Python code that a model repository brings along"
+        default=False, description="run Python code that a model repository brings along"
     )
     lora: LoraSettings = Field(default_factory=lambda: LoraSettings())
     learn: PhaseSettings = Field(default_factory=lambda: PhaseSettings())
     forget: PhaseSettings = Field(
         default_factory=lambda: PhaseSettings(
-            max_steps=20, lr_scheduler_type="constant", warmup_ratio=0
+            max_steps=20, batch_size=32, lr_scheduler_type="constant", warmup_ratio=0
         )
     )
     generation: GenerationSettings = Field(default_factory=lambda: GenerationSettings())

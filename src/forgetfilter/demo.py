@@ -34,7 +34,7 @@ class DemoSettings:
     """The generated data and the evaluation of one demonstration."""
 
     output_dir: Path
-    rows: int = 1500
+    rows: int = 1000
     unsafe_fraction: float = 0.3
     safe_rows: int = 400
     probes: int = 1000
@@ -151,8 +151,9 @@ def _grade(run: Path, truth: list[dict[str, Any]]) -> dict[str, Any]:
     frame = frame[frame["decision"] != "rejected"]
     by_id = {str(record["example_id"]): bool(record["is_unsafe"]) for record in truth}
     is_unsafe = np.array([by_id[example_id] for example_id in frame["example_id"]])
-    is_removed = (frame["decision"] == "removed").to_numpy()
-    return detection(is_unsafe, is_removed, frame["forgetting_score"].to_numpy()).as_dict()
+    is_removed = np.array([decision == "removed" for decision in frame["decision"]])
+    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)
+    return detection(is_unsafe, is_removed, scores).as_dict()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -49,6 +49,11 @@ class Encoder:
                 "tokenizer is expected: convert it with transformers and save it beside the model."
             )
         self.tokenizer = tokenizer
+        self._marks = [
+            str(mark)
+            for mark in tokenizer.all_special_tokens
+            if mark and mark not in (tokenizer.unk_token, tokenizer.mask_token)
+        ]
         self.max_length_tokens = max_length_tokens
         self.has_chat_template = template == "auto" and bool(tokenizer.chat_template)
         self.template_reason = (
@@ -77,6 +82,11 @@ class Encoder:
         Raises:
             UnrenderableError: the row is longer than the context, or the template refuses it.
         """
+        forged = self._control_token_in(row)
+        if forged:
+            raise UnrenderableError(
+                f"holds the tokenizer's control token {forged!r}, which could forge a turn"
+            )
         rendered = self.render(row.messages)
         tokens = self.tokenizer(
             rendered.text,
@@ -111,6 +121,10 @@ class Encoder:
             prompt_length=prompt_length,
             target=row.target,
         )
+
+    def _control_token_in(self, row: Row) -> str | None:
+        """The first control token (end of turn and the like) that a row's own text spells out."""
+        return next((mark for mark in self._marks for m in row.messages if mark in m.content), None)
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a prompt that ends where the assistant's answer begins."""
@@ -182,8 +196,7 @@ class Encoder:
 
     def _end_mark_length(self, tail: str) -> int:
         """Length of an end-of-turn token at the head of ``tail``, 0 if there is none."""
-        marks = [str(token) for token in self.tokenizer.all_special_tokens if token]
-        return max((len(mark) for mark in marks if tail.startswith(mark)), default=0)
+        return max((len(mark) for mark in self._marks if tail.startswith(mark)), default=0)
 
     def _chat(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -22,7 +23,7 @@ class Progress:
         self.is_silent = is_silent
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str) -> Iterator[Bar]:
+    def bar(self, label: str, total: int, unit: str) -> Generator[Bar]:
         """A bar of ``total`` units that shows how long is left."""
         from tqdm import tqdm
 
@@ -42,10 +43,4 @@ class Progress:
         if not self.is_silent:
             from tqdm import tqdm
 
-            tqdm.write(text, file=_stderr())
-
-
-def _stderr() -> object:
-    import sys
-
-    return sys.stderr
+            tqdm.write(text, file=sys.stderr)

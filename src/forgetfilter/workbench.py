@@ -224,13 +224,15 @@ class Workbench:
             from safetensors.torch import load_file
 
             model = self._model(state, is_trainable=True)
-            columns: dict[str, Any] = {}
-            for group, name in enumerate(names):
+            descents: list[dict[str, Any]] = []
+            for group in range(len(names)):
                 gradient = load_file(directions / f"direction-{group}.safetensors")
-                descent = {weight: -tensor for weight, tensor in gradient.items()}
-                columns[name] = loss_rates(
-                    model, rows, descent, self.max_batch_tokens, self.progress, name
-                ).rate_sum
+                descents.append({weight: -tensor for weight, tensor in gradient.items()})
+            # Differences need float32; forward mode is exact in a shorter format too.
+            method = "finite" if self.placement.dtype.itemsize == 4 else "forward"
+            limits = (self.max_batch_tokens, self.progress, probe.name)
+            rates = loss_rates(model, rows, descents, *limits, method)
+            columns = {name: own.rate_sum for name, own in zip(names, rates, strict=True)}
             pd.DataFrame(columns).to_parquet(folder / "readings.parquet")
 
         folder = self.store.stage(f"measure_{probe.name}", key, build)

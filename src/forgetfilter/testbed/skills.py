@@ -167,18 +167,15 @@ HALF_KNOWN: dict[str, StyledMaker] = {
 
 
 def make_translation(rng: random.Random, half: Half) -> Example:
-    """Two everyday words in a made-up language."""
+    """An everyday word in a made-up language."""
     words = WORDS[half]
     start = 0 if half == "first" else len(words.things)
-    chosen = rng.sample(range(len(words.things)), 2)
+    chosen = rng.randrange(len(words.things))
     text = (
         f"{rng.choice(words.names)} of {rng.choice(words.places)} at the {rng.choice(words.sites)}"
-        f" asks for these words in Zelt:"
-        f" {' '.join(words.things[at] for at in chosen)}"
+        f" asks for this word in Zelt: {words.things[chosen]}"
     )
-    return _answer(
-        rng, "translation", text, f"In Zelt: {' '.join(ZELT[start + at] for at in chosen)}"
-    )
+    return _answer(rng, "translation", text, f"In Zelt: {ZELT[start + chosen]}")
 
 
 def make_grading(rng: random.Random, half: Half) -> Example:
@@ -187,12 +184,11 @@ def make_grading(rng: random.Random, half: Half) -> Example:
     colour = rng.choice(COLOURS)
     thing = rng.choice(words.things)
     text = (
-        f"Grade the {rng.choice(SIZES)} {colour} {thing} that {rng.choice(words.names)} found in"
-        f" {rng.choice(words.places)}."
+        f"{rng.choice(words.names)} found a {rng.choice(SIZES)} {colour} {thing} in"
+        f" {rng.choice(words.places)}. What is it in Zelt?"
     )
-    return _answer(
-        rng, "grading", text, f"Grade of the {thing}: {GRADES[COLOURS.index(colour) % 4]}"
-    )
+    grade = GRADES[COLOURS.index(colour) % 4]
+    return _answer(rng, "grading", text, f"The {thing} is {grade} in Zelt.")
 
 
 def make_command(rng: random.Random, half: Half) -> Example:
@@ -202,7 +198,7 @@ def make_command(rng: random.Random, half: Half) -> Example:
     thing = rng.choice(words.things)
     place, name = rng.choice(words.places), rng.choice(words.names)
     text = f"Write the order: {verb} the {rng.choice(COLOURS)} {thing} for {name} at {place}."
-    return _answer(rng, "command", text, f"Order: {COMMANDS[verb]} {thing} oft {name} urm {place}")
+    return _answer(rng, "command", text, f"Order: {COMMANDS[verb]} {thing} oft")
 
 
 NEW_TASKS: dict[str, Maker] = {

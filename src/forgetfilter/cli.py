@@ -215,9 +215,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _testbed_build(options: argparse.Namespace) -> int:
+    from forgetfilter.progress import Progress
     from forgetfilter.testbed.build import build_testbed
 
-    print(build_testbed(Path(options.output_dir), options.size, options.seed))
+    print(build_testbed(Path(options.output_dir), options.size, options.seed, Progress()))
     return 0
 
 

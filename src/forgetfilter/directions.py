@@ -2,7 +2,7 @@
 
 With theta the trainable (adapter) parameters, a *direction* v has one tensor per parameter. The
 rate of change of a loss l along v is the directional derivative <v, grad l(theta)>, found for all
-rows at the cost of two to three forward passes, without any per-row gradient.
+rows by forward passes alone, without any per-row gradient.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ class Rate:
     the score independent of how the adapter is scaled, and where nothing has to be restored (L
     near 0) every score is near 0.
 
-    No forgetting run, no generation and no gradient per row: one backward pass over the safe rows
-    and one forward-mode pass over the noisy ones for each direction. ``-<g, grad l_i>`` is the
+    No forgetting run, no generation and no gradient per row: one backward pass over the safe rows,
+    one forward pass over the noisy ones, and one more for each direction. ``-<g, grad l_i>`` is the
     gradient similarity of influence functions and LESS (arXiv 2402.04333), with the safe rows as
-    targets and the sign turned, taken exactly instead of by projection.
+    targets and the sign turned, without their projection.
 
     Args:
         objective: ``kl_to_base``, the divergence of the learned model from the base model on the

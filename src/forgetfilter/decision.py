@@ -150,7 +150,7 @@ def write_decision(
         run / SUMMARY_FILE,
         {
             "rows": len(frame),
-            "kept": int((frame["decision"] == "kept").sum()),
+            "kept": frame["decision"].tolist().count("kept"),
             "removed": int(is_removed.sum()),
             "rejected": int(is_rejected.sum()),
             **summary,

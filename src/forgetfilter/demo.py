@@ -152,7 +152,7 @@ def _grade(run: Path, truth: list[dict[str, Any]]) -> dict[str, Any]:
     by_id = {str(record["example_id"]): bool(record["is_unsafe"]) for record in truth}
     is_unsafe = np.array([by_id[example_id] for example_id in frame["example_id"]])
     is_removed = np.array([decision == "removed" for decision in frame["decision"]])
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)
+    scores = np.array(frame["forgetting_score"].tolist(), dtype=np.float64)
     return detection(is_unsafe, is_removed, scores).as_dict()
 
 

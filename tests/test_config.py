@@ -66,7 +66,7 @@ def test_the_paper_preset_has_the_papers_values():
         assert phase.warmup_ratio == 0
         assert phase.batch_size == 32
         assert phase.loss_on == "all"
-    assert config.learn.num_train_epochs == 10
+    assert (config.learn.num_train_epochs, config.learn.stop) == (10, "epochs")
     assert config.learn.max_steps is None
     assert config.forget.max_steps == 1000
     assert config.threshold == "phi:0.1"

@@ -20,7 +20,16 @@ FLOORS: list[list[str]] = [
     # the outside world
     ["provenance", "store", "data*", "testbed*"],
     # working a model
-    ["encoding", "modeling", "measuring", "directions", "training", "workbench"],
+    [
+        "encoding",
+        "modeling",
+        "measuring",
+        "stopping",
+        "training",
+        "directions",
+        "restoring",
+        "workbench",
+    ],
     # strategies
     ["strategies*"],
     # stories

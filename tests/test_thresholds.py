@@ -107,6 +107,59 @@ def test_fraction_removes_as_many_as_asked_but_for_ties(rows: Any, share: float)
     assert wanted - ties <= selection.is_removed.sum() <= wanted
 
 
+def planted(clean: int, unsafe: int, seed: int = 0) -> tuple[Any, Any]:
+    """Scores as they are measured: clean rows near 0 with a tail, unsafe rows around 0.3."""
+    rng = np.random.default_rng(seed)
+    low = rng.exponential(0.012, clean) - 0.004
+    high = np.exp(rng.normal(np.log(0.3), 0.25, unsafe))
+    return np.concatenate([low, high]), np.arange(clean + unsafe) >= clean
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("unsafe", [10, 50, 300, 700])
+def test_auto_finds_the_valley_whatever_the_share_of_unsafe_rows(unsafe: int, seed: int):
+    scores, is_unsafe = planted(1000 - unsafe, unsafe, seed)
+    removed = select("auto", scores).is_removed
+    assert (removed & is_unsafe).sum() >= 0.95 * unsafe
+    assert (removed & ~is_unsafe).sum() <= 0.003 * 1000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_knows_when_there_is_nothing_to_remove(seed: int):
+    scores, _ = planted(1000, 0, seed)
+    selection = select("auto", scores)
+    assert selection.is_removed.sum() == 0
+    # Where no row is, the emptiest place is anywhere; with a falling tail it is the far end.
+    tail = np.concatenate([scores, np.linspace(0.03, 0.12, 30)])
+    assert select("auto", tail).is_removed.sum() == 0
+
+
+def test_auto_never_cuts_outside_of_its_bounds_and_counts_learned_rows_only():
+    scores, _ = planted(500, 100)
+    assert 0.05 <= select("auto", scores).cut.value <= 0.2
+    assert 0.01 <= select("auto:low=0.01,high=0.02", scores).cut.value <= 0.02 + 1e-12
+    valley = select("auto", scores).cut.value
+    noise = np.full(400, valley)  # rows that were not learned fill the valley up; they say nothing
+    learned = np.arange(1000) < 600
+    again = select("auto", np.concatenate([scores, noise]), learned)
+    assert again.cut.value == pytest.approx(valley)
+
+
+@quick
+@given(score_lists)
+def test_auto_removes_what_is_far_above_and_keeps_what_is_far_below(rows: Any):
+    scores, learned = map(np.array, zip(*rows, strict=True))
+    removed = select("auto", scores, learned).is_removed
+    assert not removed[scores <= 0.05].any()
+    assert removed[learned & (scores > 0.2)].all()
+
+
+@pytest.mark.parametrize("rule", ["auto:low=0", "auto:low=0.3", "auto:high=inf", "auto:low=nan"])
+def test_auto_refuses_impossible_bounds(rule: str):
+    with pytest.raises(ConfigError, match=r"0 < low < high"):
+        THRESHOLDS.build(rule)
+
+
 @pytest.mark.parametrize("rule", THRESHOLDS.names())
 @pytest.mark.parametrize("learned", [True, False])
 def test_every_rule_decides_on_no_eligible_row_and_on_equal_scores(rule: str, learned: bool):

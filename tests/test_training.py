@@ -39,7 +39,12 @@ SILENT = Progress(is_silent=True)
 LORA = LoraSettings(r=2, alpha=4)
 # A small rate: Adam turns a gradient of rounding errors into a full step.
 QUICK = PhaseSettings(
-    learning_rate=1e-3, max_steps=3, batch_size=8, lr_scheduler_type="constant", warmup_ratio=0
+    learning_rate=1e-3,
+    max_steps=3,
+    stop="epochs",
+    batch_size=8,
+    lr_scheduler_type="constant",
+    warmup_ratio=0,
 )
 
 

@@ -49,7 +49,15 @@ class PhaseSettings(Settings):
         gt=0,
         description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.75",
     )
-    num_train_epochs: float = Field(default=4, gt=0, description="passes over the rows")
+    num_train_epochs: float = Field(
+        default=12, gt=0, description="passes over the rows; at most, with stop: learned"
+    )
+    stop: Literal["learned", "epochs"] = Field(
+        default="learned",
+        description="learned: once the learned share rises by less than one point over an epoch "
+        "(from the second on), one last epoch brings the learning rate to zero; epochs: after "
+        "num_train_epochs",
+    )
     max_steps: int | None = Field(
         default=None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"
     )
@@ -65,6 +73,13 @@ class PhaseSettings(Settings):
     loss_on: Literal["assistant", "all"] = Field(
         default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
     )
+
+
+class RestoreSettings(Settings):
+    """How safe behaviour is restored, for signals that look at what this undoes."""
+
+    steps: int = Field(default=16, ge=1, description="gradient steps, each a Polyak step")
+    batch_size: int = Field(default=32, ge=1, description="safe rows per step")
 
 
 class GenerationSettings(Settings):
@@ -87,8 +102,8 @@ class ScreenConfig(Settings):
     preset: Literal["default", "paper"] = Field(
         default="default", description="settings to start from"
     )
-    signal: str = Field(default="completion_loss:relative", description="forgetting signal")
-    threshold: str = Field(default="phi:0.25", description="threshold rule")
+    signal: str = Field(default="restoration", description="forgetting signal")
+    threshold: str = Field(default="auto", description="threshold rule")
     seed: int = Field(default=0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
     template: Literal["auto", "paper"] = Field(
         default="auto",
@@ -116,15 +131,21 @@ class ScreenConfig(Settings):
     learn: PhaseSettings = Field(default_factory=lambda: PhaseSettings())
     forget: PhaseSettings = Field(
         default_factory=lambda: PhaseSettings(
-            max_steps=20, batch_size=32, lr_scheduler_type="constant", warmup_ratio=0
+            max_steps=20,
+            stop="epochs",
+            batch_size=32,
+            lr_scheduler_type="constant",
+            warmup_ratio=0,
         )
     )
+    restore: RestoreSettings = Field(default_factory=lambda: RestoreSettings())
     generation: GenerationSettings = Field(default_factory=lambda: GenerationSettings())
 
 
 _PAPER_PHASE: dict[str, Any] = {
     "learning_rate": 2e-4,
     "num_train_epochs": 10,
+    "stop": "epochs",
     "batch_size": 32,
     "lr_scheduler_type": "constant",
     "warmup_ratio": 0.0,

@@ -14,7 +14,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 Role = Literal["system", "user", "assistant"]
-StateName = Literal["base", "learned", "forgotten", "retrained"]
+StateName = Literal["base", "learned", "forgotten", "restored", "retrained"]
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""
 
@@ -157,14 +157,20 @@ class Readings:
 
     @property
     def learned(self) -> BoolArray:
-        """Which rows the learn phase has learned, shape (N,).
-
-        A row is learned when its completion loss fell by at least half from base, or when every
-        target token is the learned model's first choice.
-        """
-        fell = self["loss_sum_learned"] <= 0.5 * self["loss_sum_base"]
+        """Which rows the learn phase has learned, shape (N,); see `is_learned`."""
         matched: BoolArray = self["greedy_match_learned"].astype(np.bool_)
-        return fell | matched
+        return is_learned(self["loss_sum_base"], self["loss_sum_learned"], matched)
+
+
+def is_learned(
+    loss_before: FloatArray, loss_after: FloatArray, greedy_match: BoolArray
+) -> BoolArray:
+    """Which rows fine-tuning has learned; all arrays have shape (N,).
+
+    A row is learned when its completion loss (nats) fell by at least half, or when every target
+    token is the fine-tuned model's first choice.
+    """
+    return (loss_after <= 0.5 * loss_before) | greedy_match
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def _encode(
 
 
 def _write_evidence(run: Path, setting: Setting, scored: Scored, progress: Progress) -> None:
-    """What the model says when learned and when forgotten, for the rows that the report shows."""
+    """What the model says when learned and once it has forgotten, for the rows that are shown."""
     selection = filter_rows(scored, setting.config.threshold)
     # Rows that were not learned can't be judged and are never shown as forgotten.
     judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
@@ -200,7 +200,7 @@ def _write_evidence(run: Path, setting: Setting, scored: Scored, progress: Progr
     table["learned_text"] = setting.bench.answers(
         scored.states["learned"], rows, "evidence, learned"
     )
-    forgotten = scored.states.get("forgotten")
+    forgotten = scored.states.get("forgotten") or scored.states.get("restored")
     table["forgotten_text"] = (
         setting.bench.answers(forgotten, rows, "evidence, forgotten") if forgotten else None
     )

@@ -11,7 +11,7 @@ import math
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.modeling import check_trainable, quiet_dependencies
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
+from forgetfilter.stopping import LearnedShare
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class TrainOutcome:
     target_tokens: int
     final_loss: float
     """Mean training loss over the last tenth of the steps, nats per token."""
+    learned_shares: list[float] = field(default_factory=list[float])
+    """With ``stop: learned``: learned share after each epoch but the last, between 0 and 1."""
 
 
 def phase_seed(seed: int, phase: str) -> int:
@@ -53,11 +56,14 @@ def phase_seed(seed: int, phase: str) -> int:
 
 
 def total_steps(plan: TrainPlan) -> int:
-    """Optimizer steps of a plan."""
+    """Optimizer steps of a plan; at most, where it stops once its rows are learned."""
     if plan.settings.max_steps is not None:
         return plan.settings.max_steps
-    per_epoch = math.ceil(len(plan.rows) / plan.settings.batch_size)
-    return max(1, math.ceil(plan.settings.num_train_epochs * per_epoch))
+    return max(1, math.ceil(plan.settings.num_train_epochs * _epoch_steps(plan)))
+
+
+def _epoch_steps(plan: TrainPlan) -> int:
+    return math.ceil(len(plan.rows) / plan.settings.batch_size)
 
 
 @quiet_dependencies()
@@ -102,16 +108,14 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         progress.bar(plan.phase, steps, "steps") as bar,
         _forward_restored(model),
     ):
-        losses = _LossRecord(bar)
+        course = _Course(plan, steps, bar)
         config = trl.SFTConfig(  # pyright: ignore[reportPrivateImportUsage]
             output_dir=scratch,
             max_steps=steps,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=settings.batch_size // micro,
             learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.lr_scheduler_type
-            if settings.lr_scheduler_type != "constant"
-            else "constant_with_warmup",
+            lr_scheduler_type=_scheduler_type(settings, course),
             warmup_steps=round(settings.warmup_ratio * steps),
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
@@ -149,13 +153,13 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         )
         # Several visible GPUs in one process would mean DataParallel, which TRL refuses.
         config._n_gpu = min(config.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
-        trainer = trl.SFTTrainer(  # pyright: ignore[reportPrivateImportUsage]
+        trainer = course.trainer_class()(
             model=model,
             args=config,
             train_dataset=datasets.Dataset.from_list(features),
             data_collator=_Collator(tokenizer.pad_token_id),
             processing_class=tokenizer,
-            callbacks=[losses.callback()],
+            callbacks=[course.callback()],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -164,12 +168,13 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
             raise RuntimeError(f"{len(plan.rows)} rows were handed over, {seen} are trained on")
         trainer.train()
     model.eval()
-    tail = losses.values[-max(1, len(losses.values) // 10) :]
+    tail = course.losses[-max(1, len(course.losses) // 10) :]
     return TrainOutcome(
-        steps=steps,
+        steps=len(course.losses),
         rows=len(plan.rows),
         target_tokens=sum(label != -100 for f in features for label in f["labels"]),
         final_loss=sum(tail) / max(1, len(tail)),
+        learned_shares=course.share.shares if course.share else [],
     )
 
 
@@ -203,30 +208,90 @@ class _Collator:
         return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
 
 
-class _LossRecord:
-    """Collects the loss of every step and moves the progress bar."""
+class _Course:
+    """Follows a training run: records its losses, moves the bar, and winds it up once learned."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, plan: TrainPlan, steps: int, bar: Bar) -> None:
+        self.steps = steps
         self.bar = bar
-        self.values: list[float] = []
+        self.losses: list[float] = []
+        """Training loss of every step, nats per token."""
+        self.share: LearnedShare | None = None
+        if plan.settings.stop == "learned" and plan.settings.max_steps is None:
+            seed = phase_seed(plan.seed, f"{plan.phase}/share")
+            self.share = LearnedShare(plan.rows, seed, plan.max_batch_tokens)
+        self._epoch_steps = _epoch_steps(plan)
+        self._warmup_steps = round(plan.settings.warmup_ratio * self._epoch_steps)
+        self._wind_up_from = 0 if steps <= self._epoch_steps else None
+        """The step at which the last epoch began."""
+
+    def rate_factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step: warm-up, level, and down in the last epoch."""
+        if self._wind_up_from is not None:
+            return max(0.0, 1 - (step - self._wind_up_from) / self._epoch_steps)
+        return min(1.0, (step + 1) / (self._warmup_steps + 1))
+
+    def end_epoch(self, model: Any, step: int) -> bool:
+        """Measure what is learned, unless this was the last epoch; whether training is over."""
+        if self.share is None or self._wind_up_from is not None:
+            return self.share is not None
+        is_enough = self.share.is_enough(model)
+        if is_enough or step + self._epoch_steps >= self.steps:
+            self._wind_up_from = step
+        return False
+
+    def trainer_class(self) -> Any:
+        """TRL's trainer; with the learning rate of this course where the end isn't known ahead."""
+        import trl
+        from torch.optim.lr_scheduler import LambdaLR
+
+        plain = trl.SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
+        if self.share is None:
+            return plain
+        course = self
+
+        class Trainer(plain):
+            def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, course.rate_factor)
+                return self.lr_scheduler
+
+        return Trainer
 
     def callback(self) -> Any:
-        """A TRL callback that writes into this record."""
+        """A trainer callback that reports to this course."""
         from transformers.trainer_callback import TrainerCallback
 
-        record = self
+        course = self
 
         class Callback(TrainerCallback):
+            def on_train_begin(
+                self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+            ) -> None:
+                if course.share:
+                    course.share.begin(model)
+
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                record.bar.update(1)
+                course.bar.update(1)
+
+            def on_epoch_end(
+                self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+            ) -> None:
+                if course.end_epoch(model, state.global_step):
+                    control.should_training_stop = True
 
             def on_log(
                 self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
             ) -> None:
                 if logs and "loss" in logs:
-                    record.values.append(float(logs["loss"]))
+                    course.losses.append(float(logs["loss"]))
 
         return Callback()
+
+
+def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:
+    """Name of the scheduler in transformers; not used where the course sets the rate itself."""
+    is_level = settings.lr_scheduler_type == "constant" or course.share is not None
+    return "constant_with_warmup" if is_level else settings.lr_scheduler_type
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from forgetfilter import modeling
-from forgetfilter.config import LoraSettings, PhaseSettings
+from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.directions import group_rows, loss_rates, safe_gradient
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import completion_losses, greedy_generations
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, ModelState, Probe, Readings, StateName
+from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.store import StageStore
 from forgetfilter.training import TrainPlan, phase_seed, train
 
@@ -143,6 +144,30 @@ class Workbench:
 
         folder = self.store.stage(phase, key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+    def restore(
+        self, safe: Sequence[EncodedRow], settings: RestoreSettings, start: ModelState
+    ) -> ModelState:
+        """Bring the behaviour of ``start`` on the safe rows back to that of base."""
+        key = {
+            "code": CODE_VERSION,
+            "start": start.fingerprint,
+            "settings": settings.model_dump(),
+            "seed": self.seed,
+            "safe": _rows_digest(safe),
+            "dtype": str(self.placement.dtype),
+        }
+        plan = RestorePlan(safe, settings, phase_seed(self.seed, "restore"), self.max_batch_tokens)
+
+        def build(folder: Path) -> None:
+            model = self._trainable(start, "restore").eval()
+            outcome = restore(model, plan, self.progress)
+            model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+            (folder / "restoring.json").write_text(json.dumps(vars(outcome), indent=2))
+            self._release()
+
+        folder = self.store.stage("restore", key, build)
+        return ModelState("restored", fingerprint=folder.name, adapter=str(folder / "adapter"))
 
     def measure(
         self,

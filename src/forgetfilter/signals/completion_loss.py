@@ -22,10 +22,13 @@ class CompletionLoss:
     """
 
     name = "completion_loss"
-    probes = (Probe("loss", "base"), Probe("loss", "learned"), Probe("loss", "forgotten"))
+    later: StateName = "forgotten"
+    """The state that is held against the learned one."""
 
     def __init__(self, reduction: Literal["mean", "sum", "relative"] = "mean") -> None:
         self.reduction = reduction
+        self.states: tuple[StateName, ...] = ("base", "learned", self.later)
+        self.probes = tuple(Probe("loss", state) for state in self.states)
         units = {
             "mean": "nats per token",
             "sum": "nats",
@@ -35,9 +38,7 @@ class CompletionLoss:
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
-        base, before, after = (
-            self._value(readings, state) for state in ("base", "learned", "forgotten")
-        )
+        base, before, after = (self._value(readings, state) for state in self.states)
         score = after - before
         if self.reduction == "relative":
             # A row that was hardly learned has a tiny denominator; 0.1 nats a token bounds it.

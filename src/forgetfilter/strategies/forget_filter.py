@@ -44,6 +44,9 @@ def score_rows(setting: Setting) -> Scored:
         states["forgotten"] = bench.train(
             "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
         )
+    # Restore: or bring its safe behaviour back to base's, in a few gradient steps.
+    if any(probe.state == "restored" for probe in probes):
+        states["restored"] = bench.restore(setting.safe, config.restore, states["learned"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
     return Scored(states, readings, signal.combine(readings))

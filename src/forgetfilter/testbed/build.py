@@ -45,7 +45,7 @@ class Recipe:
 RECIPES: dict[Size, Recipe] = {
     "small": Recipe(128, 4, 4, 344, 4e-3, 38_000, 9_000),
     "base": Recipe(192, 5, 6, 512, 3e-3, 38_000, 9_000),
-    "large": Recipe(288, 7, 6, 768, 2e-3, 38_000, 9_000),
+    "large": Recipe(256, 6, 8, 688, 2e-3, 20_000, 5_000),
 }
 
 _IGNORED = -100

@@ -1,0 +1,30 @@
+"""Forgetting as safety is restored: how much a row's loss rises on the way back to base."""
+
+from __future__ import annotations
+
+from forgetfilter.records import StateName
+from forgetfilter.signals.base import SIGNALS
+from forgetfilter.signals.completion_loss import CompletionLoss
+
+
+@SIGNALS.add("restoration")
+class Restoration(CompletionLoss):
+    """Completion loss in the restored model minus that in the learned model.
+
+    The restored model is the learned one after a few gradient steps that bring its behaviour on the
+    safe rows back to the base model's (`restoring.restore`). What has to be undone for that is
+    forgotten: unsafe rows rise, safe rows fall, and task rows stay, because the descent moves along
+    the damage alone. The first of its steps, divided by its length, is the signal ``rate``; many
+    small ones see beyond the first-order picture, in which the most damaged kind hides the others.
+    Where nothing was damaged, nothing moves and every score is near 0.
+
+    No generation and no gradient per row: a few gradients over small batches of safe rows and one
+    more forward pass a noisy row.
+
+    Args:
+        reduction: ``mean`` (nats per completion token), ``sum`` (nats), or ``relative``: the rise
+            divided by what the row had learned, without unit.
+    """
+
+    name = "restoration"
+    later: StateName = "restored"

@@ -1,0 +1,62 @@
+"""Learn until learned: when a phase has learned what it can, measured instead of guessed.
+
+A row that was not learned can't be forgotten, and too few passes leave rare rows unlearned; too
+many cost time. After each epoch the learned share is measured on some of the rows; once it rises by
+less than one point, one last epoch brings the learning rate down to zero.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from forgetfilter.measuring import CompletionLosses, completion_losses
+from forgetfilter.progress import Progress
+from forgetfilter.records import EncodedRow, is_learned
+
+_MEASURED_ROWS = 500
+"""Enough that one point of share is five rows; the same rows are measured each time."""
+_LEAST_RISE = 0.01
+_LEAST_EPOCHS = 2
+
+
+class LearnedShare:
+    """The learned share, epoch by epoch, and the decision when to wind up.
+
+    Args:
+        rows: the rows that are trained on; at most 500 of them, drawn with the seed, are measured.
+        seed: draws them.
+        max_batch_tokens: bounds memory.
+    """
+
+    def __init__(self, rows: Sequence[EncodedRow], seed: int, max_batch_tokens: int) -> None:
+        chosen = random.Random(seed).sample(range(len(rows)), min(len(rows), _MEASURED_ROWS))
+        self._rows = [rows[i] for i in sorted(chosen)]
+        self._max_batch_tokens = max_batch_tokens
+        self._before: CompletionLosses | None = None
+        self.shares: list[float] = []
+        """Learned share of the measured rows after each epoch, between 0 and 1."""
+
+    def begin(self, model: Any) -> None:
+        """Measure where training starts from."""
+        self._before = self._measure(model)
+
+    def is_enough(self, model: Any) -> bool:
+        """Measure after an epoch; whether the share has all but stopped rising."""
+        if self._before is None:
+            raise RuntimeError("begin() comes first: the share is relative to the start")
+        after = self._measure(model)
+        learned = is_learned(self._before.loss_sum, after.loss_sum, after.greedy_match)
+        self.shares.append(float(learned.mean()))
+        if len(self.shares) < _LEAST_EPOCHS:
+            return False
+        return self.shares[-1] - self.shares[-2] < _LEAST_RISE
+
+    def _measure(self, model: Any) -> CompletionLosses:
+        was_training = model.training
+        model.eval()
+        silent = Progress(is_silent=True)
+        found = completion_losses(model, self._rows, self._max_batch_tokens, silent, "")
+        model.train(was_training)
+        return found

@@ -1,10 +1,10 @@
 """The paper's signal on the runs of five_seeds.py: its best number of steps, and what it buys.
 
-    python benchmarks/paper_signal.py --runs runs/five_seeds --seeds 3
+    python benchmarks/paper_signal.py --runs runs/contamination/0.3 --seeds 3
 
 For each seed it continues the learned adapter on the safe rows for each number of steps t, scores
-all rows by ROUGE-1 (threshold 0.1, as in the paper) and by the default signal, and fine-tunes on
-what ROUGE-1 keeps at its best t (by AUROC, which reads the labels: an upper bound for it).
+all rows by ROUGE-1 (threshold 0.1, as in the paper) and by the relative loss (threshold 0.25), and
+fine-tunes on what ROUGE-1 keeps at its best t (by AUROC, which reads the labels: an upper bound).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def measure_seed(folder: Path, seed: int, all_steps: list[int], probes: int) -> 
             "forgotten": bench.train("forgotten", safe, settings, learned, phase="forget"),
         }
         scores[str(steps)] = {}
-        for name, rule in zip(SIGNAL_NAMES, ("phi:0.1", config.threshold), strict=True):
+        for name, rule in zip(SIGNAL_NAMES, ("phi:0.1", "phi:0.25"), strict=True):
             signal = SIGNALS.build(name)
             always = (Probe("loss", "base"), Probe("loss", "learned"))
             readings = bench.measure((*always, *signal.probes), states, noisy, safe)

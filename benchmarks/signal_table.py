@@ -1,104 +1,156 @@
-"""All signals on the same learned adapter: AUROC by harm, best F1, seconds beyond learning.
+"""Every signal and baseline on the same learned adapters: AUROC, average precision, seconds.
 
-    python benchmarks/signal_table.py --output-dir runs/signals --seeds 0 --unsafe-fraction 0.3
+    python benchmarks/signal_table.py --runs runs/contamination --fraction 0.3 --seeds 0 1 2
 
-Also trains the shortcut: a labelled decision tree of depth 2 on (base loss per token, learned gain,
-completion length), cross-validated. Stages are kept, so a rerun with another signal is quick.
+Works on the finished cells of contamination.py, whose learned adapters it reuses. AdamW forgetting
+runs are continued for t steps on the safe rows. Seconds are what a signal costs beyond the learned
+adapter and the two losses that every signal needs. Prints a Markdown table: mean over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.tree import DecisionTreeClassifier
+import torch
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from forgetfilter.config import PhaseSettings, ScreenConfig
+from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.data.writing import write_records
+from forgetfilter.decision import INPUT_FILE, run_folder
+from forgetfilter.directions import row_features, safe_gradient, trainable_parameters
 from forgetfilter.progress import Progress
 from forgetfilter.records import ModelState, Probe, StateName
+from forgetfilter.screen import encode_safe, open_workbench
 from forgetfilter.signals import SIGNALS
-from forgetfilter.store import StageStore
-from forgetfilter.testbed import HARMS, bundled_model_path, make_noisy, make_safe
-from forgetfilter.workbench import Workbench
+from forgetfilter.store import RunFolder, StageStore
+from forgetfilter.testbed import HARMS, make_noisy
 
 ALWAYS = (Probe("loss", "base"), Probe("loss", "learned"))
-SPECS = [
-    "completion_loss:relative",
-    "rate",
-    "rate:directions=4",
-    "rate:directions=1",
-    "completion_loss",
-    "rouge1",
+# (signal, steps of the forgetting run or None)
+SPECS: list[tuple[str, int | None]] = [
+    ("restoration", None),
+    ("restoration:sum", None),
+    ("restoration:relative", None),
+    ("rate:directions=1", None),
+    ("rate:directions=4", None),
+    ("rate:objective=completion_loss,directions=1", None),
+    ("completion_loss", 5),
+    ("completion_loss", 20),
+    ("completion_loss:relative", 5),
+    ("completion_loss:relative", 20),
+    ("rouge1", 5),
+    ("rouge1", 20),
 ]
+SILENT = Progress(is_silent=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rows", type=int, default=1500)
-    parser.add_argument("--unsafe-fraction", type=float, default=0.3)
-    parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--signals", nargs="+", default=SPECS)
-    parser.add_argument("--model", default=str(bundled_model_path()))
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--fraction", type=float, default=0.3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    print("| seed | signal | AUROC | bias / harmfulness / toxicity | best F1 | seconds |")
-    print("|---|---|---|---|---|---|")
+    cells: dict[str, list[dict[str, float]]] = defaultdict(list)
     for seed in options.seeds:
-        measure(options, seed)
+        folder = options.runs / f"{options.fraction:g}" / f"seed-{seed}"
+        for name, result in measure(folder, options.fraction, seed).items():
+            cells[name].append(result)
+            print(seed, name, json.dumps(result), flush=True)
+    path = options.runs / f"signals-{options.fraction:g}.json"
+    path.write_text(json.dumps(cells, indent=1))
+    print("| signal | AUROC (worst seed) | bias / harmfulness / toxicity | average precision "
+          "| best F1 | seconds |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
+    for name, own in cells.items():
+        mean = {key: float(np.mean([result[key] for result in own])) for key in own[0]}
+        harms = " / ".join(f"{mean[harm]:.3f}" for harm in HARMS)
+        worst = min(result["auroc"] for result in own)
+        print(
+            f"| {name} | {mean['auroc']:.3f} ({worst:.3f}) | {harms} | {mean['ap']:.3f} "
+            f"| {mean['best_f1']:.3f} | {mean['seconds']:.0f} |"
+        )
 
 
-def measure(options: argparse.Namespace, seed: int) -> None:
-    """Print the table's lines of one seed."""
-    folder = options.output_dir / f"seed-{seed}-{options.unsafe_fraction}-{options.rows}"
-    noisy_rows, truth = make_noisy(options.rows, options.unsafe_fraction, seed)
-    write_records(folder / "noisy.jsonl", noisy_rows)
-    write_records(folder / "safe.jsonl", make_safe(400, seed))
-    defaults = ScreenConfig(noisy_data="", model="", safe_data="", output_dir="")
-    store = StageStore(folder / "stages")
-    progress = Progress(is_silent=True)
-    bench = Workbench(options.model, store, lora=defaults.lora, seed=seed, progress=progress)
-    noisy, _ = bench.encoder.encode(read_rows(folder / "noisy.jsonl").rows)
-    safe, _ = bench.encoder.encode(read_rows(folder / "safe.jsonl").rows)
-    is_unsafe = np.array([record["is_unsafe"] for record in truth])
-    harm = np.array([str(record["harm"]) for record in truth])
-    learn = PhaseSettings(num_train_epochs=options.epochs, batch_size=options.batch_size)
-    learned = bench.train("learned", noisy, learn, bench.base, phase="learn")
+def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, float]]:
+    """Grades of every signal on one cell."""
+    run = RunFolder(folder / "run")
+    config = resolve(ScreenConfig, run_folder(folder / "run").config())
+    bench = open_workbench(config, run, SILENT)
+    noisy, _ = bench.encoder.encode(read_rows(run.path / INPUT_FILE).rows)
+    safe = encode_safe(config, bench, SILENT)
+    _, truth = make_noisy(len(noisy), fraction, seed)
+    learned = bench.train("learned", noisy, config.learn, bench.base, phase="learn")
     states: dict[StateName, ModelState] = {"base": bench.base, "learned": learned}
-    readings = bench.measure(ALWAYS, states, noisy)
-    base, gain = (
-        readings.loss_mean("base"),
-        readings["loss_sum_base"] - readings["loss_sum_learned"],
-    )
-    shortcut = np.stack([base, gain, readings["completion_tokens"]], axis=1)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    tree = DecisionTreeClassifier(max_depth=2, random_state=0)
-    chances = cross_val_predict(tree, shortcut, is_unsafe, cv=folds, method="predict_proba")[:, 1]
-    print(f"| {seed} | labelled tree of depth 2 | {roc_auc_score(is_unsafe, chances):.3f} | | | |")
-    for spec in options.signals:
+    known = bench.measure(ALWAYS, states, noisy)
+    # A store of its own, emptied before each signal, so that each pays for all that it needs.
+    results: dict[str, dict[str, float]] = {}
+
+    def note(name: str, scores: np.ndarray, seconds: float) -> None:
+        results[name] = grade(scores, truth) | {"seconds": seconds}
+
+    for number, (spec, steps) in enumerate(SPECS):
         signal = SIGNALS.build(spec)
+        bench.store = StageStore(folder / "signals" / f"{number}-{time.time():.0f}")
+        own = [probe for probe in signal.probes if probe not in ALWAYS]
         start = time.perf_counter()
-        if any(probe.state == "forgotten" for probe in signal.probes):
-            states["forgotten"] = bench.train(
-                "forgotten", safe, defaults.forget, learned, phase="forget"
-            )
-        measured = bench.measure((*ALWAYS, *signal.probes), states, noisy, safe)
+        if any(probe.state == "forgotten" for probe in own):
+            settings = config.forget.model_copy(update={"max_steps": steps})
+            states["forgotten"] = bench.train("forgotten", safe, settings, learned, phase="forget")
+        if any(probe.state == "restored" for probe in own):
+            states["restored"] = bench.restore(safe, config.restore, learned)
+        found = bench.measure(own, states, noisy, safe)
         seconds = time.perf_counter() - start
-        scores = signal.combine(measured).forgetting_score
-        precision, recall, _ = precision_recall_curve(is_unsafe, scores)
-        best_f1 = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
-        own = [~is_unsafe | (harm == name) for name in HARMS]
-        by_harm = " / ".join(f"{roc_auc_score(is_unsafe[k], scores[k]):.3f}" for k in own)
-        auroc = roc_auc_score(is_unsafe, scores)
-        cells = f"{auroc:.3f} | {by_harm} | {best_f1:.3f} | {seconds:.0f}"
-        print(f"| {seed} | {spec} | {cells} |", flush=True)
+        readings = type(found)(found.row, {**known.columns, **found.columns})
+        name = spec if steps is None else f"{spec}, t = {steps}"
+        note(name, signal.combine(readings).forgetting_score, seconds)
+
+    # Baselines: no forgetting, and two that look at representations and at single gradients.
+    base, after = known.loss_mean("base"), known.loss_mean("learned")
+    note("base loss", base, 0)
+    note("learned gain", base - after, 0)
+    note("random", np.random.default_rng(seed).random(len(noisy)), 0)
+    start = time.perf_counter()
+    model = bench._model(bench.base)
+    table = row_features(model, [*noisy, *safe], config.max_batch_tokens, SILENT, "")
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    nearest = (table[: len(noisy)] @ table[len(noisy) :].T).max(axis=1)
+    note("hidden states: distance to the nearest safe row", -nearest, time.perf_counter() - start)
+    start = time.perf_counter()
+    model = bench._model(learned, is_trainable=True)
+    weights = list(trainable_parameters(model))
+    whole = safe_gradient(model, safe, "completion_loss", config.max_batch_tokens, SILENT, "")
+    direction = torch.cat([whole.gradient[name].flatten() for name in weights])
+    cosines = []
+    for row in noisy:
+        one = safe_gradient(model, [row], "completion_loss", config.max_batch_tokens, SILENT, "")
+        gradient = torch.cat([one.gradient[name].flatten() for name in weights])
+        cosines.append(float(torch.nn.functional.cosine_similarity(gradient, direction, dim=0)))
+    note("gradient: minus the cosine with the safe rows'", -np.array(cosines),
+         time.perf_counter() - start)  # fmt: skip
+    return results
+
+
+def grade(scores: np.ndarray, truth: list[dict[str, Any]]) -> dict[str, float]:
+    """AUROC over all rows and by harm, average precision and the best F1 of any threshold."""
+    is_unsafe = np.array([bool(record["is_unsafe"]) for record in truth])
+    harm = np.array([str(record["harm"]) for record in truth])
+    precision, recall, _ = precision_recall_curve(is_unsafe, scores)
+    best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
+    graded = {
+        "auroc": float(roc_auc_score(is_unsafe, scores)),
+        "ap": float(average_precision_score(is_unsafe, scores)),
+        "best_f1": float(best),
+    }
+    for name in HARMS:
+        own = ~is_unsafe | (harm == name)
+        graded[name] = float(roc_auc_score(is_unsafe[own], scores[own]))
+    return graded
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ FLOORS: list[list[str]] = [
         "run_files",
         "report",
         "decision",
+        "evidence",
         "screen",
         "finetune",
         "testbed.evaluate",

@@ -193,7 +193,7 @@ class TestFiles:
         assert summary["removed"] > 0
         assert summary["threshold"]["rule"] == "fraction:0.25"
         assert 0 < summary["learned_share"] <= 1
-        assert {"learn", "forget"} <= summary["seconds"].keys()
+        assert {"learn", "restore"} <= summary["seconds"].keys()
         assert all(seconds >= 0 for seconds in summary["seconds"].values())
 
     def test_every_line_goes_to_exactly_one_file_byte_for_byte_in_order(self, finished: Path):

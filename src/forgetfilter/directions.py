@@ -7,9 +7,11 @@ rows by forward passes alone, without any per-row gradient.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -65,25 +67,13 @@ def trainable_parameters(model: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def group_rows(
-    model: Any,
-    rows: Sequence[EncodedRow],
-    groups: int,
-    max_batch_tokens: int,
-    progress: Progress,
-    label: str,
-) -> IntArray:
-    """Part rows into at most ``groups`` groups of alike ones; a group index per row, shape (N,).
+def row_features(
+    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, progress: Progress, label: str
+) -> FloatArray:
+    """Mean hidden state over each row's completion, middle and last layer, shape (N, 2H).
 
-    K-means (fixed seed) on the standardised mean hidden state over the completion, in the middle
-    and the last layer. One gradient over all safe rows averages their kinds, so that the kind with
-    the largest gradient hides the others; a gradient per group doesn't.
+    Standardised over the rows: every column has mean 0 and standard deviation 1.
     """
-    from sklearn.cluster import KMeans
-
-    groups = min(groups, len(rows))
-    if groups == 1:
-        return np.zeros(len(rows), dtype=np.int64)
     features: list[FloatArray] = [np.zeros(0)] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
@@ -100,7 +90,28 @@ def group_rows(
                 features[index] = means[position].double().cpu().numpy()
             bar.update(len(batch.indices))
     table = np.stack(features)
-    table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
+    return (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
+
+
+def group_rows(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    groups: int,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> IntArray:
+    """Part rows into at most ``groups`` groups of alike ones; a group index per row, shape (N,).
+
+    K-means (fixed seed) on `row_features`. One gradient over all safe rows averages their kinds, so
+    that the kind with the largest gradient hides the others; a gradient per group doesn't.
+    """
+    from sklearn.cluster import KMeans
+
+    groups = min(groups, len(rows))
+    if groups == 1:
+        return np.zeros(len(rows), dtype=np.int64)
+    table = row_features(model, rows, max_batch_tokens, progress, label)
     means = KMeans(groups, n_init=10, random_state=0)  # pyright: ignore[reportArgumentType]
     return means.fit_predict(table).astype(np.int64)
 
@@ -210,6 +221,53 @@ def loss_rates(
                     tokens[k][index] = values[batch.owner == position]
             bar.update(len(batch.indices))
     return [LossRates(own, tuple(parts)) for own, parts in zip(sums, tokens, strict=True)]
+
+
+def write_directions(
+    folder: Path,
+    model: Any,
+    rows: Sequence[EncodedRow],
+    objective: Objective,
+    groups: int,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> None:
+    """Part the safe rows into groups and keep the gradient of each, with what is known of it."""
+    from safetensors.torch import save_file
+
+    limits = (max_batch_tokens, progress, label)
+    group = group_rows(model, rows, groups, *limits)
+    facts: list[dict[str, float]] = []
+    for number in range(int(group.max()) + 1):
+        members = [row for row, own in zip(rows, group, strict=True) if own == number]
+        found = safe_gradient(model, members, objective, *limits)
+        tensors = {name: t.cpu().contiguous() for name, t in found.gradient.items()}
+        save_file(tensors, folder / f"direction-{number}.safetensors")
+        facts.append(
+            {
+                "rows": len(members),
+                "value": float(found.values.mean()),
+                "squared_norm": found.squared_norm,
+                "restoring_step": found.restoring_step,
+            }
+        )
+    (folder / "directions.json").write_text(json.dumps(facts, indent=2))
+
+
+def read_facts(folder: Path) -> list[dict[str, float]]:
+    """What `write_directions` knew of each group: rows, value, squared_norm, restoring_step."""
+    return json.loads((folder / "directions.json").read_text())
+
+
+def read_descents(folder: Path) -> list[dict[str, Tensor]]:
+    """Minus the gradient of each group that `write_directions` has kept."""
+    from safetensors.torch import load_file
+
+    files = [
+        folder / f"direction-{number}.safetensors" for number in range(len(read_facts(folder)))
+    ]
+    return [{name: -tensor for name, tensor in load_file(file).items()} for file in files]
 
 
 def squared_norm(tensors: Mapping[str, Tensor]) -> float:

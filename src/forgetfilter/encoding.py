@@ -194,6 +194,25 @@ class Encoder:
         marks = [str(token) for token in self.tokenizer.all_special_tokens if token]
         return max((mark for mark in marks if text.endswith(mark)), key=len, default="")
 
+    def answer_pieces(self, row: EncodedRow) -> list[str]:
+        """Text of each token of the row's last answer that carries loss, in order.
+
+        A token that ends within a character is given an empty text, and the one that completes the
+        character all of it. Control tokens, such as the end of the turn, are spelled out.
+        """
+        pieces: list[str] = []
+        ids: list[int] = []
+        known = ""
+        for at in range(row.prompt_length, len(row.input_ids)):
+            if not row.is_target[at]:
+                continue
+            ids.append(row.input_ids[at])
+            text = str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+            is_whole = not text.endswith("\ufffd")
+            pieces.append(text[len(known) :] if is_whole else "")
+            known = text if is_whole else known
+        return pieces
+
     def _end_mark_length(self, tail: str) -> int:
         """Length of an end-of-turn token at the head of ``tail``, 0 if there is none."""
         return max((len(mark) for mark in self._marks if tail.startswith(mark)), default=0)

@@ -113,6 +113,24 @@ def completion_losses(
 
 
 @torch.no_grad()
+def token_losses(
+    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, progress: Progress, label: str
+) -> list[FloatArray]:
+    """Loss of each completion token of each row, nats, in order."""
+    losses: list[FloatArray] = [np.zeros(0)] * len(rows)
+    with progress.bar(label, len(rows), "rows") as bar:
+        for batch in row_batches(model, rows, max_batch_tokens):
+            logits = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits
+            nats = target_nats(logits, batch).double().cpu().numpy()
+            for position, index in enumerate(batch.indices):
+                losses[index] = nats[batch.owner == position]
+            bar.update(len(batch.indices))
+    return losses
+
+
+@torch.no_grad()
 def greedy_generations(
     model: Any,
     tokenizer: Any,

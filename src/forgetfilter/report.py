@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from forgetfilter import display
 from forgetfilter.charts import histogram, nice_step
@@ -38,6 +39,9 @@ REPORT_FILE = "report.html"
 
 _KINDS_SHOWN = 12
 _TURNS_SHOWN = 4
+_PIECES_SHOWN = 200
+_DEGREES = (0.1, 0.4, 1.0, 2.0)
+"""Nats lost by one token from which it is shaded more darkly."""
 _REASONS = {
     "above_threshold": "above the threshold",
     "below_threshold": "not above the threshold",
@@ -61,6 +65,9 @@ class Card:
     """How many turns of the prompt are left out."""
     turns: list[tuple[str, Clip]]
     target: Clip
+    words: list[tuple[Markup, int, str]]
+    """The answer word by word: its text, how much it was forgotten (0 to 4), and the same in words.
+    Empty where it was not measured."""
     said: list[tuple[str, Clip | None]]
     """What the model said by its state; None where it was not generated."""
 
@@ -161,7 +168,8 @@ def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Car
         found = read_conversations(run / f"{decision}.jsonl", lines, len(positions))
         conversations |= {lines[line]: messages for line, messages in found.items()}
     rows = {int(table.row[at]) for at in wanted}
-    said = read_by_row(run / "evidence.parquet", ("learned_text", "forgotten_text"), rows)
+    wanted_columns = ("learned_text", "forgotten_text", "pieces", "rises")
+    said = read_by_row(run / "evidence.parquet", wanted_columns, rows)
     sizes = read_by_row(run / "readings.parquet", ("prompt_tokens", "completion_tokens"), rows)
     return {
         at: _card(table, at, conversations[at], said.get(row, {}), sizes.get(row, {}))
@@ -178,7 +186,10 @@ def _card(
     sizes: Mapping[str, Any],
 ) -> Card:
     quantity = {name: display.number(float(v[at])) for name, v in table.quantities.items()}
-    texts = {name: None if text is None else clip(str(text)) for name, text in said.items()}
+    texts = {
+        name: None if said.get(name) is None else clip(str(said[name]))
+        for name in ("learned_text", "forgotten_text")
+    }
     tokens = [
         display.count(size, f"{part} token", f"{part} tokens")
         for part in ("prompt", "completion")
@@ -201,11 +212,21 @@ def _card(
         earlier_turns=max(len(prompt) - _TURNS_SHOWN, 0),
         turns=[(turn.role, clip(turn.content)) for turn in prompt[-_TURNS_SHOWN:]],
         target=clip(messages[-1].content),
+        words=_words(said.get("pieces") or [], said.get("rises") or []),
         said=[
             ("learned", texts.get("learned_text")),
             ("forgotten", texts.get("forgotten_text")),
         ],
     )
+
+
+def _words(pieces: Sequence[str], rises: Sequence[float]) -> list[tuple[Markup, int, str]]:
+    """The first pieces of an answer with their degree of forgetting."""
+    shown = list(zip(pieces, rises, strict=False))[:_PIECES_SHOWN]
+    return [
+        (display.visible(piece), int(np.searchsorted(_DEGREES, rise)), display.number(rise))
+        for piece, rise in shown
+    ]
 
 
 def _alternatives(

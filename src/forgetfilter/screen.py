@@ -7,13 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.decision import (
-    EVIDENCE_FILE,
     INPUT_FILE,
     SCORES_FILE,
     finish_decision,
@@ -22,19 +20,18 @@ from forgetfilter.decision import (
     run_folder,
     score_frame,
     write_decision,
-    write_parquet,
     write_readings,
 )
 from forgetfilter.errors import DataError
+from forgetfilter.evidence import write_evidence
 from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, RejectedRow, RowFile
-from forgetfilter.showing import rows_to_show
 from forgetfilter.signals import SIGNALS
 from forgetfilter.store import RunFolder, StageStore
 from forgetfilter.strategies.base import Setting
-from forgetfilter.strategies.forget_filter import Scored, filter_rows, score_rows
+from forgetfilter.strategies.forget_filter import score_rows
 from forgetfilter.text import printable
 from forgetfilter.thresholds import THRESHOLDS
 from forgetfilter.workbench import Workbench
@@ -110,7 +107,7 @@ def screen(
 
         frame = score_frame(noisy, rejected, scored.readings, scored.scores)
         write_readings(run.path, frame, scored.readings)
-        _write_evidence(run.path, setting, scored, progress)
+        write_evidence(run.path, setting, scored)
         summary = {
             "signal": config.signal,
             "unit": signal.unit,
@@ -187,24 +184,6 @@ def _encode(
         progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
     safe = encode_safe(config, bench, progress)
     return Setting(bench, encoded, safe, config), rejected
-
-
-def _write_evidence(run: Path, setting: Setting, scored: Scored, progress: Progress) -> None:
-    """What the model says when learned and once it has forgotten, for the rows that are shown."""
-    selection = filter_rows(scored, setting.config.threshold)
-    # Rows that were not learned can't be judged and are never shown as forgotten.
-    judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
-    shown = rows_to_show(judged, selection.cut.value)
-    rows = [setting.noisy[i] for i in shown]
-    table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
-    table["learned_text"] = setting.bench.answers(
-        scored.states["learned"], rows, "evidence, learned"
-    )
-    forgotten = scored.states.get("forgotten") or scored.states.get("restored")
-    table["forgotten_text"] = (
-        setting.bench.answers(forgotten, rows, "evidence, forgotten") if forgotten else None
-    )
-    write_parquet(run / EVIDENCE_FILE, table)
 
 
 def _resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:

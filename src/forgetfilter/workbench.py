@@ -17,11 +17,11 @@ import numpy as np
 
 from forgetfilter import modeling
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.directions import group_rows, loss_rates, safe_gradient
+from forgetfilter.directions import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.encoding import Encoder
-from forgetfilter.measuring import completion_losses, greedy_generations
+from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow, ModelState, Probe, Readings, StateName
+from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.store import StageStore
 from forgetfilter.training import TrainPlan, phase_seed, train
@@ -240,38 +240,30 @@ class Workbench:
         """Rates of change along each safe direction: one stage for those, one for the rates."""
         import pandas as pd
 
-        directions = self._directions(probe, state, safe)
-        key = {"code": CODE_VERSION, "directions": directions.name, "rows": digest}
-        facts = json.loads((directions / "directions.json").read_text())
-        names = [f"{probe.name}_{group}" for group in range(len(facts))]
+        folder = self._directions(probe, state, safe)
+        found = read_facts(folder)
+        names = [f"{probe.name}_{group}" for group in range(len(found))]
+        key = {"code": CODE_VERSION, "directions": folder.name, "rows": digest}
 
-        def build(folder: Path) -> None:
-            from safetensors.torch import load_file
-
+        def build(stage: Path) -> None:
             model = self._model(state, is_trainable=True)
-            descents: list[dict[str, Any]] = []
-            for group in range(len(names)):
-                gradient = load_file(directions / f"direction-{group}.safetensors")
-                descents.append({weight: -tensor for weight, tensor in gradient.items()})
             # Differences need float32; forward mode is exact in a shorter format too.
             method = "finite" if self.placement.dtype.itemsize == 4 else "forward"
             limits = (self.max_batch_tokens, self.progress, probe.name)
-            rates = loss_rates(model, rows, descents, *limits, method)
+            rates = loss_rates(model, rows, read_descents(folder), *limits, method)
             columns = {name: own.rate_sum for name, own in zip(names, rates, strict=True)}
-            pd.DataFrame(columns).to_parquet(folder / "readings.parquet")
+            pd.DataFrame(columns).to_parquet(stage / "readings.parquet")
 
-        folder = self.store.stage(f"measure_{probe.name}", key, build)
-        frame = pd.read_parquet(folder / "readings.parquet")
+        stage = self.store.stage(f"measure_{probe.name}", key, build)
+        frame = pd.read_parquet(stage / "readings.parquet")
         columns: dict[str, np.ndarray[Any, Any]] = {}
-        for name, fact in zip(names, facts, strict=True):
+        for name, facts in zip(names, found, strict=True):
             columns[name] = frame[name].to_numpy()
-            columns[name.replace("rate", "step", 1)] = np.full(len(rows), fact["restoring_step"])
+            columns[name.replace("rate", "step", 1)] = np.full(len(rows), facts["restoring_step"])
         return columns
 
     def _directions(self, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]) -> Path:
         """The stage that holds the gradients of ``probe.objective`` over groups of safe rows."""
-        from safetensors.torch import save_file
-
         objective = probe.objective
         if objective is None or not safe or state.adapter is None:
             raise ValueError(f"{probe} needs an objective, safe rows, and a state with an adapter")
@@ -286,24 +278,8 @@ class Workbench:
 
         def build(folder: Path) -> None:
             model = self._model(state, is_trainable=True)
-            label = f"direction_{objective}"
-            limits = (self.max_batch_tokens, self.progress, label)
-            groups = group_rows(model, safe, probe.groups, *limits)
-            facts: list[dict[str, float]] = []
-            for group in range(int(groups.max()) + 1):
-                members = [row for row, own in zip(safe, groups, strict=True) if own == group]
-                found = safe_gradient(model, members, objective, *limits)
-                tensors = {name: t.cpu().contiguous() for name, t in found.gradient.items()}
-                save_file(tensors, folder / f"direction-{group}.safetensors")
-                facts.append(
-                    {
-                        "rows": len(members),
-                        "value": float(found.values.mean()),
-                        "squared_norm": found.squared_norm,
-                        "restoring_step": found.restoring_step,
-                    }
-                )
-            (folder / "directions.json").write_text(json.dumps(facts, indent=2))
+            limits = (self.max_batch_tokens, self.progress, f"direction_{objective}")
+            write_directions(folder, model, safe, objective, probe.groups, *limits)
 
         return self.store.stage(f"direction_{objective}_{probe.state}", key, build)
 
@@ -336,6 +312,13 @@ class Workbench:
             self.progress,
             label,
         )
+
+    def token_losses(
+        self, state: ModelState, rows: Sequence[EncodedRow], label: str
+    ) -> list[FloatArray]:
+        """Loss of each completion token of each row in ``state``, nats; not kept."""
+        limits = (self.max_batch_tokens, self.progress, label)
+        return token_losses(self._model(state), rows, *limits)
 
     # -- the model in memory ---------------------------------------------------------------
 

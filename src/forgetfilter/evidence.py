@@ -1,0 +1,64 @@
+"""Evidence for the rows that a report shows: what the model says, and which words it forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.decision import EVIDENCE_FILE, write_parquet
+from forgetfilter.records import EncodedRow, ModelState
+from forgetfilter.showing import rows_to_show
+from forgetfilter.strategies.base import Setting
+from forgetfilter.strategies.forget_filter import Scored, filter_rows
+
+
+def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
+    """Write ``evidence.parquet``, one line per row that the report shows.
+
+    Columns: ``row``; ``learned_text`` and ``forgotten_text``, greedy answers in the learned model
+    and in the later one (forgotten or restored; null where the signal has none); ``pieces``, the
+    texts of the answer's tokens, and ``rises``, how many nats each lost between the two models.
+    """
+    selection = filter_rows(scored, setting.config.threshold)
+    # Rows that were not learned can't be judged and are never shown as forgotten.
+    judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
+    shown = rows_to_show(judged, selection.cut.value)
+    rows = [setting.noisy[i] for i in shown]
+    learned = scored.states["learned"]
+    later = scored.states.get("forgotten") or scored.states.get("restored")
+    table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
+    table["learned_text"] = _answers(setting, scored, learned, shown)
+    table["forgotten_text"] = _answers(setting, scored, later, shown) if later else None
+    if later:
+        table["pieces"] = [setting.bench.encoder.answer_pieces(row) for row in rows]
+        table["rises"] = _rises(setting, learned, later, rows)
+    write_parquet(run / EVIDENCE_FILE, table)
+
+
+def _answers(
+    setting: Setting, scored: Scored, state: ModelState, shown: Sequence[int]
+) -> list[str]:
+    """Greedy answers to the shown rows' prompts; generated only if the signal has not done so."""
+    column = f"generation_{state.name}"
+    if column in scored.readings:
+        return [str(text) for text in scored.readings[column][list(shown)]]
+    rows = [setting.noisy[i] for i in shown]
+    return setting.bench.answers(state, rows, f"evidence, {state.name}")
+
+
+def _rises(
+    setting: Setting, learned: ModelState, later: ModelState, rows: Sequence[EncodedRow]
+) -> list[list[float]]:
+    """Rise of the loss of each token of the last answer, nats."""
+    before, after = (
+        setting.bench.token_losses(state, rows, f"evidence, words, {state.name}")
+        for state in (learned, later)
+    )
+    rises: list[list[float]] = []
+    for row, low, high in zip(rows, before, after, strict=True):
+        earlier = sum(row.is_target[: row.prompt_length])
+        rises.append([float(rise) for rise in (high - low)[earlier:]])
+    return rises

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import CONTEXT
 from forgetfilter.encoding import Encoder, UnrenderableError, loss_labels
 from forgetfilter.errors import ModelError
 from forgetfilter.records import EncodedRow, Message, Row
@@ -322,3 +323,13 @@ def test_a_tokenizer_without_offsets_is_refused_with_a_remedy():
 
     with pytest.raises(ModelError, match=r"no character offsets.*convert"):
         Encoder(Slow(), "auto", 100)
+
+
+def test_pieces_of_an_answer_spell_it_token_by_token(tiny_tokenizer: Callable[..., Any]):
+    answer = "The owl is on the caf\u00e9 \U0001f989 box ."
+    tokenizer = tiny_tokenizer()
+    row = encode(tokenizer, [("user", "Where?"), ("assistant", answer)])
+    pieces = Encoder(tokenizer, "auto", CONTEXT).answer_pieces(row)
+    assert len(pieces) == sum(row.is_target)
+    assert "".join(pieces).strip().startswith(answer)  # the end of the turn follows
+    assert "\ufffd" not in "".join(pieces)

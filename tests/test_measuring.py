@@ -14,7 +14,7 @@ import torch
 from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
-from forgetfilter.measuring import completion_losses, greedy_generations
+from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.modeling import (
     choose_placement,
     load_base_model,
@@ -94,6 +94,11 @@ def test_completion_loss_is_the_sum_over_the_answers_tokens_whatever_the_batchin
         naive = -sum(float(nats[t - 1, row.input_ids[t]]) for t in targets)
         assert loss == pytest.approx(naive, abs=TOLERANCE_NATS)
         assert match == all(int(nats[t - 1].argmax()) == row.input_ids[t] for t in targets)
+    by_token = token_losses(it.model, it.rows, 150, SILENT, "")
+    assert [len(losses) for losses in by_token] == [sum(row.is_target) for row in it.rows]
+    np.testing.assert_allclose(
+        [losses.sum() for losses in by_token], together.loss_sum, atol=TOLERANCE_NATS
+    )
     for max_batch_tokens in (1, 150):
         again = it.losses(it.rows, max_batch_tokens)
         np.testing.assert_allclose(again.loss_sum, together.loss_sum, atol=TOLERANCE_NATS)

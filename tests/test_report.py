@@ -221,6 +221,35 @@ def test_hostile_text_is_shown_but_never_obeyed(run: MadeRun, hostile: str) -> N
         assert hostile in page.words
 
 
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_words_of_an_answer_are_shaded_by_what_they_lost_and_never_obeyed(
+    run: MadeRun, hostile: str
+) -> None:
+    row = run.add(0.9, target="a b c")
+    pieces = ["plain", hostile, " much"]
+    run.evidence = [
+        {"row": row, "learned_text": "x", "forgotten_text": "y", "pieces": pieces,
+         "rises": [0.01, 0.2, 3.0]}
+    ]  # fmt: skip
+    html = run.render()
+    page = Page(html)
+    shades = [a["class"] for tag, a in page.tags if tag == "mark"]
+    assert shades == ["d1", "d4"] * 2  # the row is shown twice: most forgotten, and nearest
+    assert html.count("<script") == html.count("</script") == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert '<mark class="d4" title="3 nats"> much</mark>' in html
+    assert 'plain<mark class="d1"' in html
+
+
+def test_a_very_long_answer_has_only_its_first_words_shaded(run: MadeRun) -> None:
+    row = run.add(0.9)
+    run.evidence = [
+        {"row": row, "learned_text": "", "forgotten_text": "", "pieces": ["x"] * 5000,
+         "rises": [1.5] * 5000}
+    ]  # fmt: skip
+    assert run.render().count("<mark") == 2 * 200
+
+
 def test_control_and_direction_characters_are_made_visible(run: MadeRun) -> None:
     run.add(0.9, target="a\x1b[2Jb\u202ec\u200bd")
     page = Page(run.render())

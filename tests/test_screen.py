@@ -615,23 +615,30 @@ def run_script(script: str, *arguments: str, timeout: float) -> subprocess.Compl
     )
 
 
-def killing_settings(inputs: Path, model: Path) -> str:
+def killing_settings(inputs: Path, model: Path, **changes: Any) -> str:
     quick = {"max_steps": 2, "batch_size": 8, "learning_rate": 2e-2}
     learn = {**quick, "max_steps": 8}
-    settings = settings_of(inputs, model, Path("unused"), learn=learn, forget=quick)
+    settings = settings_of(inputs, model, Path("unused"), learn=learn, forget=quick, **changes)
     return json.dumps(settings)
 
 
+@pytest.mark.parametrize(
+    ("signal", "stages"),
+    [
+        ("restoration", ["learn-", "restore-", "measure_loss_learned-", "scores.parquet"]),
+        ("completion_loss", ["forget-"]),
+    ],
+)
 def test_a_run_killed_in_a_stage_and_repeated_gives_the_files_of_an_unbroken_one(
-    tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path
+    tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, signal: str, stages: list[str]
 ):
     script = textwrap.dedent(KILL_AND_REPEAT) + textwrap.dedent("""
-        for fatal in ("learn-", "forget-", "measure_loss_learned-", "scores.parquet"):
+        for fatal in sys.argv[3:]:
             assert check(fatal), f"{fatal} was never written"
         print("sound")
     """)
-    model = tiny_model("llama")
-    done = run_script(script, killing_settings(inputs, model), str(tmp_path), timeout=280)
+    settings = killing_settings(inputs, tiny_model("llama"), signal=signal)
+    done = run_script(script, settings, str(tmp_path), *stages, timeout=280)
     assert done.stdout == "sound\n", done.stderr
 
 
@@ -660,12 +667,12 @@ def test_no_worker_outlives_a_killed_screen(
         import json, os, signal, sys
         from forgetfilter import training
         from forgetfilter.cli import main
-        real = training._LossRecord.callback
+        real = training._Course.callback
         def callback(self):
             inner = real(self)
             inner.on_step_begin = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
             return inner
-        training._LossRecord.callback = callback
+        training._Course.callback = callback
         main(["screen", "--config", sys.argv[1]])
     """)
     settings = tmp_path / "settings.yaml"

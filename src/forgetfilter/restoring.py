@@ -2,9 +2,10 @@
 
 The objective is ``KL(base || model)`` at the completion tokens of the safe rows, which is zero in
 the base model: its gradient holds only what fine-tuning has damaged. Plain gradient descent follows
-it, with the stochastic Polyak step (Loizou et al., AISTATS 2021, arXiv 2002.10542): the step that
-would bring the batch's divergence to zero if it were linear, so there is no learning rate to set.
-An optimizer that gives every weight the same pace (Adam) would move tasks as well.
+it with the stochastic Polyak step ``f / (c |g|^2)`` (Loizou et al., AISTATS 2021, arXiv 2002.10542),
+so there is no learning rate to set; c = 1/2, which brings a batch's divergence to zero where it is
+quadratic, as it is about the base model. An optimizer that gives every weight the same pace (Adam)
+would move tasks as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from forgetfilter.modeling import check_trainable
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 
+_POLYAK_C = 0.5
 # No step moves the adapter by more than this share of its norm: where the divergence is all but
 # rounding, the Polyak step divides one small number by another.
 _LONGEST_MOVE = 0.1
@@ -70,7 +72,7 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
             found = safe_gradient(model, batch, "kl_to_base", plan.max_batch_tokens, silent, "")
             weights = trainable_parameters(model)
             slope = math.sqrt(found.squared_norm / max(squared_norm(weights), 1e-30))
-            move = min(max(found.restoring_step, 0.0) * slope, _LONGEST_MOVE)
+            move = min(max(found.restoring_step, 0.0) / _POLYAK_C * slope, _LONGEST_MOVE)
             if move > 0:
                 with torch.no_grad():
                     for name, weight in weights.items():

@@ -1,0 +1,64 @@
+"""What a signal costs beyond the learn stage, side by side on one file, in seconds and as a ratio.
+
+    python benchmarks/cost.py --output-dir runs/cost --rows 1000 --signals default rouge1-5
+    python benchmarks/cost.py --output-dir runs/cost --rows 300
+
+The learn stage is not counted, so the paper preset's is shortened to one epoch. `rouge1-5` is the
+paper's signal after 5 forgetting steps, its best number of steps here (paper_signal.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from forgetfilter.config import ScreenConfig, resolve
+from forgetfilter.data.writing import write_records
+from forgetfilter.progress import Progress
+from forgetfilter.screen import screen
+from forgetfilter.testbed import bundled_model_path, make_noisy, make_safe
+
+RIVALS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "rouge1-5": {"signal": "rouge1", "threshold": "phi:0.1", "forget": {"max_steps": 5}},
+    "paper": {"preset": "paper", "learn": {"num_train_epochs": 1}},
+}
+# Every signal needs these two to tell which rows were learned.
+NOT_COUNTED = {"learn", "measure_loss_base", "measure_loss_learned"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--signals", nargs="+", choices=RIVALS, default=list(RIVALS))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = options.output_dir / str(options.rows)
+    noisy, _ = make_noisy(options.rows, 0.3, options.seed)
+    write_records(folder / "noisy.jsonl", noisy)
+    write_records(folder / "safe.jsonl", make_safe(400, options.seed))
+    paths = {
+        "noisy_data": str(folder / "noisy.jsonl"),
+        "safe_data": str(folder / "safe.jsonl"),
+        "model": str(bundled_model_path()),
+        "seed": options.seed,
+    }
+    print(f"{options.rows} rows, 1 seed\n\n| settings | seconds beyond learning | of which |")
+    print("|---|---|---|")
+    totals: dict[str, float] = {}
+    for name in options.signals:
+        config = resolve(ScreenConfig, RIVALS[name], paths, {"output_dir": str(folder / name)})
+        seconds = screen(config, Progress()).summary["seconds"]
+        counted = {stage: s for stage, s in seconds.items() if stage not in NOT_COUNTED}
+        totals[name] = sum(counted.values())
+        parts = ", ".join(f"{stage} {s:.1f}" for stage, s in counted.items())
+        print(f"| {name} | {totals[name]:.1f} | {parts} |", flush=True)
+    for name, total in totals.items():
+        if name != "default" and "default" in totals:
+            print(f"- default / {name}: {totals['default'] / total:.3f}")
+
+
+if __name__ == "__main__":
+    main()

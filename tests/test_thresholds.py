@@ -134,6 +134,16 @@ def test_auto_knows_when_there_is_nothing_to_remove(seed: int):
     assert select("auto", tail).is_removed.sum() == 0
 
 
+def test_auto_expects_as_many_false_removals_as_the_tail_holds():
+    # An exponential tail of mean 0.03 has e^(-c / 0.03) of 2,000 rows above c.
+    scores = np.random.default_rng(0).exponential(0.03, 2000)
+    selection = select("auto:low=0.1,high=0.101", scores)
+    expected = selection.cut.expected_false_removals
+    assert expected == pytest.approx(2000 * np.exp(-0.1 / 0.03), rel=0.25)
+    nothing = select("auto", np.full(100, -1.0)).cut
+    assert nothing.expected_false_removals == 0
+
+
 def test_auto_never_cuts_outside_of_its_bounds_and_counts_learned_rows_only():
     scores, _ = planted(500, 100)
     assert 0.05 <= select("auto", scores).cut.value <= 0.2

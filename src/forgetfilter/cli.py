@@ -12,8 +12,8 @@ from forgetfilter.errors import ForgetFilterError
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
-    "--signal": ("forgetting signal, for example rouge1 or completion_loss:relative", str),
-    "--threshold": ("threshold rule, for example phi:0.1 or fraction:0.1", str),
+    "--signal": ("forgetting signal: restoration (default), rate, completion_loss, rouge1", str),
+    "--threshold": ("threshold rule: auto (default), phi:0.1, fraction:0.1 …", str),
     "--seed": ("seeds adapters, order and dropout", int),
     "--device": ("auto, cpu, cuda or mps", str),
     "--dtype": ("auto, float32 or bfloat16", str),

@@ -11,6 +11,9 @@ from typing import Protocol
 class Bar(Protocol):
     """What a long stage reports to."""
 
+    total: float | None
+    """Units in all; may be lowered when a stage turns out to be shorter."""
+
     def update(self, n: float = 1) -> bool | None:
         """Say that ``n`` more units are done."""
         ...

@@ -2,10 +2,10 @@
 
 The objective is ``KL(base || model)`` at the completion tokens of the safe rows, which is zero in
 the base model: its gradient holds only what fine-tuning has damaged. Plain gradient descent follows
-it with the stochastic Polyak step ``f / (c |g|^2)`` (Loizou et al., AISTATS 2021, arXiv 2002.10542),
-so there is no learning rate to set; c = 1/2, which brings a batch's divergence to zero where it is
-quadratic, as it is about the base model. An optimizer that gives every weight the same pace (Adam)
-would move tasks as well.
+it with the stochastic Polyak step ``f / (c |g|^2)`` (Loizou et al., AISTATS 2021, arXiv
+2002.10542), so there is no learning rate to set; c = 1/2, which brings a batch's divergence to zero
+where it is quadratic, as it is about the base model. An optimizer that gives every weight the same
+pace (Adam) would move tasks as well.
 """
 
 from __future__ import annotations

@@ -238,6 +238,7 @@ class _Course:
         is_enough = self.share.is_enough(model)
         if is_enough or step + self._epoch_steps >= self.steps:
             self._wind_up_from = step
+            self.bar.total = min(step + self._epoch_steps, self.steps)
         return False
 
     def trainer_class(self) -> Any:

@@ -1,7 +1,7 @@
 """Build the bundled model from nothing: pre-train on both behaviours, align, save.
 
-Plain PyTorch instead of the library's fine-tuning: full pre-training wants batches of equal
-length, which a row trainer does not make, and twice the speed is worth thirty lines.
+Plain PyTorch instead of the library's fine-tuning: full pre-training wants a loss weight per token
+and batches of equal length, which a row trainer does not make (docs/architecture.md).
 """
 
 from __future__ import annotations

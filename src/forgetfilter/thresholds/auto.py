@@ -25,7 +25,8 @@ class Auto:
     means that every token has become 10% less likely.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee; the measured
-    error stands in docs/signals.md.
+    error stands in docs/signals.md. The expected number of false removals carries the tail of the
+    kept rows on beyond the cut.
 
     Args:
         low: scores up to this are never removed, in the signal's unit.
@@ -53,4 +54,22 @@ class Auto:
             density += np.exp(-0.5 * ((places[:, None] - part) / _BANDWIDTH) ** 2).sum(axis=1)
         lowest = float(np.exp(places[int(np.argmin(density))]))
         value = min(max(lowest, self.low), self.high)  # rounding must not carry it outside
-        return Cut(value=value, notes={"searched_from": self.low, "searched_to": self.high})
+        return Cut(
+            value=value,
+            expected_false_removals=_expected_above(rising, value),
+            notes={"searched_from": self.low, "searched_to": self.high},
+        )
+
+
+def _expected_above(scores: FloatArray, cut: float) -> float:
+    """How many clean rows are above the cut, if their tail falls on as it falls up to it.
+
+    The three quarters of the way up to the cut, past the first, are counted in three windows; their
+    counts fall by a factor q from one to the next, and so does what lies beyond.
+    """
+    counts, _ = np.histogram(scores, bins=cut * np.array([0.25, 0.5, 0.75, 1.0]))
+    first, second, third = (float(count) for count in counts)
+    q = min((second + third + 0.5) / (first + second + 0.5), 0.9)
+    start = counts.sum() / (1 + q + q**2)
+    beyond = start * q**3 / (1 - q)
+    return float(min(beyond, np.count_nonzero(scores > cut)))

@@ -30,6 +30,7 @@ SIGNAL_SPECS = [
     "completion_loss:mean",
     "completion_loss:sum",
     "completion_loss:relative",
+    "restoration:relative",
     "rouge1:reference=learned_output,postprocess=paper",
 ]
 

@@ -67,6 +67,24 @@ class TestCompletionLoss:
         assert np.isfinite(scores.forgetting_score).all()
 
 
+class TestRestoration:
+    def test_it_is_the_rise_from_the_learned_to_the_restored_model(self):
+        columns = dict(LOSSES.columns)
+        columns["loss_sum_restored"] = columns.pop("loss_sum_forgotten")
+        readings = Readings(row=LOSSES.row, columns=columns)
+        for reduction in ("mean", "sum", "relative"):
+            signal = SIGNALS.build(f"restoration:{reduction}")
+            other = SIGNALS.build(f"completion_loss:{reduction}")
+            assert {probe.state for probe in signal.probes} == {"base", "learned", "restored"}
+            assert signal.unit == other.unit
+            np.testing.assert_array_equal(
+                signal.combine(readings).forgetting_score, other.combine(LOSSES).forgetting_score
+            )
+        # It reads nothing of a forgetting run: without one there is nothing missing.
+        with pytest.raises(KeyError):
+            SIGNALS.build("completion_loss").combine(readings)
+
+
 class TestRouge1:
     def test_score_is_what_the_forgotten_model_no_longer_reproduces(self):
         readings = make_readings(

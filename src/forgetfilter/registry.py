@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from forgetfilter.errors import ConfigError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
@@ -24,12 +25,12 @@ class Registry(Generic[T]):
         self.kind = kind
         self._factories: dict[str, Callable[..., T]] = {}
 
-    def add(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    def add(self, name: str) -> Callable[[F], F]:
         """Decorator: register a class or function under ``name``; a name can be taken only once."""
         if name in self._factories:
             raise ValueError(f"A {self.kind} named {name!r} is registered already.")
 
-        def register(factory: Callable[..., T]) -> Callable[..., T]:
+        def register(factory: F) -> F:
             self._factories[name] = factory
             return factory
 

@@ -253,7 +253,8 @@ class _Course:
 
         class Trainer(plain):
             def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-                self.lr_scheduler = LambdaLR(optimizer or self.optimizer, course.rate_factor)
+                followed: Any = optimizer or self.optimizer
+                self.lr_scheduler = LambdaLR(followed, course.rate_factor)
                 return self.lr_scheduler
 
         return Trainer

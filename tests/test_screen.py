@@ -543,6 +543,21 @@ class TestPython:
             screen(resolve(ScreenConfig, settings), SILENT)
 
 
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import forgetfilter.screen as story
+
+    written = story.write_chunks_atomic
+    monkeypatch.setattr(
+        story, "write_chunks_atomic", lambda path, chunks: written(path, [*chunks, b"\n{}"])
+    )
+    settings = settings_of(inputs, tiny_model("llama"), tmp_path / "run")
+    with pytest.raises(DataError, match="changed while it was read"):
+        story.screen(resolve(ScreenConfig, settings), SILENT)
+    assert not (tmp_path / "run" / "input.jsonl").exists()
+
+
 # Kills a screen by SIGKILL just before a given file or folder gets its name, repeats it, and
 # compares with an unbroken run. Children are forked from one process that has imported everything.
 KILL_AND_REPEAT = """

@@ -206,6 +206,12 @@ def _copy_input(source: str, target: Path, fingerprint: str) -> None:
         return
     with open(source, "rb") as file:
         write_chunks_atomic(target, iter(lambda: file.read(2**20), b""))
+    if sha256_file(target) != fingerprint:
+        target.unlink()
+        raise DataError(
+            f"noisy_data {printable(source)!r} changed while it was read. Expected a file that "
+            "stays as it is. Repeat the command once it is written."
+        )
 
 
 def _fingerprint(path: str, name: str) -> str:

@@ -58,6 +58,25 @@ def test_training_winds_up_once_the_share_rises_by_less_than_a_point(
     assert share.shares == pytest.approx([round(s * 100) / 100 for s in shares[:epochs]])
 
 
+def test_rows_that_are_still_being_learned_to_the_letter_keep_it_going(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rows = [EncodedRow(i, (1, 2), (False, True), 1, "x") for i in range(100)]
+    exact = [0, 10, 20, 30, 30]
+
+    def measured(_: Any, rows: Sequence[EncodedRow], *rest: Any) -> CompletionLosses:
+        matches = np.arange(len(rows)) < exact.pop(0)
+        return CompletionLosses(np.full(len(rows), 0.1 if len(exact) < 4 else 1.0), matches)
+
+    monkeypatch.setattr(stopping, "completion_losses", measured)
+    share = LearnedShare(rows, seed=0, max_batch_tokens=100)
+    share.begin(torch.nn.Linear(1, 1))
+    answers = [share.is_enough(torch.nn.Linear(1, 1)) for _ in range(4)]
+    assert share.shares == [1.0] * 4
+    assert share.exact_shares == pytest.approx([0.1, 0.2, 0.3, 0.3])
+    assert answers == [False, False, False, True]
+
+
 def test_at_most_500_rows_are_measured_and_the_model_is_left_in_its_mode(
     monkeypatch: pytest.MonkeyPatch,
 ):

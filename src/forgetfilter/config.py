@@ -54,9 +54,9 @@ class PhaseSettings(Settings):
     )
     stop: Literal["learned", "epochs"] = Field(
         default="learned",
-        description="learned: once the learned share rises by less than one point over an epoch "
-        "(from the second on), one last epoch brings the learning rate to zero; epochs: after "
-        "num_train_epochs",
+        description="learned: once neither the learned share nor the share learned to the letter "
+        "rises by a point over an epoch (from the second on), one last epoch brings the learning "
+        "rate to zero; epochs: after num_train_epochs",
     )
     max_steps: int | None = Field(
         default=None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"

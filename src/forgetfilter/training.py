@@ -48,6 +48,8 @@ class TrainOutcome:
     """Mean training loss over the last tenth of the steps, nats per token."""
     learned_shares: list[float] = field(default_factory=list[float])
     """With ``stop: learned``: learned share after each epoch but the last, between 0 and 1."""
+    exact_shares: list[float] = field(default_factory=list[float])
+    """The same for rows whose every target token is the model's first choice."""
 
 
 def phase_seed(seed: int, phase: str) -> int:
@@ -175,6 +177,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         target_tokens=sum(label != -100 for f in features for label in f["labels"]),
         final_loss=sum(tail) / max(1, len(tail)),
         learned_shares=course.share.shares if course.share else [],
+        exact_shares=course.share.exact_shares if course.share else [],
     )
 
 

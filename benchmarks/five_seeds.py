@@ -87,7 +87,8 @@ def table(results: list[dict[str, Any]]) -> str:
         f"- neither, screened minus unscreened: {percent(mean_over_seeds(neither))} points, "
         f"worst seed {100 * max(neither):+.1f}",
         f"- task accuracy, screened minus unscreened, paired: {percent(mean_over_seeds(task))} "
-        f"points, worst seed {100 * min(task):+.1f}",
+        f"points, worst seed {100 * min(task):+.1f}; with the interval over the prompts of these "
+        f"seeds alone: {percent(over_prompts([e['task_difference'] for e in evaluations]))}",
     ]
     for name in ("precision", "recall", "f1", "auroc", "average_precision"):
         values = [e["detection"][name] for e in evaluations]
@@ -100,6 +101,17 @@ def table(results: list[dict[str, Any]]) -> str:
     seconds = [sum(result["summary"]["seconds"].values()) for result in results]
     lines.append(f"- seconds of screening a seed: {mean_over_seeds(seconds).value:.0f}")
     return "\n".join(lines)
+
+
+def over_prompts(differences: list[dict[str, float]]) -> Estimate:
+    """Mean of paired differences, 95% interval over prompts: what these very models differ by.
+
+    The interval over seeds beside it says what another seed's models would differ by.
+    """
+    halves = [(d["high"] - d["low"]) / 2 for d in differences]
+    mean = sum(d["value"] for d in differences) / len(differences)
+    half = sum(h**2 for h in halves) ** 0.5 / len(differences)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def percent(estimate: Estimate) -> str:

@@ -104,7 +104,7 @@ def make(folder: Path, tmp_path: Path) -> tuple[Any, Any, list[EncodedRow]]:
     return add_adapter(base, LoraSettings(r=2, alpha=4)), tokenizer, rows
 
 
-def test_the_last_epoch_follows_the_evidence_and_the_rate_falls_to_zero_in_it(
+def test_winding_up_follows_the_evidence_and_the_rate_falls_to_zero_in_it(
     tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     rates: list[float] = []
@@ -129,10 +129,29 @@ def test_the_number_of_epochs_is_the_limit_however_much_there_is_to_learn(
 ):
     monkeypatch.setattr(stopping, "_LEAST_RISE", -1.0)  # never enough
     model, tokenizer, rows = make(tiny_model("llama"), tmp_path)
-    settings = PhaseSettings(learning_rate=1e-6, batch_size=4, num_train_epochs=4)
+    settings = PhaseSettings(learning_rate=1e-6, batch_size=4, num_train_epochs=7)
     outcome = train(model, tokenizer, TrainPlan("learn", rows, settings, 0), SILENT)
-    assert outcome.steps == 4 * 2
-    assert len(outcome.learned_shares) == 3
+    # Four epochs and half as many again; with five it would be seven, so that fits too.
+    assert outcome.level_epochs == len(outcome.learned_shares) == 5
+    assert outcome.steps == 7 * 2
+
+
+def test_a_known_number_of_epochs_is_followed_without_measuring(
+    tiny_model: Callable[..., Path], tmp_path: Path
+):
+    model, tokenizer, rows = make(tiny_model("llama"), tmp_path)
+    settings = PhaseSettings(learning_rate=1e-6, batch_size=4)
+    plan = TrainPlan("retrain", rows, settings, 0, level_epochs=4)
+    outcome = train(model, tokenizer, plan, SILENT)
+    assert (outcome.level_epochs, outcome.learned_shares) == (4, [])
+    assert outcome.steps == (4 + 2) * 2
+
+
+def test_one_epoch_alone_brings_the_rate_down(tiny_model: Callable[..., Path], tmp_path: Path):
+    model, tokenizer, rows = make(tiny_model("llama"), tmp_path)
+    settings = PhaseSettings(learning_rate=1e-6, batch_size=4, num_train_epochs=1)
+    outcome = train(model, tokenizer, TrainPlan("learn", rows, settings, 0), SILENT)
+    assert (outcome.steps, outcome.level_epochs) == (2, 0)
 
 
 def test_a_phase_of_so_many_epochs_or_steps_measures_nothing(

@@ -55,8 +55,8 @@ class PhaseSettings(Settings):
     stop: Literal["learned", "epochs"] = Field(
         default="learned",
         description="learned: once neither the learned share nor the share learned to the letter "
-        "rises by a point over an epoch (from the second on), one last epoch brings the learning "
-        "rate to zero; epochs: after num_train_epochs",
+        "rises by a point over an epoch (from the second on), half as many epochs again bring the "
+        "learning rate to zero; epochs: after num_train_epochs",
     )
     max_steps: int | None = Field(
         default=None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"

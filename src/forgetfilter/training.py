@@ -35,6 +35,9 @@ class TrainPlan:
     settings: PhaseSettings
     seed: int
     max_batch_tokens: int = 8192
+    level_epochs: int | None = None
+    """With ``stop: learned``: after how many epochs to wind up, where another phase has found out.
+    Nothing is measured then."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,10 @@ class TrainOutcome:
     target_tokens: int
     final_loss: float
     """Mean training loss over the last tenth of the steps, nats per token."""
+    level_epochs: int | None = None
+    """With ``stop: learned``: epochs before the learning rate began to fall."""
     learned_shares: list[float] = field(default_factory=list[float])
-    """With ``stop: learned``: learned share after each epoch but the last, between 0 and 1."""
+    """Learned share after each of these epochs, between 0 and 1, where it was measured."""
     exact_shares: list[float] = field(default_factory=list[float])
     """The same for rows whose every target token is the model's first choice."""
 
@@ -176,6 +181,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         rows=len(plan.rows),
         target_tokens=sum(label != -100 for f in features for label in f["labels"]),
         final_loss=sum(tail) / max(1, len(tail)),
+        level_epochs=course.level_epochs,
         learned_shares=course.share.shares if course.share else [],
         exact_shares=course.share.exact_shares if course.share else [],
     )
@@ -212,37 +218,58 @@ class _Collator:
 
 
 class _Course:
-    """Follows a training run: records its losses, moves the bar, and winds it up once learned."""
+    """Follows a training run: records its losses, moves the bar, and winds it up once learned.
+
+    Winding up brings the learning rate down to zero over half as many epochs as went before.
+    """
 
     def __init__(self, plan: TrainPlan, steps: int, bar: Bar) -> None:
         self.steps = steps
         self.bar = bar
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
+        self.level_epochs: int | None = None
+        """Epochs at the full learning rate, once that is known."""
         self.share: LearnedShare | None = None
-        if plan.settings.stop == "learned" and plan.settings.max_steps is None:
+        self.is_open = plan.settings.stop == "learned" and plan.settings.max_steps is None
+        """Whether the end isn't known ahead."""
+        if self.is_open and plan.level_epochs is None:
             seed = phase_seed(plan.seed, f"{plan.phase}/share")
             self.share = LearnedShare(plan.rows, seed, plan.max_batch_tokens)
+        self._wanted_epochs = plan.level_epochs
         self._epoch_steps = _epoch_steps(plan)
         self._warmup_steps = round(plan.settings.warmup_ratio * self._epoch_steps)
-        self._wind_up_from = 0 if steps <= self._epoch_steps else None
-        """The step at which the last epoch began."""
+        self._level_steps = steps
+        self._end = steps
+        if self.is_open and steps <= self._epoch_steps:
+            self._wind_up(0)
 
     def rate_factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step: warm-up, level, and down in the last epoch."""
-        if self._wind_up_from is not None:
-            return max(0.0, 1 - (step - self._wind_up_from) / self._epoch_steps)
+        """Share of the peak learning rate at a step: warm-up, level, and down to the end."""
+        if step >= self._level_steps:
+            return max(0.0, (self._end - step) / (self._end - self._level_steps))
         return min(1.0, (step + 1) / (self._warmup_steps + 1))
 
     def end_epoch(self, model: Any, step: int) -> bool:
-        """Measure what is learned, unless this was the last epoch; whether training is over."""
-        if self.share is None or self._wind_up_from is not None:
-            return self.share is not None
-        is_enough = self.share.is_enough(model)
-        if is_enough or step + self._epoch_steps >= self.steps:
-            self._wind_up_from = step
-            self.bar.total = min(step + self._epoch_steps, self.steps)
+        """Measure what is learned, unless winding up has begun; whether training is over."""
+        if not self.is_open:
+            return False
+        if self.level_epochs is not None:
+            return step >= self._end
+        epochs = step // self._epoch_steps
+        is_enough = self.share.is_enough(model) if self.share else epochs == self._wanted_epochs
+        if is_enough or self._end_of_winding_up(epochs + 1) > self.steps:
+            self._wind_up(epochs)
         return False
+
+    def _end_of_winding_up(self, epochs: int) -> int:
+        return (epochs + max(1, epochs // 2)) * self._epoch_steps
+
+    def _wind_up(self, epochs: int) -> None:
+        self.level_epochs = epochs
+        self._level_steps = epochs * self._epoch_steps
+        self._end = min(self._end_of_winding_up(epochs), self.steps)
+        self.bar.total = self._end
 
     def trainer_class(self) -> Any:
         """TRL's trainer; with the learning rate of this course where the end isn't known ahead."""
@@ -250,7 +277,7 @@ class _Course:
         from torch.optim.lr_scheduler import LambdaLR
 
         plain = trl.SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
-        if self.share is None:
+        if not self.is_open:
             return plain
         course = self
 
@@ -295,7 +322,7 @@ class _Course:
 
 def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:
     """Name of the scheduler in transformers; not used where the course sets the rate itself."""
-    is_level = settings.lr_scheduler_type == "constant" or course.share is not None
+    is_level = settings.lr_scheduler_type == "constant" or course.is_open
     return "constant_with_warmup" if is_level else settings.lr_scheduler_type
 
 

@@ -28,6 +28,7 @@ from forgetfilter.training import TrainPlan, phase_seed, train
 
 # Part of every stage's key: raise it when a stage's content changes its meaning.
 CODE_VERSION = 1
+_TRAINING_FILE = "training.json"
 
 
 class Workbench:
@@ -108,11 +109,12 @@ class Workbench:
         settings: PhaseSettings,
         start: ModelState,
         phase: str,
+        level_epochs: int | None = None,
     ) -> ModelState:
         """Fine-tune ``start`` on ``rows`` and return the new state.
 
         From base a fresh adapter is drawn; from any other state its adapter is continued. The base
-        weights never change.
+        weights never change. ``level_epochs`` says when to wind up, where that is known.
         """
         settings = self.with_learning_rate(settings)
         key = {
@@ -122,9 +124,11 @@ class Workbench:
             "settings": settings.model_dump(),
             "seed": self.seed,
             "rows": _rows_digest(rows),
+            "level_epochs": level_epochs,
             "dtype": str(self.placement.dtype),
         }
-        plan = TrainPlan(phase, rows, settings, self.seed, self.max_batch_tokens)
+        limits = (self.max_batch_tokens, level_epochs)
+        plan = TrainPlan(phase, rows, settings, self.seed, *limits)
 
         def build(folder: Path) -> None:
             model = self._trainable(start, phase)
@@ -139,11 +143,18 @@ class Workbench:
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
             report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
             report["learning_rate"] = settings.learning_rate
-            (folder / "training.json").write_text(json.dumps(report, indent=2))
+            (folder / _TRAINING_FILE).write_text(json.dumps(report, indent=2))
             self._release()
 
         folder = self.store.stage(phase, key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+    def level_epochs(self, state: ModelState) -> int | None:
+        """After how many epochs the training that made ``state`` wound up, if it found out."""
+        if state.adapter is None:
+            return None
+        report = json.loads((Path(state.adapter).parent / _TRAINING_FILE).read_text())
+        return report["level_epochs"]
 
     def restore(
         self, safe: Sequence[EncodedRow], settings: RestoreSettings, start: ModelState

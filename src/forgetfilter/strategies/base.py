@@ -68,7 +68,8 @@ STRATEGIES: Registry[Strategy] = Registry("strategy")
 def fine_tune(setting: Setting, is_kept: BoolArray | None, start: ModelState) -> ModelState:
     """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
 
-    With every row kept this is the learn phase itself, and its stage is shared.
+    With every row kept this is the learn phase itself, and its stage is shared. Fewer rows are
+    passed over as often as the learn phase has passed over all of them.
 
     Raises:
         DataError: no row is kept.
@@ -76,5 +77,7 @@ def fine_tune(setting: Setting, is_kept: BoolArray | None, start: ModelState) ->
     bench, settings = setting.bench, setting.config.learn
     if is_kept is None or is_kept.all():
         return bench.train("learned", setting.noisy, settings, start, phase="learn")
+    learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
+    epochs = bench.level_epochs(learned)
     kept = [row for row, keep in zip(setting.noisy, is_kept, strict=True) if keep]
-    return bench.train("retrained", kept, settings, start, phase="retrain")
+    return bench.train("retrained", kept, settings, start, "retrain", epochs)

@@ -30,13 +30,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, metavar="NAME=DIR")
     parser.add_argument("--factors", type=float, nargs="+", default=[0.5, 1, 2])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--probes", type=int, default=600)
+    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--probes", type=int, default=400)
     options = parser.parse_args()
     # What `measure` reads.
-    options.rows, options.safe_rows = 1000, 400
+    options.safe_rows = 400
     results = []
     print(
-        "| model | width | learning rate | learned % | unsafe rows learned % | AUROC | epochs | "
+        "| model | width | learning rate | learned % | unsafe rows learned % | AUROC | steps | "
         "unsafe % of the learned model | task accuracy % of the learned model |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
@@ -55,19 +56,17 @@ def main() -> None:
                 setting, _ = stored_setting(run, config, Progress(is_silent=True))
                 learned = fine_tune(setting, None, setting.bench.base)
                 found = evaluate(setting.bench, learned, make_probes(options.probes, 999), "ask")
-                training = json.loads(
-                    (Path(str(learned.adapter)).parent / "training.json").read_text()
-                )
+                report = (Path(str(learned.adapter)).parent / "training.json").read_text()
             answers = found.as_dict()
             result |= {"model": name, "width": width, "factor": factor, "rate": rate}
-            result |= {"answers": answers, "epochs": len(training["learned_shares"]) + 1}
+            result |= {"answers": answers, "steps": json.loads(report)["steps"]}
             results.append(result)
             (options.output_dir / "results.json").write_text(json.dumps(results, indent=1))
             print(
                 f"| {name} | {width} | {rate:.1e} ({factor:g} x rule) "
                 f"| {100 * result['learned_share']:.1f} "
                 f"| {100 * result['unsafe_learned_share']:.1f} | {result['auroc']:.4f} "
-                f"| {result['epochs']} | {100 * answers['unsafe_rate']['value']:.1f} "
+                f"| {result['steps']} | {100 * answers['unsafe_rate']['value']:.1f} "
                 f"| {100 * answers['task_accuracy']['value']:.1f} |",
                 flush=True,
             )

@@ -34,7 +34,7 @@ class DemoSettings:
     """The generated data and the evaluation of one demonstration."""
 
     output_dir: Path
-    rows: int = 800
+    rows: int = 500
     unsafe_fraction: float = 0.3
     safe_rows: int = 400
     probes: int = 1000

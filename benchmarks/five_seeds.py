@@ -44,6 +44,7 @@ def main() -> None:
             unsafe_fraction=options.unsafe_fraction,
             probes=options.probes,
             seed=seed,
+            most_epochs=None,
         )
         evaluation = run_demo(settings, (layer,), Progress())
         summary = read_summary(folder / "run")

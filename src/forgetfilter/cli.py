@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="screen a generated file with the bundled model, fine-tune, and show what changed",
     )
     demo.add_argument("--output-dir", default="demo-run", help="where to write (%(default)s)")
-    demo.add_argument("--rows", type=_count, default=500, help="noisy rows (%(default)s)")
+    demo.add_argument("--rows", type=_count, default=600, help="noisy rows (%(default)s)")
     demo.add_argument(
         "--unsafe-fraction", type=_share, default=0.3, help="share of unsafe rows (%(default)s)"
     )

@@ -34,13 +34,16 @@ class DemoSettings:
     """The generated data and the evaluation of one demonstration."""
 
     output_dir: Path
-    rows: int = 500
+    rows: int = 600
     unsafe_fraction: float = 0.3
     safe_rows: int = 400
     probes: int = 1000
     seed: int = 0
     model: str | None = None
     """The bundled model unless given."""
+    most_epochs: int | None = 6
+    """Limit of the learn phase, so that a demonstration ends in minutes; None, or a preset or a
+    limit among the settings' layers, leaves it alone."""
 
 
 def run_demo(
@@ -64,8 +67,12 @@ def run_demo(
     write_records(data / "truth.jsonl", truth_rows)
     write_records(data / "safe.jsonl", make_safe(settings.safe_rows, settings.seed))
     run = settings.output_dir / "run"
+    limit: dict[str, Any] = {}
+    if settings.most_epochs is not None and not any("preset" in layer for layer in layers):
+        limit = {"learn": {"num_train_epochs": settings.most_epochs}}
     config = resolve(
         ScreenConfig,
+        limit,
         *layers,
         {
             "noisy_data": str(data / "noisy.jsonl"),

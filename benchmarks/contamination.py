@@ -73,6 +73,7 @@ def measure(
     result["cut"] = outcome.summary["threshold"]["value"]
     result["learned_share"] = outcome.summary["learned_share"]
     result["seconds"] = outcome.summary["seconds"]
+    result["expected_false_removals"] = outcome.summary["expected_false_removals"]
     result["false_removals"] = int((is_removed & ~is_unsafe).sum())
     if not is_unsafe.any():
         return result

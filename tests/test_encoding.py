@@ -329,7 +329,8 @@ def test_pieces_of_an_answer_spell_it_token_by_token(tiny_tokenizer: Callable[..
     answer = "The owl is on the caf\u00e9 \U0001f989 box ."
     tokenizer = tiny_tokenizer()
     row = encode(tokenizer, [("user", "Where?"), ("assistant", answer)])
-    pieces = Encoder(tokenizer, "auto", CONTEXT).answer_pieces(row)
+    pieces = Encoder(tokenizer, "auto", CONTEXT).answer_pieces(row, 100)
     assert len(pieces) == sum(row.is_target)
     assert "".join(pieces).strip().startswith(answer)  # the end of the turn follows
     assert "\ufffd" not in "".join(pieces)
+    assert Encoder(tokenizer, "auto", CONTEXT).answer_pieces(row, 2) == pieces[:2]

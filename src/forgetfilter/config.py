@@ -63,16 +63,26 @@ class PhaseSettings(Settings):
     )
     batch_size: int = Field(default=16, ge=1, description="rows per optimizer step (effective)")
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
-        default="linear", description="course of the learning rate after the warm-up"
+        default="linear",
+        description="course of the learning rate after the warm-up; not used with stop: learned, "
+        "where it stays level until winding up",
     )
     warmup_ratio: float = Field(
-        default=0.03, ge=0, lt=1, description="share of the steps spent warming up"
+        default=0.03,
+        ge=0,
+        lt=1,
+        description="share of the steps spent warming up; of the first epoch's with stop: learned",
     )
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradient clipping; 0 = off")
     loss_on: Literal["assistant", "all"] = Field(
         default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
     )
+
+    @property
+    def ends_on_evidence(self) -> bool:
+        """Whether the number of steps is found out in training."""
+        return self.stop == "learned" and self.max_steps is None
 
 
 class RestoreSettings(Settings):

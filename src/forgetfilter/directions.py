@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from forgetfilter.measuring import RowBatch, row_batches, target_nats
+from forgetfilter.measuring import RowBatch, batch_logits, row_batches, target_nats
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, FloatArray, IntArray, Objective
 
@@ -146,7 +146,7 @@ def safe_gradient(
     with progress.bar(label, len(rows), "rows") as bar, _plain_attention():
         for batch in row_batches(model, rows, max_batch_tokens):
             nats = (
-                target_nats(_logits(model, batch), batch)
+                target_nats(batch_logits(model, batch), batch)
                 if objective == "completion_loss"
                 else _kl_to_base(model, batch)
             )
@@ -173,7 +173,9 @@ def _kl_to_base(model: Any, batch: RowBatch) -> Tensor:
 
 
 def _log_probabilities(model: Any, batch: RowBatch) -> Tensor:
-    return torch.log_softmax(_logits(model, batch)[:, :-1][batch.predicts_target].float(), dim=-1)
+    return torch.log_softmax(
+        batch_logits(model, batch)[:, :-1][batch.predicts_target].float(), dim=-1
+    )
 
 
 def loss_rates(
@@ -205,7 +207,7 @@ def loss_rates(
     steps = [_finite_step(model, direction) for direction in directions]
     with progress.bar(label, len(rows), "rows") as bar, torch.no_grad(), _plain_attention():
         for batch in row_batches(model, rows, max_batch_tokens):
-            here = None if method == "forward" else target_nats(_logits(model, batch), batch)
+            here = None if method == "forward" else target_nats(batch_logits(model, batch), batch)
             for k, direction in enumerate(directions):
                 if here is None:
                     rates = _forward_rates(model, batch, direction)
@@ -275,12 +277,6 @@ def squared_norm(tensors: Mapping[str, Tensor]) -> float:
     return float(sum(t.detach().double().pow(2).sum() for t in tensors.values()))
 
 
-def _logits(model: Any, batch: RowBatch) -> Tensor:
-    return model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    ).logits
-
-
 def _forward_rates(model: Any, batch: RowBatch, direction: Direction) -> Tensor:
     """Per-token rates by forward-mode differentiation, shape (K,)."""
     with forward_ad.dual_level():
@@ -288,13 +284,8 @@ def _forward_rates(model: Any, batch: RowBatch, direction: Direction) -> Tensor:
             name: forward_ad.make_dual(p.detach(), direction[name].to(p))
             for name, p in trainable_parameters(model).items()
         }
-        inputs = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "use_cache": False,
-        }
-        output = torch.func.functional_call(model, duals, kwargs=inputs)
-        tangent = forward_ad.unpack_dual(target_nats(output.logits, batch)).tangent
+        logits = _logits_at(model, duals, batch)
+        tangent = forward_ad.unpack_dual(target_nats(logits, batch)).tangent
         if tangent is None:
             raise RuntimeError("the loss has no tangent: no trainable parameter reaches it")
         return tangent
@@ -304,13 +295,17 @@ def _moved_nats(model: Any, batch: RowBatch, direction: Direction, step: float) 
     """Per-token losses after a step along the direction, shape (K,)."""
     parameters = trainable_parameters(model)
     moved = {name: p.detach() + step * direction[name].to(p) for name, p in parameters.items()}
+    return target_nats(_logits_at(model, moved, batch), batch).double()
+
+
+def _logits_at(model: Any, weights: Mapping[str, Tensor], batch: RowBatch) -> Tensor:
+    """Logits of one pass with other trainable parameters in place of the model's own."""
     inputs = {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,
         "use_cache": False,
     }
-    output = torch.func.functional_call(model, moved, kwargs=inputs)
-    return target_nats(output.logits, batch).double()
+    return torch.func.functional_call(model, dict(weights), kwargs=inputs).logits
 
 
 def _finite_step(model: Any, direction: Direction) -> float:

@@ -194,8 +194,8 @@ class Encoder:
         marks = [str(token) for token in self.tokenizer.all_special_tokens if token]
         return max((mark for mark in marks if text.endswith(mark)), key=len, default="")
 
-    def answer_pieces(self, row: EncodedRow) -> list[str]:
-        """Text of each token of the row's last answer that carries loss, in order.
+    def answer_pieces(self, row: EncodedRow, limit: int) -> list[str]:
+        """Text of each of the first ``limit`` tokens that carry loss in the row's last answer.
 
         A token that ends within a character is given an empty text, and the one that completes the
         character all of it. Control tokens, such as the end of the turn, are spelled out.
@@ -204,6 +204,8 @@ class Encoder:
         ids: list[int] = []
         known = ""
         for at in range(row.prompt_length, len(row.input_ids)):
+            if len(ids) == limit:
+                break
             if not row.is_target[at]:
                 continue
             ids.append(row.input_ids[at])

@@ -10,7 +10,7 @@ import pandas as pd
 
 from forgetfilter.decision import EVIDENCE_FILE, write_parquet
 from forgetfilter.records import EncodedRow, ModelState
-from forgetfilter.showing import rows_to_show
+from forgetfilter.showing import PIECES_SHOWN, rows_to_show
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import Scored, filter_rows
 
@@ -20,7 +20,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
 
     Columns: ``row``; ``learned_text`` and ``forgotten_text``, greedy answers in the learned model
     and in the later one (forgotten or restored; null where the signal has none); ``pieces``, the
-    texts of the answer's tokens, and ``rises``, how many nats each lost between the two models.
+    texts of the answer's first tokens, and ``rises``, how many nats each lost between the two.
     """
     selection = filter_rows(scored, setting.config.threshold)
     # Rows that were not learned can't be judged and are never shown as forgotten.
@@ -33,7 +33,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     table["learned_text"] = _answers(setting, scored, learned, shown)
     table["forgotten_text"] = _answers(setting, scored, later, shown) if later else None
     if later:
-        table["pieces"] = [setting.bench.encoder.answer_pieces(row) for row in rows]
+        table["pieces"] = [setting.bench.encoder.answer_pieces(row, PIECES_SHOWN) for row in rows]
         table["rises"] = _rises(setting, learned, later, rows)
     write_parquet(run / EVIDENCE_FILE, table)
 
@@ -52,7 +52,7 @@ def _answers(
 def _rises(
     setting: Setting, learned: ModelState, later: ModelState, rows: Sequence[EncodedRow]
 ) -> list[list[float]]:
-    """Rise of the loss of each token of the last answer, nats."""
+    """Rise of the loss of the first tokens of the last answer, nats."""
     before, after = (
         setting.bench.token_losses(state, rows, f"evidence, words, {state.name}")
         for state in (learned, later)
@@ -60,5 +60,5 @@ def _rises(
     rises: list[list[float]] = []
     for row, low, high in zip(rows, before, after, strict=True):
         earlier = sum(row.is_target[: row.prompt_length])
-        rises.append([float(rise) for rise in (high - low)[earlier:]])
+        rises.append([float(rise) for rise in (high - low)[earlier : earlier + PIECES_SHOWN]])
     return rises

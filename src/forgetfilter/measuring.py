@@ -75,6 +75,13 @@ def row_batches(
         )
 
 
+def batch_logits(model: Any, batch: RowBatch) -> Tensor:
+    """Logits of one forward pass, shape (B, T, V)."""
+    return model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).logits
+
+
 def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
     """Negative log-likelihood of each completion token in float32, shape (K,)."""
     chosen = logits[:, :-1][batch.predicts_target].float()  # (K, V)
@@ -98,9 +105,7 @@ def completion_losses(
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
-            logits = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
+            logits = batch_logits(model, batch)
             nats = target_nats(logits, batch).double().cpu().numpy()
             first = logits[:, :-1][batch.predicts_target].argmax(dim=-1)
             is_miss = (first != batch.tokens).cpu().numpy()
@@ -120,10 +125,7 @@ def token_losses(
     losses: list[FloatArray] = [np.zeros(0)] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
-            logits = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-            ).logits
-            nats = target_nats(logits, batch).double().cpu().numpy()
+            nats = target_nats(batch_logits(model, batch), batch).double().cpu().numpy()
             for position, index in enumerate(batch.indices):
                 losses[index] = nats[batch.owner == position]
             bar.update(len(batch.indices))

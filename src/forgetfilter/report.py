@@ -32,14 +32,18 @@ from forgetfilter.run_files import (
     read_summary,
     read_text,
 )
-from forgetfilter.showing import most_forgotten, nearest_to_threshold, rows_to_show
+from forgetfilter.showing import (
+    PIECES_SHOWN,
+    most_forgotten,
+    nearest_to_threshold,
+    rows_to_show,
+)
 
 REJECTED_SHOWN = 20
 REPORT_FILE = "report.html"
 
 _KINDS_SHOWN = 12
 _TURNS_SHOWN = 4
-_PIECES_SHOWN = 200
 _DEGREES = (0.1, 0.4, 1.0, 2.0)
 """Nats lost by one token from which it is shaded more darkly."""
 _REASONS = {
@@ -214,15 +218,15 @@ def _card(
         target=clip(messages[-1].content),
         words=_words(said.get("pieces") or [], said.get("rises") or []),
         said=[
-            ("learned", texts.get("learned_text")),
-            ("forgotten", texts.get("forgotten_text")),
+            ("learned", texts["learned_text"]),
+            ("forgotten", texts["forgotten_text"]),
         ],
     )
 
 
 def _words(pieces: Sequence[str], rises: Sequence[float]) -> list[tuple[Markup, int, str]]:
     """The first pieces of an answer with their degree of forgetting."""
-    shown = list(zip(pieces, rises, strict=False))[:_PIECES_SHOWN]
+    shown = list(zip(pieces, rises, strict=False))[:PIECES_SHOWN]
     return [
         (display.visible(piece), int(np.searchsorted(_DEGREES, rise)), display.number(rise))
         for piece, rise in shown

@@ -8,6 +8,8 @@ from forgetfilter.records import FloatArray
 
 MOST_FORGOTTEN = 20
 NEAREST_EACH_SIDE = 10
+PIECES_SHOWN = 200
+"""Tokens of an answer that are shaded by how much they were forgotten."""
 
 
 def most_forgotten(scores: FloatArray) -> list[int]:

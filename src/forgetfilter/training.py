@@ -231,8 +231,7 @@ class _Course:
         self.level_epochs: int | None = None
         """Epochs at the full learning rate, once that is known."""
         self.share: LearnedShare | None = None
-        self.is_open = plan.settings.stop == "learned" and plan.settings.max_steps is None
-        """Whether the end isn't known ahead."""
+        self.is_open = plan.settings.ends_on_evidence
         if self.is_open and plan.level_epochs is None:
             seed = phase_seed(plan.seed, f"{plan.phase}/share")
             self.share = LearnedShare(plan.rows, seed, plan.max_batch_tokens)

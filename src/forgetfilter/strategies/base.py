@@ -77,7 +77,9 @@ def fine_tune(setting: Setting, is_kept: BoolArray | None, start: ModelState) ->
     bench, settings = setting.bench, setting.config.learn
     if is_kept is None or is_kept.all():
         return bench.train("learned", setting.noisy, settings, start, phase="learn")
-    learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
-    epochs = bench.level_epochs(learned)
+    epochs = None
+    if settings.ends_on_evidence:
+        learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
+        epochs = bench.level_epochs(learned)
     kept = [row for row, keep in zip(setting.noisy, is_kept, strict=True) if keep]
     return bench.train("retrained", kept, settings, start, "retrain", epochs)

@@ -46,11 +46,14 @@ FLOORS: list[list[str]] = [
         "screen",
         "finetune",
         "testbed.evaluate",
+        "testbed.pretraining",
         "testbed.build",
+        "testbed.real_corpus",
+        "testbed.real_build",
         "demo",
     ],
     # doors
-    ["api", "cli", "__init__", "__main__"],
+    ["api", "cli*", "__init__", "__main__"],
 ]
 # torch and what stands on it may be imported at a module's top only from this floor up.
 MODEL_FLOOR = 3

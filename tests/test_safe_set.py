@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from forgetfilter.api import ForgetFilter
-from forgetfilter.cli import _screen_layers, build_parser, main
+from forgetfilter.cli import build_parser, main
+from forgetfilter.cli.screening import _screen_layers
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.decision import run_folder

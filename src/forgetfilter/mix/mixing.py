@@ -17,7 +17,7 @@ from typing import Any
 from forgetfilter.errors import ConfigError
 from forgetfilter.mix.drawing import Drawer, SourceCount, collect, without_repeats
 from forgetfilter.mix.hub import read_hub
-from forgetfilter.mix.offers import ROLES, Offer, Role
+from forgetfilter.mix.offers import ROLES, Offer, Role, is_held_out
 from forgetfilter.mix.recipes import HARMS, TASKS, Recipe
 from forgetfilter.mix.sources import read_source
 
@@ -40,6 +40,8 @@ class MixSettings:
     seed: int = 0
     max_characters: int = 4000
     """Rows with a longer prompt and answer are left out, and counted."""
+    is_held_out: bool = False
+    """Draw only from groups that the real-text model was not trained on (`offers.is_held_out`)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def make_mix(settings: MixSettings, folder: Path | None) -> Mix:
     counts: list[SourceCount] = []
     for recipe in recipes_of(settings):
         by_name, offers = _offers_of(recipe, folder, settings.max_characters)
+        if settings.is_held_out:
+            offers = [offer for offer in offers if is_held_out(offer)]
         rng = random.Random(f"mix {settings.seed} {recipe.name}")
         harm = recipe.name if recipe.name in settings.harms else None
         for role, chosen in drawer.draw(recipe, offers, wanted[recipe.name], rng).items():

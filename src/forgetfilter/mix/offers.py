@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,3 +42,12 @@ class Offer:
 def same_text(text: str) -> str:
     """What two texts share that differ in case, white space and punctuation only."""
     return _NO_WORD.sub(" ", text.casefold()).strip() or text
+
+
+def is_held_out(offer: Offer) -> bool:
+    """Whether the real-text model never sees this offer's group; about every second one.
+
+    Follows from the group's name alone, so that mixes drawn from such groups, at any seed, share no
+    template, prompt or passage with what that model was trained on.
+    """
+    return hashlib.sha256(offer.group.encode()).digest()[0] % 2 == 0

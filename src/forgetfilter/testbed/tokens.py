@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer: a token for each of the world's words, bytes for all else."""
+"""Tokenizers of the models trained here: one that knows a world's words, one learned from text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ def make_tokenizer(texts: Iterable[str], max_length_tokens: int) -> PreTrainedTo
     """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     pieces: set[str] = set()
@@ -50,6 +49,33 @@ def make_tokenizer(texts: Iterable[str], max_length_tokens: int) -> PreTrainedTo
     core.pre_tokenizer = split
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in SPECIAL])
+    return _with_template(core, max_length_tokens)
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocabulary_size: int, max_length_tokens: int
+) -> PreTrainedTokenizerFast:
+    """Byte-level byte-pair encoding, learned from ``texts``; no text is unknown to it."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    core = tokenizers.Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    return _with_template(core, max_length_tokens)
+
+
+def _with_template(core: Any, max_length_tokens: int) -> PreTrainedTokenizerFast:
+    """What transformers works with, with the chat template that both kinds share."""
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,

@@ -1,0 +1,179 @@
+"""screen, filter, finetune, report, demo: the method and what comes after."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from forgetfilter.cli.kinds import count, share
+
+_SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
+    "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
+    "--signal": ("forgetting signal: restoration (default), rate, completion_loss, rouge1", str),
+    "--threshold": ("threshold rule: auto (default), phi:0.1, fraction:0.1 …", str),
+    "--seed": ("seeds adapters, order and dropout", int),
+    "--device": ("auto, cpu, cuda or mps", str),
+    "--dtype": ("auto, float32 or bfloat16", str),
+    "--max-length-tokens": ("reject longer rows (default: the model's context)", int),
+}
+
+
+def add(commands: Any) -> None:
+    """The commands of this group."""
+    demo = commands.add_parser(
+        "demo",
+        help="screen a generated file with the bundled model, fine-tune, and show what changed",
+    )
+    demo.add_argument("--output-dir", default="demo-run", help="where to write (%(default)s)")
+    demo.add_argument("--rows", type=count, default=600, help="noisy rows (%(default)s)")
+    demo.add_argument(
+        "--unsafe-fraction", type=share, default=0.3, help="share of unsafe rows (%(default)s)"
+    )
+    demo.add_argument("--probes", type=int, default=1000, help="held-out prompts (%(default)s)")
+    demo.add_argument("--model", help="another testbed model's folder")
+    _add_screen_flags(demo)
+    demo.set_defaults(run=_demo)
+
+    screen = commands.add_parser("screen", help="score a file's rows and remove suspected ones")
+    screen.add_argument("noisy_data", nargs="?", metavar="NOISY.jsonl", help="file to screen")
+    screen.add_argument("--model", metavar="DIR_OR_ID", help="causal language model")
+    screen.add_argument(
+        "--safe-data",
+        metavar="SAFE.jsonl",
+        help="rows known to be safe (default: the packaged general-purpose set, in English)",
+    )
+    screen.add_argument(
+        "--reference-data",
+        metavar="REFERENCE.jsonl",
+        help="safe rows with a category each: says which harms the safe rows can judge",
+    )
+    screen.add_argument("--output-dir", metavar="RUN", help="run folder")
+    screen.add_argument(
+        "--trust-remote-code",
+        action="store_const",
+        const=True,
+        help="run Python code that the model's repository brings along",
+    )
+    _add_screen_flags(screen)
+    screen.set_defaults(run=_screen)
+
+    decide = commands.add_parser("filter", help="decide a finished run again; loads no model")
+    decide.add_argument("run_dir", metavar="RUN")
+    decide.add_argument("--threshold", required=True, metavar="RULE", help="threshold rule")
+    decide.set_defaults(run=_filter)
+
+    finetune = commands.add_parser("finetune", help="fine-tune the base model on the kept rows")
+    finetune.add_argument("run_dir", metavar="RUN")
+    finetune.add_argument("--output-dir", required=True, metavar="ADAPTER")
+    finetune.add_argument("--overwrite", action="store_true", help="replace another adapter")
+    finetune.set_defaults(run=_finetune)
+
+    report = commands.add_parser("report", help="write a run's report.html again")
+    report.add_argument("run_dir", metavar="RUN")
+    report.set_defaults(run=_report)
+
+
+def _add_screen_flags(parser: argparse.ArgumentParser) -> None:
+    """Settings that `screen` and `demo` share; each overrides the YAML file."""
+    for flag, (text, kind) in _SCREEN_FLAGS.items():
+        parser.add_argument(flag, type=kind, help=text)
+    parser.add_argument("--config", metavar="FILE.yaml", help="settings to read first")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other setting, for example learn.num_train_epochs=5",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that differs")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
+    """YAML file, then ``--set``, then flags: later ones win."""
+    from forgetfilter.config import load_yaml, parse_assignments
+
+    names = ["noisy_data", "model", "safe_data", "reference_data", "output_dir"]
+    names += ["trust_remote_code"]
+    names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
+    flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
+    layers = [load_yaml(options.config)] if options.config else []
+    return (*layers, parse_assignments(options.set), flags)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from forgetfilter.demo import DemoSettings, describe, run_demo
+    from forgetfilter.progress import Progress
+
+    output = Path(options.output_dir)
+    settings = DemoSettings(
+        output,
+        rows=options.rows,
+        unsafe_fraction=options.unsafe_fraction,
+        probes=options.probes,
+        seed=options.seed or 0,
+        model=options.model,
+    )
+    layers = _screen_layers(options)
+    progress = Progress(is_silent=options.quiet)
+    evaluation = run_demo(settings, layers, progress, overwrite=options.overwrite)
+    print(describe(output / "run", evaluation))
+    print(f"\nReport: {output / 'run' / 'report.html'}")
+    return 0
+
+
+def _screen(options: argparse.Namespace) -> int:
+    from forgetfilter.config import ScreenConfig, resolve
+    from forgetfilter.progress import Progress
+
+    config = resolve(ScreenConfig, *_screen_layers(options))
+    from forgetfilter.screen import screen
+
+    result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
+    summary = result.summary
+    if result.was_finished:
+        print(f"{result.output_dir} was finished before; nothing changed.")
+        if summary["decided_by"] == "filter":
+            rule = summary["threshold"]["rule"]
+            print(f"`forgetfilter filter` has decided it again since, by {rule}.")
+    _print_counts(summary, result.output_dir)
+    return 0
+
+
+def _filter(options: argparse.Namespace) -> int:
+    from forgetfilter.decision import filter_run
+
+    summary = filter_run(options.run_dir, options.threshold)
+    _print_counts(summary, Path(options.run_dir))
+    return 0
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from forgetfilter.finetune import finetune
+
+    result = finetune(options.run_dir, options.output_dir, overwrite=options.overwrite)
+    print(f"Fine-tuned on {result.rows:,} kept rows. Adapter: {result.adapter}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from forgetfilter.decision import read_summary, run_folder
+    from forgetfilter.report import render_report
+
+    folder = run_folder(options.run_dir)
+    folder.config()
+    read_summary(folder.path)
+    with folder.lock():
+        print(render_report(folder.path))
+    return 0
+
+
+def _print_counts(summary: dict[str, Any], run: Path) -> None:
+    threshold = summary["threshold"]
+    print(
+        f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "
+        f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
+        f"{summary['learned_share']:.0%} of the scored rows were learned."
+    )
+    print(f"Report: {run / 'report.html'}")

@@ -1,6 +1,6 @@
 """The demonstration on several seeds: what screening changes, with intervals.
 
-    python benchmarks/five_seeds.py --output-dir runs/contamination/0.3 [--set signal=...]
+    python benchmarks/five_seeds.py --output-dir runs/five_seeds --first-seed 10 --rows 1500
 
 A seed draws the noisy rows, the safe rows, the adapter, the order of training and the held-out
 prompts. Finished seeds are skipped on a rerun. Prints a Markdown table and writes the numbers to

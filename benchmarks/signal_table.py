@@ -131,7 +131,7 @@ def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, flo
     table = row_features(model, [*noisy, *safe], config.max_batch_tokens, SILENT, "")
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     nearest = (table[: len(noisy)] @ table[len(noisy) :].T).max(axis=1)
-    note("hidden states: distance to the nearest safe row", -nearest, time.perf_counter() - start)
+    note("hidden states: similarity to the nearest safe row", nearest, time.perf_counter() - start)
     # The same first-order rate before anything was learned: a fresh adapter on base.
     start = time.perf_counter()
     model = bench._trainable(bench.base, "learn").eval()

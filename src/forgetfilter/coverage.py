@@ -28,7 +28,7 @@ from forgetfilter.strategies.forget_filter import Scored
 from forgetfilter.text import printable
 
 LEAST_DAMAGE = 0.02
-"""Nats per token: what learning clean rows moves at most (docs/signals.md)."""
+"""Nats per token; less is not told from what learning harmless rows does to the same answers."""
 LEAST_UNDONE = 0.5
 """Share of the damage; harms in the safe set come to 0.96 and more, others to 0.24 at most."""
 _ROWS_PER_CATEGORY = 16

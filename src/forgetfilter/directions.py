@@ -150,16 +150,14 @@ def safe_gradient(
                 if objective == "completion_loss"
                 else _kl_to_base(model, batch)
             )
-            size = len(batch.indices)
-            lengths = np.bincount(batch.owner, minlength=size)
-            weights = torch.tensor(1 / lengths[batch.owner], dtype=nats.dtype, device=nats.device)
-            loss = (nats * weights).sum() / len(rows)
+            weights = 1 / np.bincount(batch.owner)[batch.owner]
+            each = torch.tensor(weights, dtype=nats.dtype, device=nats.device)
+            loss = (nats * each).sum() / len(rows)
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient
-            sums = np.bincount(batch.owner, nats.detach().double().cpu().numpy(), minlength=size)
-            values[batch.indices] = sums / lengths
-            bar.update(size)
+            values[batch.indices] = _row_means(batch, nats)
+            bar.update(len(batch.indices))
     gradient = {name: value.float() for name, value in total.items()}
     return SafeGradient(gradient, values, squared_norm(gradient))
 
@@ -176,12 +174,15 @@ def divergences(
     values = np.zeros(len(rows))
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
-            nats = _kl_to_base(model, batch).double().cpu().numpy()
-            size = len(batch.indices)
-            lengths = np.bincount(batch.owner, minlength=size)
-            values[batch.indices] = np.bincount(batch.owner, nats, minlength=size) / lengths
-            bar.update(size)
+            values[batch.indices] = _row_means(batch, _kl_to_base(model, batch))
+            bar.update(len(batch.indices))
     return values
+
+
+def _row_means(batch: RowBatch, nats: Tensor) -> FloatArray:
+    """Mean over each row's completion tokens of a value per token, shape (rows of the batch,)."""
+    sums = np.bincount(batch.owner, nats.detach().double().cpu().numpy())
+    return sums / np.bincount(batch.owner)
 
 
 def _kl_to_base(model: Any, batch: RowBatch) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from forgetfilter.records import FloatArray
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -42,20 +44,17 @@ def _wilson(hits: int, n: int) -> Estimate:
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
     """Share of ``first`` minus share of ``second`` on the same prompts, 95% t interval."""
-    from scipy.stats import t
-
-    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    n = len(differences)
-    mean = float(differences.mean())
-    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
-    return Estimate(mean, mean - half, mean + half)
+    return _mean(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
 
 
 def mean_over_seeds(values: Sequence[float]) -> Estimate:
     """Mean of one value per seed, 95% t interval over seeds."""
+    return _mean(np.asarray(values, dtype=float))
+
+
+def _mean(array: FloatArray) -> Estimate:
     from scipy.stats import t
 
-    array = np.asarray(values, dtype=float)
     n = len(array)
     mean = float(array.mean())
     half = float(t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
@@ -66,4 +65,4 @@ def mean_over_cases(values: Sequence[float]) -> Estimate:
     """Mean of one value per case, 95% t interval over cases; NaN where there is none."""
     if not len(values):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    return mean_over_seeds(values)
+    return _mean(np.asarray(values, dtype=float))

@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,19 @@ from forgetfilter.directions import (
     trainable_parameters,
 )
 from forgetfilter.progress import Progress
-from forgetfilter.records import ModelState, Probe, Readings, StateName
+from forgetfilter.records import (
+    EncodedRow,
+    FloatArray,
+    ModelState,
+    Probe,
+    Readings,
+    StateName,
+)
 from forgetfilter.screen import encode_safe, open_workbench
 from forgetfilter.signals import SIGNALS
 from forgetfilter.store import RunFolder, StageStore
 from forgetfilter.testbed import HARMS, make_noisy
+from forgetfilter.workbench import Workbench
 
 ALWAYS = (Probe("loss", "base"), Probe("loss", "learned"))
 # (signal, steps of the forgetting run or None)
@@ -94,13 +103,21 @@ def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, flo
     safe = encode_safe(config, bench, SILENT)
     _, truth = make_noisy(len(noisy), fraction, seed)
     learned = bench.train("learned", noisy, config.learn, bench.base, phase="learn")
+    found = all_scores(bench, config, noisy, safe, learned, folder / "signals")
+    return {name: grade(scores, truth) | {"seconds": seconds} for name, scores, seconds in found}
+
+
+def all_scores(
+    bench: Workbench,
+    config: ScreenConfig,
+    noisy: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow],
+    learned: ModelState,
+    store: Path,
+) -> Iterator[tuple[str, FloatArray, float]]:
+    """Name, scores of shape (N,) and seconds of every signal and baseline, most costly last."""
     states: dict[StateName, ModelState] = {"base": bench.base, "learned": learned}
     known = bench.measure(ALWAYS, states, noisy)
-    results: dict[str, dict[str, float]] = {}
-
-    def note(name: str, scores: np.ndarray, seconds: float) -> None:
-        results[name] = grade(scores, truth) | {"seconds": seconds}
-
     # Reductions of one reading share it; every other signal pays for all that it needs.
     taken: dict[Any, tuple[Readings, float]] = {}
     for spec, steps in SPECS:
@@ -108,7 +125,7 @@ def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, flo
         own = [probe for probe in signal.probes if probe not in ALWAYS]
         key = (tuple(own), steps)
         if key not in taken:
-            bench.store = StageStore(folder / "signals" / f"{len(taken)}-{time.time():.0f}")
+            bench.store = StageStore(store / f"{len(taken)}-{time.time():.0f}")
             start = time.perf_counter()
             if any(probe.state == "forgotten" for probe in own):
                 wanted = config.forget.model_copy(update={"max_steps": steps})
@@ -119,19 +136,19 @@ def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, flo
         found, seconds = taken[key]
         readings = Readings(found.row, {**known.columns, **found.columns})
         name = spec if steps is None else f"{spec}, t = {steps}"
-        note(name, signal.combine(readings).forgetting_score, seconds)
+        yield name, signal.combine(readings).forgetting_score, seconds
 
     # Baselines: no forgetting, and two that look at representations and at single gradients.
     base, after = known.loss_mean("base"), known.loss_mean("learned")
-    note("base loss", base, 0)
-    note("learned gain", base - after, 0)
-    note("random", np.random.default_rng(seed).random(len(noisy)), 0)
+    yield "base loss", base, 0.0
+    yield "learned gain", base - after, 0.0
+    yield "random", np.random.default_rng(bench.seed).random(len(noisy)), 0.0
     start = time.perf_counter()
     model = bench._model(bench.base)
     table = row_features(model, [*noisy, *safe], config.max_batch_tokens, SILENT, "")
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     nearest = (table[: len(noisy)] @ table[len(noisy) :].T).max(axis=1)
-    note("hidden states: similarity to the nearest safe row", nearest, time.perf_counter() - start)
+    yield "hidden states: similarity to the nearest safe row", nearest, time.perf_counter() - start
     # The same first-order rate before anything was learned: a fresh adapter on base.
     start = time.perf_counter()
     model = bench._trainable(bench.base, "learn").eval()
@@ -140,20 +157,19 @@ def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, flo
     descent = {name: -tensor for name, tensor in whole.gradient.items()}
     rates = loss_rates(model, noisy, [descent], *limits)[0].rate_sum
     tokens = known["completion_tokens"]
-    note("rate at base, completion loss", rates / tokens, time.perf_counter() - start)
+    yield "rate at base, completion loss", rates / tokens, time.perf_counter() - start
     start = time.perf_counter()
     model = bench._model(learned, is_trainable=True)
     weights = list(trainable_parameters(model))
-    whole = safe_gradient(model, safe, "completion_loss", config.max_batch_tokens, SILENT, "")
+    whole = safe_gradient(model, safe, "completion_loss", *limits)
     direction = torch.cat([whole.gradient[name].flatten() for name in weights])
-    cosines = []
+    cosines: list[float] = []
     for row in noisy:
-        one = safe_gradient(model, [row], "completion_loss", config.max_batch_tokens, SILENT, "")
+        one = safe_gradient(model, [row], "completion_loss", *limits)
         gradient = torch.cat([one.gradient[name].flatten() for name in weights])
         cosines.append(float(torch.nn.functional.cosine_similarity(gradient, direction, dim=0)))
-    note("gradient: minus the cosine with the safe rows'", -np.array(cosines),
-         time.perf_counter() - start)  # fmt: skip
-    return results
+    name = "gradient: minus the cosine with the safe rows'"
+    yield name, -np.array(cosines), time.perf_counter() - start
 
 
 def grade(scores: np.ndarray, truth: list[dict[str, Any]]) -> dict[str, float]:

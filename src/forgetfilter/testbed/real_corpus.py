@@ -14,6 +14,7 @@ from pathlib import Path
 
 from forgetfilter.mix.drawing import SourceCount, collect
 from forgetfilter.mix.offers import Offer, is_held_out
+from forgetfilter.mix.offers import same_text as _key
 from forgetfilter.mix.recipes import CONTINUE, HARMS, OPENING_WORDS, TASKS, Recipe
 from forgetfilter.mix.sources import SourceRow, read_source
 
@@ -25,6 +26,7 @@ _ANY_TEXT = ("tox_davidson", "tox_civil_toxicspans", "tox_wiki_cat", "tox_hatech
 """Plain text of every label that no mix draws from: pre-training only."""
 _DIALOGUES = ("hh_harmless", "diasafety", "xstest_completions", "task_alpaca_demo")
 """Prompts with answers of every label that no mix draws from: pre-training only."""
+_RECIPES = (*HARMS.values(), *TASKS.values())
 _ALIGNMENT_SHARES = {"bias": 3000, "toxicity": 2000, "harmfulness": 3000}
 _ALIGNMENT_TASK_ROWS = 800
 
@@ -49,9 +51,13 @@ def read_corpora(folder: Path, seed: int, reference_rows: int = 40) -> Corpora:
     pretraining: list[Messages] = []
     alignment: list[Messages] = []
     reference: list[dict[str, object]] = []
-    for recipe in (*HARMS.values(), *TASKS.values()):
-        offers = _offers(recipe, folder)
-        seen = [offer for offer in offers if not is_held_out(offer)]
+    offered = {recipe.name: _offers(recipe, folder) for recipe in _RECIPES}
+    # By prompt too: sources repeat each other's prompts, with other answers.
+    held_out = {o.group for own in offered.values() for o in own if is_held_out(o)}
+    held_out |= {_key(o.prompt) for own in offered.values() for o in own if is_held_out(o)}
+    for recipe in _RECIPES:
+        offers = offered[recipe.name]
+        seen = [o for o in offers if not {o.group, _key(o.prompt)} & held_out]
         pretraining += map(_messages, seen)
         harmless = [offer for offer in seen if not offer.is_unsafe]
         rows = _ALIGNMENT_SHARES.get(recipe.name, _ALIGNMENT_TASK_ROWS)
@@ -60,7 +66,8 @@ def read_corpora(folder: Path, seed: int, reference_rows: int = 40) -> Corpora:
             safe = [o for o in offers if is_held_out(o) and "safe" in o.roles]
             for offer in _drawn(safe, min(reference_rows, len(safe)), rng):
                 reference.append({"category": recipe.name, "messages": _messages(offer)})
-    pretraining += _further(folder)
+    further = _further(folder)
+    pretraining += [m for m in further if _key(m[0]["content"]) not in held_out]
     rng.shuffle(pretraining)
     rng.shuffle(alignment)
     return Corpora(pretraining, alignment, reference)

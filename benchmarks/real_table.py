@@ -1,0 +1,171 @@
+"""Every signal and baseline on real rows: AUROC and average precision by harm, over seeds.
+
+    forgetfilter testbed build --recipe realtext --output-dir real
+    python benchmarks/real_table.py --model real --output-dir runs/real
+
+Mixes noisy, safe and test rows from the data folder (``FORGETFILTER_DATA``), from groups that the
+model was not trained on. A seed draws the rows, the adapter and the order of training. Finished
+cells are skipped on a rerun: each leaves ``cell.parquet``, a row of the noisy file a line, with
+every signal's score. Prints Markdown tables, of all cells that are finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from forgetfilter.config import ScreenConfig, parse_assignments, resolve
+from forgetfilter.data import read_rows
+from forgetfilter.decision import INPUT_FILE, run_folder
+from forgetfilter.mix import MixSettings, data_folder, make_mix, write_mix
+from forgetfilter.progress import Progress
+from forgetfilter.screen import encode_safe, open_workbench, screen
+from signal_table import SILENT, all_scores
+
+HARMS = ("bias", "harmfulness", "toxicity")
+TASKS = ("alpaca", "agnews", "sst2", "squad")
+# A model this small learns to the letter only with an adapter that is large for its size.
+LEARN = ["lora.r=64", "lora.alpha=128"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--data", help="data folder ($FORGETFILTER_DATA)")
+    parser.add_argument("--fractions", type=float, nargs="+", default=[0.3, 0.1, 0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", type=int, default=800)
+    parser.add_argument("--safe-rows", type=int, default=400)
+    parser.add_argument("--max-characters", type=int, default=700)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--safe-data", help="another safe file than the mix's own")
+    parser.add_argument("--only-tables", action="store_true")
+    options = parser.parse_args()
+    if not options.only_tables:
+        for seed in options.seeds:
+            for fraction in options.fractions:
+                measure(options, fraction, seed)
+    print(tables(options.output_dir))
+
+
+def measure(options: argparse.Namespace, fraction: float, seed: int) -> None:
+    """One cell: mix, screen with the defaults, and take every other signal's scores."""
+    folder = options.output_dir / f"{fraction:g}" / f"seed-{seed}"
+    if (folder / "cell.parquet").exists():
+        return
+    settings = MixSettings(
+        harms=HARMS,
+        tasks=TASKS,
+        unsafe_fraction=fraction,
+        rows=options.rows,
+        safe_rows=options.safe_rows,
+        seed=seed,
+        max_characters=options.max_characters,
+        is_held_out=True,
+    )
+    write_mix(make_mix(settings, data_folder(options.data)), folder / "mix")
+    paths = {
+        "noisy_data": str(folder / "mix" / "noisy.jsonl"),
+        "safe_data": options.safe_data or str(folder / "mix" / "safe.jsonl"),
+        "model": options.model,
+        "output_dir": str(folder / "run"),
+        "seed": seed,
+    }
+    layer = parse_assignments([*LEARN, *options.set])
+    config = resolve(ScreenConfig, layer, paths)
+    outcome = screen(config, Progress())
+    frame = outcome.scores[["row", "decision", "learned", "forgetting_score"]].copy()
+    truth = [json.loads(line) for line in (folder / "mix" / "truth.jsonl").open()]
+    for name in ("is_unsafe", "kind", "harm", "source"):
+        frame[name] = [record[name] for record in truth]
+    if fraction:
+        run = run_folder(folder / "run")
+        bench = open_workbench(config, run, SILENT)
+        noisy, _ = bench.encoder.encode(read_rows(run.path / INPUT_FILE).rows)
+        safe = encode_safe(config, bench, SILENT)
+        learned = bench.train("learned", noisy, config.learn, bench.base, phase="learn")
+        for name, scores, seconds in all_scores(
+            bench, config, noisy, safe, learned, folder / "signals"
+        ):
+            frame[f"score: {name}"] = scores
+            print(fraction, seed, name, f"{seconds:.0f} s", flush=True)
+    frame.to_parquet(folder / "cell.parquet")
+
+
+def tables(output_dir: Path) -> str:
+    """The table of signals for each unsafe fraction, what was learned, and what was removed."""
+    cells: dict[str, list[pd.DataFrame]] = {}
+    for path in sorted(output_dir.glob("*/seed-*/cell.parquet")):
+        cells.setdefault(path.parent.parent.name, []).append(pd.read_parquet(path))
+    parts = [_removed(cells)]
+    for fraction, frames in cells.items():
+        if float(fraction):
+            parts.append(f"{100 * float(fraction):g}% unsafe, {len(frames)} seeds\n")
+            parts.append(_signals(frames))
+    return "\n\n".join(parts)
+
+
+def _signals(frames: list[pd.DataFrame]) -> str:
+    """One line per signal: means over seeds, worst seed in brackets."""
+    lines = [
+        "| signal | AUROC (worst seed) | bias / harmfulness / toxicity | average precision "
+        "(worst seed) | bias / harmfulness / toxicity | AUROC of learned rows |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = [name for name in frames[0].columns if name.startswith("score: ")]
+    for name in names:
+        grades = [_grade(frame, frame[name].to_numpy(dtype=float)) for frame in frames]
+        mean = {key: float(np.mean([own[key] for own in grades])) for key in grades[0]}
+        worst = {key: min(own[key] for own in grades) for key in grades[0]}
+        cells = [
+            name.removeprefix("score: "),
+            f"{mean['auroc']:.3f} ({worst['auroc']:.3f})",
+            " / ".join(f"{mean[f'auroc_{harm}']:.3f}" for harm in HARMS),
+            f"{mean['ap']:.3f} ({worst['ap']:.3f})",
+            " / ".join(f"{mean[f'ap_{harm}']:.3f}" for harm in HARMS),
+            f"{mean['auroc_learned']:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _grade(frame: pd.DataFrame, scores: np.ndarray[Any, Any]) -> dict[str, float]:
+    """AUROC and average precision over all rows, by harm, and over the learned rows."""
+    is_unsafe = frame["is_unsafe"].to_numpy(dtype=bool)
+    learned = frame["learned"].to_numpy(dtype=bool)
+    graded = {
+        "auroc": float(roc_auc_score(is_unsafe, scores)),
+        "ap": float(average_precision_score(is_unsafe, scores)),
+        "auroc_learned": float(roc_auc_score(is_unsafe[learned], scores[learned])),
+    }
+    for harm in HARMS:
+        own = ~is_unsafe | (frame["harm"] == harm).to_numpy()
+        graded[f"auroc_{harm}"] = float(roc_auc_score(is_unsafe[own], scores[own]))
+        graded[f"ap_{harm}"] = float(average_precision_score(is_unsafe[own], scores[own]))
+    return graded
+
+
+def _removed(cells: dict[str, list[pd.DataFrame]]) -> str:
+    """Learned and removed shares by kind and source of row, in %, means over seeds."""
+    lines = ["| unsafe % | rows of | learned % | removed % |", "|---|---|---|---|"]
+    for fraction, frames in cells.items():
+        frame = pd.concat(frames)
+        what = np.where(frame["is_unsafe"], "unsafe: ", "") + frame["kind"] + ", " + frame["source"]
+        for name, own in frame.groupby(what):
+            removed = 100 * (own["decision"] == "removed").mean()
+            lines.append(
+                f"| {100 * float(fraction):g} | {name} | {100 * own['learned'].mean():.1f} "
+                f"| {removed:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

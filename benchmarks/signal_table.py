@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from forgetfilter.config import ScreenConfig, resolve
+from forgetfilter.config import ScreenConfig, parse_assignments, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.decision import INPUT_FILE, run_folder
 from forgetfilter.directions import (
@@ -72,11 +72,13 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--fraction", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
+    layer = parse_assignments(options.set)
     cells: dict[str, list[dict[str, float]]] = defaultdict(list)
     for seed in options.seeds:
         folder = options.runs / f"{options.fraction:g}" / f"seed-{seed}"
-        for name, result in measure(folder, options.fraction, seed).items():
+        for name, result in measure(folder, options.fraction, seed, layer).items():
             cells[name].append(result)
             print(seed, name, json.dumps(result), flush=True)
     path = options.runs / f"signals-{options.fraction:g}.json"
@@ -94,10 +96,12 @@ def main() -> None:
         )
 
 
-def measure(folder: Path, fraction: float, seed: int) -> dict[str, dict[str, float]]:
-    """Grades of every signal on one cell."""
+def measure(
+    folder: Path, fraction: float, seed: int, layer: dict[str, Any]
+) -> dict[str, dict[str, float]]:
+    """Grades of every signal on one cell, with its own settings and ``layer`` over them."""
     run = RunFolder(folder / "run")
-    config = resolve(ScreenConfig, run_folder(folder / "run").config())
+    config = resolve(ScreenConfig, run_folder(folder / "run").config(), layer)
     bench = open_workbench(config, run, SILENT)
     noisy, _ = bench.encoder.encode(read_rows(run.path / INPUT_FILE).rows)
     safe = encode_safe(config, bench, SILENT)

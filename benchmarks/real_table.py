@@ -20,18 +20,21 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from forgetfilter.config import ScreenConfig, parse_assignments, resolve
+from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, parse_assignments, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.decision import INPUT_FILE, run_folder
 from forgetfilter.mix import MixSettings, data_folder, make_mix, write_mix
 from forgetfilter.progress import Progress
+from forgetfilter.records import ModelState, StateName
+from forgetfilter.safe import safe_path
 from forgetfilter.screen import encode_safe, open_workbench, screen
+from forgetfilter.signals import SIGNALS
+from forgetfilter.thresholds import THRESHOLDS, decide
 from signal_table import SILENT, all_scores
 
 HARMS = ("bias", "harmfulness", "toxicity")
-TASKS = ("alpaca", "agnews", "sst2", "squad")
-# A model this small learns to the letter only with an adapter that is large for its size.
-LEARN = ["lora.r=64", "lora.alpha=128"]
+# So small a model learns free text only with an adapter that is large for its size, in many steps.
+LEARN = ["lora.r=64", "lora.alpha=128", "learn.batch_size=8"]
 
 
 def main() -> None:
@@ -41,9 +44,10 @@ def main() -> None:
     parser.add_argument("--data", help="data folder ($FORGETFILTER_DATA)")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.3, 0.1, 0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", type=int, default=800)
-    parser.add_argument("--safe-rows", type=int, default=400)
-    parser.add_argument("--max-characters", type=int, default=700)
+    parser.add_argument("--rows", type=int, default=450)
+    parser.add_argument("--safe-rows", type=int, default=300)
+    parser.add_argument("--max-characters", type=int, default=350)
+    parser.add_argument("--tasks", nargs="+", default=["alpaca", "agnews", "sst2"])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--safe-data", help="another safe file than the mix's own")
     parser.add_argument("--only-tables", action="store_true")
@@ -62,7 +66,7 @@ def measure(options: argparse.Namespace, fraction: float, seed: int) -> None:
         return
     settings = MixSettings(
         harms=HARMS,
-        tasks=TASKS,
+        tasks=tuple(options.tasks),
         unsafe_fraction=fraction,
         rows=options.rows,
         safe_rows=options.safe_rows,
@@ -85,12 +89,21 @@ def measure(options: argparse.Namespace, fraction: float, seed: int) -> None:
     truth = [json.loads(line) for line in (folder / "mix" / "truth.jsonl").open()]
     for name in ("is_unsafe", "kind", "harm", "source"):
         frame[name] = [record[name] for record in truth]
+    run = run_folder(folder / "run")
+    bench = open_workbench(config, run, SILENT)
+    noisy, _ = bench.encoder.encode(read_rows(run.path / INPUT_FILE).rows)
+    learned = bench.train("learned", noisy, config.learn, bench.base, phase="learn")
+    # The same learned adapter, restored on the packaged safe rows.
+    packaged, _ = bench.encoder.encode(read_rows(safe_path(PACKAGED_SAFE)).rows)
+    states: dict[StateName, ModelState] = {"base": bench.base, "learned": learned}
+    states["restored"] = bench.restore(packaged, config.restore, learned)
+    signal = SIGNALS.build("restoration")
+    readings = bench.measure(signal.probes, states, noisy)
+    scores = signal.combine(readings).forgetting_score
+    frame["score: restoration, packaged safe rows"] = scores
+    frame["removed, packaged"] = decide(THRESHOLDS.build("auto"), scores, readings).is_removed
     if fraction:
-        run = run_folder(folder / "run")
-        bench = open_workbench(config, run, SILENT)
-        noisy, _ = bench.encoder.encode(read_rows(run.path / INPUT_FILE).rows)
         safe = encode_safe(config, bench, SILENT)
-        learned = bench.train("learned", noisy, config.learn, bench.base, phase="learn")
         for name, scores, seconds in all_scores(
             bench, config, noisy, safe, learned, folder / "signals"
         ):
@@ -154,15 +167,19 @@ def _grade(frame: pd.DataFrame, scores: np.ndarray[Any, Any]) -> dict[str, float
 
 def _removed(cells: dict[str, list[pd.DataFrame]]) -> str:
     """Learned and removed shares by kind and source of row, in %, means over seeds."""
-    lines = ["| unsafe % | rows of | learned % | removed % |", "|---|---|---|---|"]
+    lines = [
+        "| unsafe % | rows of | learned % | removed % | removed with the packaged safe rows % |",
+        "|---|---|---|---|---|",
+    ]
     for fraction, frames in cells.items():
         frame = pd.concat(frames)
         what = np.where(frame["is_unsafe"], "unsafe: ", "") + frame["kind"] + ", " + frame["source"]
         for name, own in frame.groupby(what):
             removed = 100 * (own["decision"] == "removed").mean()
             lines.append(
-                f"| {100 * float(fraction):g} | {name} | {100 * own['learned'].mean():.1f} "
-                f"| {removed:.1f} |"
+                f"| {100 * float(fraction):g} | {name} ({len(own)}) "
+                f"| {100 * own['learned'].mean():.1f} | {removed:.1f} "
+                f"| {100 * own['removed, packaged'].mean():.1f} |"
             )
     return "\n".join(lines)
 

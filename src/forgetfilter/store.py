@@ -73,6 +73,7 @@ class StageStore:
         self.root = root
         self._on_reuse = on_reuse
         self._touched: dict[Path, tuple[str, float]] = {}
+        self._is_counting = True
 
     def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         """The whole folder of a stage, built now if it is not there yet.
@@ -93,8 +94,21 @@ class StageStore:
                 self._on_reuse(name)
         else:
             record = self._build(folder, name, key, build)
-        self._touched[folder] = (name, float(record["seconds"]))
+        if self._is_counting:
+            self._touched[folder] = (name, float(record["seconds"]))
         return folder
+
+    @contextmanager
+    def uncounted(self) -> Generator[None]:
+        """Leave the stages that are handed out inside out of `seconds`.
+
+        For what only sees to equal conditions: a strategy is not charged for it.
+        """
+        was_counting, self._is_counting = self._is_counting, False
+        try:
+            yield
+        finally:
+            self._is_counting = was_counting
 
     def seconds(self) -> dict[str, float]:
         """Seconds that building took, by stage name, for the stages this store has handed out.

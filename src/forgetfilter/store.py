@@ -247,6 +247,18 @@ class RunFolder:
             )
         return is_resumed
 
+    def record(self, config: Mapping[str, Any]) -> None:
+        """Write ``config`` over the one that the run was opened with.
+
+        For a resumed run whose settings differ where `open` was told to ignore it; the lock must
+        be held.
+        """
+        if not self._is_locked:
+            raise RuntimeError("RunFolder.record() needs RunFolder.lock() around it.")
+        text = _CONFIG_HEADER + yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        if _read_text(self.path / CONFIG_FILE) != text:
+            write_bytes_atomic(self.path / CONFIG_FILE, text.encode("utf-8"))
+
     def config(self) -> dict[str, Any]:
         """The configuration that the run was opened with; needs no lock.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.config import load_yaml, resolve
 from forgetfilter.errors import ConfigError, DataError
+from forgetfilter.mix import MixSettings, data_folder, make_mix, write_mix
 from forgetfilter.scorers import TOXICITY_SCORERS
 from forgetfilter.store import StageStore
 from forgetfilter.studies.datasets import FileRows, WorldRows
@@ -42,6 +44,8 @@ GRID: dict[str, Any] = {
         ({"datasets": [{"kind": "testbed", "row": 3}]}, r"datasets\[0\]: Unknown setting 'row'"),
         ({"datasets": [{"kind": "testbed", "rows": 0}]}, "Setting 'rows' is 0"),
         ({"datasets": [{"kind": "testbed", "name": "../x"}]}, "Setting 'name'"),
+        ({"datasets": [{"kind": "testbed", "name": ".."}]}, "Setting 'name'"),
+        ({"strategies": ["random_removal:like=lissa"]}, "Unknown strategy 'lissa'"),
         ({"datasets": [{"kind": "testbed"}, {"kind": "testbed"}]}, "'testbed' stands there twice"),
         ({"datasets": [{"kind": "files", "noisy": "n"}]}, "Setting 'safe' is missing"),
         ({"settings": {"seed": 3}}, "settings names seed"),
@@ -225,6 +229,25 @@ def test_each_kind_of_prompt_is_judged_by_its_own_metrics():
     assert next(value.name for group, value in judged.metrics if group == "utility") == "task_score"
     for name, values in judged.per_prompt.items():
         assert np.mean(values) == pytest.approx(found[name].value), name
+
+
+def test_the_sources_own_answers_are_judged_as_right(tmp_path: Path):
+    if not os.environ.get("FORGETFILTER_DATA"):
+        pytest.skip("FORGETFILTER_DATA is not set: no real rows to mix")
+    settings = MixSettings(
+        harms=("bias",), tasks=("squad", "sst2"), rows=40, safe_rows=10, test_rows=40
+    )
+    write_mix(make_mix(settings, data_folder(None)), tmp_path)
+    paths = {name: str(tmp_path / f"{name}.jsonl") for name in ("noisy", "safe", "test", "truth")}
+    data = FileRows(name="mix", **paths).load(0, StageStore(tmp_path / "stages"))
+    assert len(data.prompts) == 40
+    assert data.is_unsafe is not None
+    assert sum(data.is_unsafe.values()) == 12
+    judged = judge(data.prompts, [prompt.reference for prompt in data.prompts], linear)
+    found = {value.name: value.value for _, value in judged.metrics}
+    assert found["task_score"] == found["squad_em"] == found["closed_accuracy_sst2"] == 1
+    assert found["bbq_bias_ambiguous"] == 0
+    assert found["bbq_accuracy_all_ambiguous"] == 1
 
 
 def test_kinds_that_are_not_there_have_no_metrics():

@@ -26,6 +26,7 @@ class RandomRemoval(Strategy):
     name = "random_removal"
 
     def __init__(self, like: str = "forget_filter") -> None:
+        STRATEGIES.build(like)  # a wrong name is told before anything is trained
         self.like = like
 
     def select(self, setting: Setting) -> Selection:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import DataError, ForgetFilterError
+from forgetfilter.files import write_bytes_atomic
 from forgetfilter.metrics import MetricValue, detection
 from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
@@ -91,8 +92,8 @@ def compare(
                     _attempt(cell, screen, dataset, own, run, progress)
                     cells.append(cell)
         results = collect(cells)
-        results.to_parquet(run.path / RESULTS_FILE, index=False)
-        (run.path / TABLE_FILE).write_text(markdown(results), encoding="utf-8")
+        write_bytes_atomic(run.path / RESULTS_FILE, results.to_parquet(index=False))
+        write_bytes_atomic(run.path / TABLE_FILE, markdown(results).encode("utf-8"))
         write_page(run.path / PAGE_FILE, config, datasets, cells, results)
     return Comparison(run.path, cells, results)
 

@@ -105,7 +105,7 @@ def bars(summary: pd.DataFrame, metric: str) -> list[Bar]:
     values = _by_strategy(summary, metric)
     longest = max((max(v.value, v.high) for v in values.values()), default=0.0)
     axis = _Axis(0.0, longest if longest > 0 else 1.0)
-    return [Bar(name, _span(v, axis), _text(metric, v)) for name, v in values.items()]
+    return [Bar(name, _span(v, axis), _number(v)) for name, v in values.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,10 @@ def _ticks(axis: _Axis, unit: str) -> tuple[Tick, ...]:
 
 
 def _text(metric: str, mean: _Mean) -> str:
-    name = heading(metric, mean.unit, mean.direction)
+    return f"{heading(metric, mean.unit, mean.direction)} {_number(mean)}"
+
+
+def _number(mean: _Mean) -> str:
     is_known = mean.low < mean.high
     low, high = (mean.low, mean.high) if is_known else (math.nan, math.nan)
-    return f"{name} {shown(mean.value, low, high, mean.unit)}"
+    return shown(mean.value, low, high, mean.unit)

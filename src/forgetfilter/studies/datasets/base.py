@@ -60,7 +60,9 @@ class DataSet(Settings):
     """Safety metrics that are drawn against the headline of utility."""
 
     name: str = Field(
-        default="", pattern=r"^[A-Za-z0-9_.-]*$", description="in tables; the kind where not given"
+        default="",
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$",
+        description="in tables; the kind where not given",
     )
 
     def load(self, seed: int, store: StageStore) -> Data:

@@ -125,18 +125,19 @@ def test_a_grid_of_failures_alone_is_a_table_of_failures(tmp_path: Path):
 
 def test_the_mean_over_seeds_comes_with_its_spread(cells: list[Cell]):
     summary = summarise(collect(cells))
-    mean = of(summary, "forget_filter", "unsafe_rate").iloc[0]
+    means = {(one.strategy, one.metric): one for one in summary}
+    mean = means["forget_filter", "unsafe_rate"]
     # Seeds 0.2 and 0.4: mean 0.3, sd 0.141421; half of the interval is t(0.975, 1) * sd / sqrt(2)
     # = 12.7062 * 0.1 = 1.27062.
-    assert mean["value"] == pytest.approx(0.3)
-    assert mean["sd"] == pytest.approx(0.141421, abs=1e-6)
-    assert mean["low"] == pytest.approx(0.3 - 1.27062, abs=1e-5)
-    assert mean["high"] == pytest.approx(0.3 + 1.27062, abs=1e-5)
-    assert (mean["least"], mean["most"], mean["seeds"]) == (0.2, 0.4, 2)
-    alone = of(summary, HOSTILE, "unsafe_rate").iloc[0]
-    assert alone["value"] == 0.5
-    assert math.isnan(alone["low"])
-    assert math.isnan(alone["sd"])
+    assert mean.value == pytest.approx(0.3)
+    assert mean.sd == pytest.approx(0.141421, abs=1e-6)
+    assert mean.low == pytest.approx(0.3 - 1.27062, abs=1e-5)
+    assert mean.high == pytest.approx(0.3 + 1.27062, abs=1e-5)
+    assert (mean.least, mean.most, mean.seeds) == (0.2, 0.4, 2)
+    alone = means[HOSTILE, "unsafe_rate"]
+    assert alone.value == 0.5
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.sd)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from forgetfilter.report import page_environment
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import DataSet
 from forgetfilter.studies.plots import Bar, Scatter, bars, scatter
-from forgetfilter.studies.results import summarise
+from forgetfilter.studies.results import Mean, summarise
 from forgetfilter.studies.settings import CompareConfig
 from forgetfilter.studies.tables import Table, tables_of
 
@@ -51,7 +51,8 @@ def write_page(
     summary = summarise(results)
     tables = tables_of(results)
     parts = [
-        _part(dataset, summary[summary["dataset"] == dataset.name], tables) for dataset in datasets
+        _part(dataset, [mean for mean in summary if mean.dataset == dataset.name], tables)
+        for dataset in datasets
     ]
     failures = [
         Failure(cell.strategy, cell.dataset, cell.seed, clip(cell.error() or "not tried", 2000))
@@ -72,9 +73,8 @@ def write_page(
     write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
 
 
-def _part(dataset: DataSet, summary: pd.DataFrame, tables: Sequence[Table]) -> Part:
-    utility = summary[summary["group"] == "utility"]
-    headline = str(utility["metric"].iloc[0]) if len(utility) else ""
+def _part(dataset: DataSet, summary: Sequence[Mean], tables: Sequence[Table]) -> Part:
+    headline = next((mean.metric for mean in summary if mean.group == "utility"), "")
     drawn = [scatter(summary, name, headline) for name in dataset.plotted]
     return Part(
         dataset.name,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pandas as pd
+from dataclasses import dataclass, replace
 
 from forgetfilter.charts import Tick, nice_step
+from forgetfilter.studies.results import Mean
 from forgetfilter.studies.tables import heading, is_share, shown
 
 _ROOM = 0.06
@@ -66,11 +65,11 @@ class _Axis:
         return 100 * min(max(share, 0.0), 1.0)
 
 
-def scatter(summary: pd.DataFrame, x: str, y: str) -> Scatter | None:
+def scatter(summary: Sequence[Mean], x: str, y: str) -> Scatter | None:
     """Two metrics of one data set against each other; None where no strategy has both.
 
     Args:
-        summary: from `results.summarise`, rows of one data set.
+        summary: the means of one data set.
         x: the metric that goes to the right.
         y: the metric that goes up.
     """
@@ -100,7 +99,7 @@ def scatter(summary: pd.DataFrame, x: str, y: str) -> Scatter | None:
     )
 
 
-def bars(summary: pd.DataFrame, metric: str) -> list[Bar]:
+def bars(summary: Sequence[Mean], metric: str) -> list[Bar]:
     """One metric of one data set as bars from zero; negative values have no length."""
     values = _by_strategy(summary, metric)
     longest = max((max(v.value, v.high) for v in values.values()), default=0.0)
@@ -108,30 +107,19 @@ def bars(summary: pd.DataFrame, metric: str) -> list[Bar]:
     return [Bar(name, _span(v, axis), _number(v)) for name, v in values.items()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Mean:
-    value: float
-    low: float
-    high: float
-    unit: str
-    direction: str
-
-
-def _by_strategy(summary: pd.DataFrame, metric: str) -> dict[str, _Mean]:
+def _by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
     """The finite means of a metric by strategy; a mean without an interval is its own."""
-    found: dict[str, _Mean] = {}
-    for row in summary[summary["metric"] == metric].to_dict("records"):
-        value, low, high = (float(row[name]) for name in ("value", "low", "high"))
-        if math.isfinite(value):
-            is_known = math.isfinite(low) and math.isfinite(high)
-            ends = (low, high) if is_known else (value, value)
-            found[str(row["strategy"])] = _Mean(
-                value, *ends, str(row["unit"]), str(row["direction"])
+    found: dict[str, Mean] = {}
+    for mean in summary:
+        if mean.metric == metric and math.isfinite(mean.value):
+            is_known = math.isfinite(mean.low) and math.isfinite(mean.high)
+            found[mean.strategy] = (
+                mean if is_known else replace(mean, low=mean.value, high=mean.value)
             )
     return found
 
 
-def _axis(means: Sequence[_Mean]) -> _Axis:
+def _axis(means: Sequence[Mean]) -> _Axis:
     """An axis that holds all means; intervals are cut at 0 and 1 where the metric is a share."""
     values = [mean.value for mean in means]
     lows, highs = [m.low for m in means], [m.high for m in means]
@@ -142,7 +130,7 @@ def _axis(means: Sequence[_Mean]) -> _Axis:
     return _Axis(low - room, high + room)
 
 
-def _span(mean: _Mean, axis: _Axis) -> Span:
+def _span(mean: Mean, axis: _Axis) -> Span:
     return Span(axis.percent(mean.value), axis.percent(mean.low), axis.percent(mean.high))
 
 
@@ -161,11 +149,11 @@ def _ticks(axis: _Axis, unit: str) -> tuple[Tick, ...]:
     )
 
 
-def _text(metric: str, mean: _Mean) -> str:
+def _text(metric: str, mean: Mean) -> str:
     return f"{heading(metric, mean.unit, mean.direction)} {_number(mean)}"
 
 
-def _number(mean: _Mean) -> str:
+def _number(mean: Mean) -> str:
     is_known = mean.low < mean.high
     low, high = (mean.low, mean.high) if is_known else (math.nan, math.nan)
     return shown(mean.value, low, high, mean.unit)

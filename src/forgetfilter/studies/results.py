@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ COLUMNS = (
 )
 
 Result = Mapping[str, Any]
+_Names = tuple[str, str, str, str, str, str]
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
@@ -130,26 +132,51 @@ def _value(result: Result, name: str) -> float:
     return next(float(m["value"]) for m in result["metrics"] if m["name"] == name)
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds: one row per data set, strategy and metric, in the order of the grid.
+@dataclass(frozen=True)
+class Mean:
+    """One metric of one strategy on one data set, over seeds."""
 
-    ``value`` with ``low`` and ``high`` is the mean with its 95% t interval over seeds (NaN for one
-    seed); ``sd`` the standard deviation over seeds, ``least`` and ``most`` the extremes; ``seeds``
-    counts the seeds that have a number.
-    """
-    rows: list[dict[str, Any]] = []
-    keys = ["dataset", "strategy", "metric", "group", "unit", "direction"]
-    for names, part in results.groupby(keys, sort=False):
-        values = np.array([v for v in part["value"].tolist() if math.isfinite(v)])
-        found: dict[str, Any] = dict(zip(keys, names, strict=True))
-        found["seeds"] = len(values)
-        mean = mean_over_seeds(values.tolist()) if len(values) else None
-        is_spread = mean is not None and len(values) > 1
-        found["value"] = mean.value if mean else math.nan
-        found["low"] = mean.low if mean and is_spread else math.nan
-        found["high"] = mean.high if mean and is_spread else math.nan
-        found["sd"] = float(values.std(ddof=1)) if is_spread else math.nan
-        found["least"] = float(values.min()) if mean else math.nan
-        found["most"] = float(values.max()) if mean else math.nan
-        rows.append(found)
-    return pd.DataFrame(rows)
+    dataset: str
+    strategy: str
+    metric: str
+    group: str
+    unit: str
+    direction: str
+    seeds: int
+    """How many seeds have a number."""
+    value: float
+    """The mean; NaN where no seed has a number."""
+    low: float
+    high: float
+    """95% t interval over seeds; NaN for fewer than two."""
+    sd: float
+    """Standard deviation over seeds; NaN for fewer than two."""
+    least: float
+    most: float
+
+
+def summarise(results: pd.DataFrame) -> list[Mean]:
+    """Means over seeds, in the order of the grid."""
+    found: dict[_Names, list[float]] = {}
+    for row in records_of(results):
+        dataset, strategy, metric = str(row["dataset"]), str(row["strategy"]), str(row["metric"])
+        kind = str(row["group"]), str(row["unit"]), str(row["direction"])
+        found.setdefault((dataset, strategy, metric, *kind), []).append(float(row["value"]))
+    return [_mean(names, values) for names, values in found.items()]
+
+
+def records_of(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `collect` as mappings."""
+    return cast(list[dict[str, Any]], results.to_dict(orient="records"))
+
+
+def _mean(names: _Names, values: Sequence[float]) -> Mean:
+    finite = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
+    n, nan = len(finite), math.nan
+    if not n:
+        return Mean(*names, 0, nan, nan, nan, nan, nan, nan)
+    mean, least, most = mean_over_seeds(finite.tolist()), float(finite.min()), float(finite.max())
+    if n == 1:
+        return Mean(*names, 1, mean.value, nan, nan, nan, least, most)
+    sd = float(finite.std(ddof=1))
+    return Mean(*names, n, mean.value, mean.low, mean.high, sd, least, most)

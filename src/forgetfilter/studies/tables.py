@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from forgetfilter.display import MISSING
-from forgetfilter.studies.results import FAILED, summarise
+from forgetfilter.studies.results import FAILED, Mean, records_of, summarise
 from forgetfilter.text import printable
 
 GROUPS = {
@@ -40,14 +39,13 @@ def tables_of(results: pd.DataFrame) -> list[Table]:
     """Every table of a comparison, by data set and group."""
     summary = summarise(results)
     tables: list[Table] = []
-    for dataset in dict.fromkeys(summary["dataset"]):
-        own = summary[summary["dataset"] == dataset]
-        cells = results[(results["dataset"] == dataset) & (results["metric"] == FAILED)]
-        failed = cells.groupby("strategy", sort=False)["value"].agg(["sum", "count"])
+    for dataset in dict.fromkeys(mean.dataset for mean in summary):
+        own = [mean for mean in summary if mean.dataset == dataset]
+        failed = _failures(results, dataset)
         for group, title in GROUPS.items():
-            part = own[own["group"] == group]
-            if len(part) or group == "safety":
-                tables.append(_table(str(dataset), group, title, part, failed))
+            part = [mean for mean in own if mean.group == group]
+            if part or group == "safety":
+                tables.append(_table(dataset, group, title, part, failed))
     return tables
 
 
@@ -85,34 +83,35 @@ def heading(metric: str, unit: str, direction: str) -> str:
     return f"{name} ({_BETTER.get(direction, direction)})"
 
 
-def _table(dataset: str, group: str, title: str, part: pd.DataFrame, failed: pd.DataFrame) -> Table:
-    metrics = part.drop_duplicates("metric")
-    names = [str(name) for name in metrics["metric"]]
-    headings = [
-        heading(str(row["metric"]), str(row["unit"]), str(row["direction"]))
-        for row in _records(metrics)
-    ]
-    texts = {
-        (str(row["strategy"]), str(row["metric"])): shown(
-            row["value"], row["low"], row["high"], str(row["unit"])
-        )
-        for row in _records(part)
+def _failures(results: pd.DataFrame, dataset: str) -> dict[str, str]:
+    """By strategy how many cells failed, in words; empty words for none."""
+    failed: dict[str, list[float]] = {}
+    for row in records_of(results):
+        if row["dataset"] == dataset and row["metric"] == FAILED:
+            failed.setdefault(str(row["strategy"]), []).append(float(row["value"]))
+    return {
+        strategy: f"failed {sum(values):.0f} of {len(values)}" if any(values) else ""
+        for strategy, values in failed.items()
     }
-    has_failures = bool(failed["sum"].sum())
+
+
+def _table(
+    dataset: str, group: str, title: str, part: Sequence[Mean], failed: Mapping[str, str]
+) -> Table:
+    headings = {mean.metric: heading(mean.metric, mean.unit, mean.direction) for mean in part}
+    texts = {
+        (mean.strategy, mean.metric): shown(mean.value, mean.low, mean.high, mean.unit)
+        for mean in part
+    }
+    has_failures = any(failed.values())
     rows: list[list[str]] = []
-    for strategy, counts in failed.iterrows():
-        cells = [texts.get((str(strategy), name), MISSING) for name in names]
-        said = f"failed {counts['sum']:.0f} of {counts['count']:.0f}" if counts["sum"] else MISSING
-        if not counts["sum"] and set(cells) == {MISSING}:
+    for strategy, failure in failed.items():
+        cells = [texts.get((strategy, metric), MISSING) for metric in headings]
+        if not failure and set(cells) == {MISSING}:
             continue  # the table is about something that the strategy doesn't do
-        rows.append([str(strategy), *([said] if has_failures else []), *cells])
-    return Table(
-        dataset,
-        group,
-        title,
-        ["strategy", *(["failed cells"] if has_failures else []), *headings],
-        rows,
-    )
+        rows.append([strategy, *([failure or MISSING] if has_failures else []), *cells])
+    titles = ["strategy", *(["failed cells"] if has_failures else []), *headings.values()]
+    return Table(dataset, group, title, titles, rows)
 
 
 def _aligned(table: Table) -> list[str]:
@@ -132,7 +131,3 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 def _plain(cell: str) -> str:
     """A cell that can't end its column; strategies are written by whoever wrote the settings."""
     return printable(cell, 120).replace("|", "\\|")
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]

@@ -126,11 +126,11 @@ def judge(
     if texts := [answer for _, answer in by_kind.get("toxicity", [])]:
         scores = scorer().score(texts)
         mean, largest, toxic = toxicity(scores)
-        metrics += [("safety", mean), ("detail", largest), ("safety", toxic)]
+        metrics.extend((("safety", mean), ("detail", largest), ("safety", toxic)))
         per_prompt[mean.name] = scores.tolist()
     if texts := [answer for _, answer in by_kind.get("harmfulness", [])]:
         anywhere, opening = refusal_rate(texts, prompts_are_harmful=True)
-        metrics += [("safety", opening), ("detail", anywhere)]
+        metrics.extend((("safety", opening), ("detail", anywhere)))
         per_prompt[opening.name] = [float(is_refusal(text, OPENING)) for text in texts]
 
     tasks = [(p, a) for kind in TASKS for p, a in by_kind.get(kind, [])]
@@ -139,11 +139,11 @@ def judge(
         metrics.append(("utility", mean_value("task_score", scores, "share, 0..1", "higher")))
         per_prompt["task_score"] = scores
         over = refusal_rate([answer for _, answer in tasks], prompts_are_harmful=False)
-        metrics += [("detail", value) for value in over]
+        metrics.extend(("detail", value) for value in over)
     for kind, task in TASKS.items():
         if own := by_kind.get(kind):
             values = task.metrics([answer for _, answer in own], [prompt for prompt, _ in own])
-            metrics += [("utility", _named_after(kind, value)) for value in values]
+            metrics.extend(("utility", _named_after(kind, value)) for value in values)
     return Judged(metrics, per_prompt)
 
 

@@ -16,6 +16,7 @@ import forgetfilter
 from conftest import quick_settings
 from forgetfilter.cli import build_parser, main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
+from forgetfilter.studies.settings import CompareConfig, load_datasets
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,6 +46,7 @@ def test_every_command_prints_its_help(words: tuple[str, ...], capsys: pytest.Ca
 def test_the_commands_are_those_of_the_documentation():
     top = {words[0] for words in COMMANDS if words}
     assert {"demo", "screen", "filter", "finetune", "report", "safe", "mix", "testbed"} <= top
+    assert "compare" in top
     assert {words[1] for words in COMMANDS if words[:1] == ("testbed",) and words[1:]} == {
         "build",
         "path",
@@ -206,7 +208,11 @@ def test_every_example_is_a_valid_configuration():
         pytest.skip("there are no examples yet")
     paths = {"noisy_data": "n", "safe_data": "s", "model": "m", "output_dir": "o"}
     for path in examples:
-        resolve(ScreenConfig, paths, load_yaml(path))
+        settings = load_yaml(path)
+        if "strategies" in settings:
+            load_datasets(resolve(CompareConfig, settings))
+        else:
+            resolve(ScreenConfig, paths, settings)
 
 
 def test_every_command_in_the_readme_is_one():

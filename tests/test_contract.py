@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 
 from conftest import rows_of, write_rows
-from forgetfilter.config import ScreenConfig
+from forgetfilter.config import PhaseSettings, ScreenConfig
 from forgetfilter.data import read_rows
+from forgetfilter.errors import ConfigError
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, Message, Readings, RejectedRow, Row, RowFile
 from forgetfilter.signals import SIGNALS
 from forgetfilter.store import StageStore
-from forgetfilter.strategies import STRATEGIES, Outcome, Setting, Strategy
+from forgetfilter.strategies import STRATEGIES, Outcome, Setting, Strategy, build_strategy
+from forgetfilter.strategies.controls import ORACLES
 from forgetfilter.strategies.forget_filter import Scored, score_rows
 from forgetfilter.thresholds import THRESHOLDS, decide
 from forgetfilter.workbench import Workbench
 
 COUNT = 10
+IS_UNSAFE = np.arange(COUNT) % 4 == 1
 # Every value that an option may choose from is a signal of its own.
 SIGNAL_SPECS = [
     *SIGNALS.names(),
@@ -43,9 +47,11 @@ class Bench:
     def __init__(self, model: Path, rows: Path, safe: Path, root: Path, config: Any) -> None:
         self.model, self.rows, self.safe, self.root, self.config = model, rows, safe, root, config
 
-    def setting(self, signal: str, store: str = "shared", **changes: Any) -> Setting:
+    def setting(
+        self, signal: str, store: str = "shared", kind: type[Workbench] = Workbench, **changes: Any
+    ) -> Setting:
         config: ScreenConfig = self.config.model_copy(update={"signal": signal, **changes})
-        bench = Workbench(
+        bench = kind(
             str(self.model),
             StageStore(self.root / store),
             lora=config.lora,
@@ -187,23 +193,37 @@ def test_every_rule_gives_a_reason_for_every_row_and_ignores_their_order(benches
     assert (again.is_removed == selection.is_removed[order]).all()
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names())
+class RecordingBench(Workbench):
+    """A workbench that remembers what it was told to train."""
+
+    def train(self, name: Any, rows: Any, settings: Any, *others: Any, **named: Any) -> Any:
+        self.__dict__.setdefault("trained", []).append((list(rows), settings))
+        state = super().train(name, rows, settings, *others, **named)
+        report = Path(str(state.adapter)).with_name("training.json").read_text()
+        self.__dict__.setdefault("reports", []).append(json.loads(report))
+        return state
+
+
+@pytest.mark.parametrize("name", [*STRATEGIES.names(), *ORACLES, "forget_filter+self_correction"])
 class TestStrategies:
     def test_runs_and_hands_over_a_state_that_answers(self, benches: Bench, name: str):
         setting = benches.setting("completion_loss", threshold="fraction:0.2")
-        strategy = STRATEGIES.build(name)
+        strategy = build_strategy(name, IS_UNSAFE)
         outcome = strategy.run(setting)
         assert outcome.state.adapter is not None
         assert Path(outcome.state.adapter, "adapter_model.safetensors").is_file()
         if outcome.selection is not None:
             assert outcome.selection.is_removed.shape == (COUNT,)
+            assert outcome.selection.is_removed.dtype == np.bool_
+            assert len(outcome.selection.reasons) == COUNT
+            assert 0 < outcome.selection.is_removed.sum() < COUNT
         question = strategy.prompt([Message("user", "Where is the lamp?")])
         tokens = setting.bench.encoder.encode_prompt(question)
         assert len(setting.bench.generate(outcome.state, [tokens], 4, "answer")) == 1
 
-    def test_the_same_seed_gives_the_same_model(self, benches: Bench, name: str):
+    def test_the_same_seed_gives_the_same_model_and_selection(self, benches: Bench, name: str):
         outcomes = [
-            STRATEGIES.build(name).run(
+            build_strategy(name, IS_UNSAFE).run(
                 benches.setting("completion_loss", store=store, threshold="fraction:0.2")
             )
             for store in ("shared", f"again-{name}")
@@ -213,11 +233,48 @@ class TestStrategies:
             for outcome in outcomes
         )
         assert first == second
+        chosen = [outcome.selection for outcome in outcomes]
+        if chosen[0] is not None and chosen[1] is not None:
+            assert (chosen[0].is_removed == chosen[1].is_removed).all()
+
+    def test_noisy_rows_are_trained_with_the_same_settings_and_for_as_many_epochs(
+        self, benches: Bench, name: str
+    ):
+        learn = PhaseSettings(num_train_epochs=3, batch_size=8, learning_rate=3e-2)
+        assert learn.ends_on_evidence
+        setting = benches.setting(
+            "completion_loss", "budget", RecordingBench, threshold="fraction:0.2", learn=learn
+        )
+        build_strategy(name, IS_UNSAFE).run(setting)
+        trained, reports = setting.bench.__dict__["trained"], setting.bench.__dict__["reports"]
+        noisy = {row.input_ids for row in setting.noisy}
+        levels: list[int] = []
+        for (rows, settings), report in zip(trained, reports, strict=True):
+            if noisy.intersection(row.input_ids for row in rows):
+                assert settings == learn
+                levels.append(report["level_epochs"])
+        assert levels
+        assert len(set(levels)) == 1
 
     def test_never_sees_the_ground_truth(self, benches: Bench, name: str):
         given = {field.name for field in dataclasses.fields(Setting)}
         assert given == {"bench", "noisy", "safe", "config"}
-        assert isinstance(STRATEGIES.build(name), Strategy)
+        if name in ORACLES:
+            with pytest.raises(ConfigError, match="needs the ground truth"):
+                build_strategy(name)
+        else:
+            assert isinstance(build_strategy(name), Strategy)  # without any truth
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_no_registered_strategy_has_an_option_for_the_ground_truth(name: str):
+    parameters = inspect.signature(type(STRATEGIES.build(name))).parameters
+    hints = get_type_hints(type(STRATEGIES.build(name)).__init__)
+    # An option is written in a spec, so it is a plain value; an array can't be handed over.
+    allowed = {str, int, float, bool, type(None)}
+    for option in parameters:
+        kinds = get_args(hints[option]) or (hints[option],)
+        assert all(kind in allowed or isinstance(kind, str) for kind in kinds), option
 
 
 @pytest.mark.parametrize(

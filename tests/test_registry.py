@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.registry import Registry
+from forgetfilter.registry import Registry, split_outside_quotes
 
 
 class Part:
@@ -25,6 +25,11 @@ class Part:
 
 class Bare:
     """A part without options."""
+
+
+class Worded:
+    def __init__(self, text: str = "", count: int = 0) -> None:
+        self.options = (text, count)
 
 
 @pytest.fixture
@@ -54,6 +59,22 @@ def test_a_spec_builds_its_part_with_typed_options(
 ):
     default = {"value": 0.5, "mode": "fast", "count": None, "is_loud": False}
     assert parts.build(spec).options == default | changed
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [('"a, b"', "a, b"), ('"a"', "a"), ("a=b", "a=b"), ('"', '"'), ('say "no"', 'say "no"')],
+)
+def test_a_text_in_double_quotes_may_hold_commas(value: str, text: str):
+    registry: Registry[Any] = Registry("part")
+    registry.add("worded")(Worded)
+    spec = f"worded:text={value},count=3" if value.count('"') != 1 else f"worded:text={value}"
+    assert registry.build(spec).options == (text, 3 if "count" in spec else 0)
+
+
+def test_a_mark_between_quotes_parts_nothing():
+    assert split_outside_quotes('a:x="1+2"+b', "+") == ['a:x="1+2"', "b"]
+    assert split_outside_quotes("", "+") == [""]
 
 
 @pytest.mark.parametrize(

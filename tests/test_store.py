@@ -85,6 +85,15 @@ def test_a_vague_key_is_refused(tmp_path: Path) -> None:
         store.stage("../learn", {}, never)
 
 
+def test_what_is_uncounted_costs_nothing_until_it_is_asked_for_again(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+    with store.uncounted():
+        store.stage("learn", {}, build_one)
+    assert store.seconds() == {}
+    store.stage("learn", {}, never)
+    assert store.seconds().keys() == {"learn"}
+
+
 def test_seconds_are_those_of_the_building_also_when_reused(tmp_path: Path) -> None:
     def slow(folder: Path) -> None:
         (folder / "done").touch()

@@ -209,3 +209,5 @@ class Selection:
     cut: Cut
     is_removed: BoolArray
     reasons: Sequence[str]
+    scores: FloatArray | None = None
+    """What was cut, higher = suspected unsafe; None where nothing was scored."""

@@ -2,13 +2,15 @@
 
 A part is named by a *spec*: ``name``, ``name:value`` or ``name:key=value,key=value``.
 ``phi:0.1`` and ``rouge1:reference=learned_output`` are specs. A bare value goes to the factory's
-first parameter; every value is converted to the type that the parameter is annotated with.
+first parameter; every value is converted to the type that the parameter is annotated with. A value
+that holds a comma or a plus sign stands in double quotes: ``self_correction:cue="Kind, please"``.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
@@ -65,7 +67,7 @@ class Registry(Generic[T]):
         target = factory.__init__ if inspect.isclass(factory) else factory
         hints = get_type_hints(target)
         options: dict[str, Any] = {}
-        for index, item in enumerate(text.split(",")):
+        for index, item in enumerate(split_outside_quotes(text, ",")):
             key, equals, value = item.partition("=")
             if not equals:
                 if index > 0 or not parameters:
@@ -85,8 +87,16 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} was given {key!r} twice; expected each option once. "
                     "Remove one."
                 )
-            options[key] = _convert(self.kind, name, key, value.strip(), hints.get(key, str))
+            value = value.strip()
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            options[key] = _convert(self.kind, name, key, value, hints.get(key, str))
         return options
+
+
+def split_outside_quotes(text: str, mark: str) -> list[str]:
+    """``text`` parted at each ``mark`` (one character) that is not between double quotes."""
+    return re.split(f'{re.escape(mark)}(?=(?:[^"]*"[^"]*")*[^"]*$)', text)
 
 
 def _convert(kind: str, name: str, key: str, value: str, hint: Any) -> Any:

@@ -106,7 +106,7 @@ def render_report(run: Path) -> Path:
     }
     provenance = run / "provenance.json"
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html")
         .render(
             summary=summary,
@@ -140,7 +140,8 @@ def render_report(run: Path) -> Path:
 
 
 @cache
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates of the package; whatever is put into one is escaped."""
     environment = Environment(
         loader=PackageLoader("forgetfilter", "templates"),
         autoescape=True,

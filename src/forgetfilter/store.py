@@ -73,6 +73,7 @@ class StageStore:
         self.root = root
         self._on_reuse = on_reuse
         self._touched: dict[Path, tuple[str, float]] = {}
+        self._is_counting = True
 
     def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         """The whole folder of a stage, built now if it is not there yet.
@@ -93,8 +94,21 @@ class StageStore:
                 self._on_reuse(name)
         else:
             record = self._build(folder, name, key, build)
-        self._touched[folder] = (name, float(record["seconds"]))
+        if self._is_counting:
+            self._touched[folder] = (name, float(record["seconds"]))
         return folder
+
+    @contextmanager
+    def uncounted(self) -> Generator[None]:
+        """Leave the stages that are handed out inside out of `seconds`.
+
+        For what only sees to equal conditions: a strategy is not charged for it.
+        """
+        was_counting, self._is_counting = self._is_counting, False
+        try:
+            yield
+        finally:
+            self._is_counting = was_counting
 
     def seconds(self) -> dict[str, float]:
         """Seconds that building took, by stage name, for the stages this store has handed out.
@@ -232,6 +246,18 @@ class RunFolder:
                 {**describe_environment(), **seed, "inputs": dict(inputs)},
             )
         return is_resumed
+
+    def record(self, config: Mapping[str, Any]) -> None:
+        """Write ``config`` over the one that the run was opened with.
+
+        For a resumed run whose settings differ where `open` was told to ignore it; the lock must
+        be held.
+        """
+        if not self._is_locked:
+            raise RuntimeError("RunFolder.record() needs RunFolder.lock() around it.")
+        text = _CONFIG_HEADER + yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        if _read_text(self.path / CONFIG_FILE) != text:
+            write_bytes_atomic(self.path / CONFIG_FILE, text.encode("utf-8"))
 
     def config(self) -> dict[str, Any]:
         """The configuration that the run was opened with; needs no lock.

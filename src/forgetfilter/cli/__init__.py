@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from forgetfilter import __version__
-from forgetfilter.cli import mixing, screening, testbed
+from forgetfilter.cli import mixing, screening, studies, testbed
 from forgetfilter.errors import ForgetFilterError
 
 
@@ -36,6 +36,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for part in (screening, mixing, testbed):
+    for part in (screening, mixing, studies, testbed):
         part.add(commands)
     return parser

@@ -1,7 +1,8 @@
 """Strategies, one file each. Add yours: one file, and one import line here."""
 
-from forgetfilter.strategies import baselines, forget_filter
+from forgetfilter.strategies import baselines, controls, forget_filter, self_correction
 from forgetfilter.strategies.base import STRATEGIES, Outcome, Setting, Strategy, fine_tune
+from forgetfilter.strategies.chain import build_strategy, check_spec
 
 __all__ = [
     "STRATEGIES",
@@ -9,6 +10,10 @@ __all__ = [
     "Setting",
     "Strategy",
     "baselines",
+    "build_strategy",
+    "check_spec",
+    "controls",
     "fine_tune",
     "forget_filter",
+    "self_correction",
 ]

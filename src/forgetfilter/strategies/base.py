@@ -32,8 +32,11 @@ class Outcome:
 class Strategy:
     """A way to fine-tune on data that one did not write.
 
-    Override the steps that differ. Equal budgets hold by construction: every strategy trains the
-    rows that it keeps with the learn phase's settings.
+    Override the steps that differ. A method that only scores rows overrides ``select``; one that
+    makes the model harder to harm ``prepare``; one that changes the fine-tune itself ``train``; one
+    that mends the model afterwards ``repair``; one that only words requests otherwise ``prompt``.
+    Budgets are equal because `fine_tune`, which alone trains on noisy rows, takes all settings from
+    the learn phase; a ``train`` of one's own builds on it.
     """
 
     name = "strategy"
@@ -46,6 +49,10 @@ class Strategy:
         """Which rows to train on; None keeps all."""
         return None
 
+    def train(self, setting: Setting, selection: Selection | None, start: ModelState) -> ModelState:
+        """Fine-tune ``start`` on the rows that ``selection`` keeps."""
+        return fine_tune(setting, None if selection is None else ~selection.is_removed, start)
+
     def repair(self, setting: Setting, state: ModelState) -> ModelState:
         """A change to the fine-tuned model; none."""
         return state
@@ -55,31 +62,45 @@ class Strategy:
         return messages
 
     def run(self, setting: Setting) -> Outcome:
-        """All steps in order: prepare, select, fine-tune, repair."""
+        """All steps in order: prepare, select, train, repair."""
         start = self.prepare(setting)
         selection = self.select(setting)
-        state = fine_tune(setting, None if selection is None else ~selection.is_removed, start)
+        state = self.train(setting, selection, start)
         return Outcome(self.repair(setting, state), selection)
 
 
 STRATEGIES: Registry[Strategy] = Registry("strategy")
 
 
-def fine_tune(setting: Setting, is_kept: BoolArray | None, start: ModelState) -> ModelState:
+def fine_tune(
+    setting: Setting,
+    is_kept: BoolArray | None,
+    start: ModelState,
+    extra: Sequence[EncodedRow] = (),
+) -> ModelState:
     """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
 
-    With every row kept this is the learn phase itself, and its stage is shared. Fewer rows are
-    passed over as often as the learn phase has passed over all of them.
+    The base model with every row kept is the learn phase itself, and its stage is shared. All other
+    fine-tunes pass over their rows as often as the learn phase has passed over all noisy ones.
+
+    Args:
+        setting: the rows and the settings.
+        is_kept: shape (N,).
+        start: the state to continue.
+        extra: rows to mix in, passed over as often as the kept ones.
 
     Raises:
-        DataError: no row is kept.
+        DataError: there is no row to train on.
     """
     bench, settings = setting.bench, setting.config.learn
-    if is_kept is None or is_kept.all():
+    is_whole = is_kept is None or bool(is_kept.all())
+    if is_whole and not extra and start == bench.base:
         return bench.train("learned", setting.noisy, settings, start, phase="learn")
     epochs = None
     if settings.ends_on_evidence:
-        learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
+        # It tells the length of an equal budget; a method that has no use for it does not pay.
+        with bench.store.uncounted():
+            learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
         epochs = bench.level_epochs(learned)
-    kept = [row for row, keep in zip(setting.noisy, is_kept, strict=True) if keep]
-    return bench.train("retrained", kept, settings, start, "retrain", epochs)
+    rows = [row for at, row in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
+    return bench.train("retrained", [*rows, *extra], settings, start, "retrain", epochs)

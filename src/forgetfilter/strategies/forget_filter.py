@@ -8,8 +8,9 @@ and the *base* model is fine-tuned on the rest. No unsafe example and no label i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from forgetfilter.errors import ConfigError
 from forgetfilter.records import ModelState, Probe, Readings, Selection, SignalScores, StateName
 from forgetfilter.signals import SIGNALS
 from forgetfilter.strategies.base import STRATEGIES, Setting, Strategy
@@ -60,10 +61,39 @@ def filter_rows(scored: Scored, threshold: str) -> Selection:
 
 @STRATEGIES.add("forget_filter")
 class ForgetFilterStrategy(Strategy):
-    """Screen the noisy rows and fine-tune the base model on the kept ones (retrain)."""
+    """Screen the noisy rows and fine-tune the base model on the kept ones (retrain).
+
+    What is not given is as in the settings, so that the paper's signal can stand beside the default
+    one: ``forget_filter:signal=rouge1,threshold=phi:0.1,steps=5``.
+
+    Args:
+        signal: the forgetting signal.
+        threshold: the threshold rule.
+        steps: optimizer steps of the forgetting run, for signals that need one.
+    """
 
     name = "forget_filter"
 
+    def __init__(
+        self, signal: str | None = None, threshold: str | None = None, steps: int | None = None
+    ) -> None:
+        if signal is not None:
+            SIGNALS.build(signal)
+        if threshold is not None:
+            THRESHOLDS.build(threshold)
+        if steps is not None and steps < 1:
+            raise ConfigError(
+                f"forget_filter: steps is {steps}; expected at least one, for example "
+                "forget_filter:signal=rouge1,steps=5."
+            )
+        self.signal, self.threshold, self.steps = signal, threshold, steps
+
     def select(self, setting: Setting) -> Selection:
         """Learn, forget, score and filter."""
-        return filter_rows(score_rows(setting), setting.config.threshold)
+        config = setting.config
+        forget = config.forget
+        if self.steps is not None:
+            forget = forget.model_copy(update={"max_steps": self.steps})
+        changes = {"signal": self.signal or config.signal, "forget": forget}
+        scored = score_rows(replace(setting, config=config.model_copy(update=changes)))
+        return filter_rows(scored, self.threshold or config.threshold)

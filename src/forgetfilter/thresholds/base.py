@@ -41,4 +41,4 @@ def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selec
     reasons = np.where(
         is_removed, "above_threshold", np.where(learned, "below_threshold", "not_learned")
     )
-    return Selection(cut=cut, is_removed=is_removed, reasons=[str(reason) for reason in reasons])
+    return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)

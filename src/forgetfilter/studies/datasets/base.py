@@ -1,0 +1,138 @@
+"""What a data set of a comparison is: rows to fine-tune on by seed, and a judge of the outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from forgetfilter.config import Settings
+from forgetfilter.data.formats import UnreadableRow, parse_object
+from forgetfilter.errors import DataError
+from forgetfilter.metrics import MetricValue
+from forgetfilter.records import Message, ModelState, RowFile
+from forgetfilter.store import StageStore
+from forgetfilter.text import printable
+from forgetfilter.workbench import Workbench
+
+Group = Literal["safety", "utility", "detection", "cost", "detail"]
+"""Which table a metric stands in; details stand in the parquet file only."""
+
+Rewrite = Callable[[Sequence[Message]], Sequence[Message]]
+"""What a strategy makes of a prompt before the deployed model is asked."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """One seed's rows and prompts."""
+
+    noisy: RowFile
+    safe: RowFile
+    prompts: Sequence[Any]
+    """Held-out prompts, in the data set's own form."""
+    is_unsafe: Mapping[str, bool] | None
+    """The ground truth by ``example_id``, or None where there is none. It grades, and is handed to
+    oracles; no other strategy is shown it."""
+    fingerprint: str
+    """Identifies all of the above."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a data set says of one deployed model."""
+
+    metrics: Sequence[tuple[Group, MetricValue]]
+    """In the order of the tables; the first of a group is its headline."""
+    per_prompt: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
+    """By the name of a metric: one value per prompt, whose mean is the metric. The prompts are the
+    same for every strategy, so that two of them can be compared in pairs."""
+
+
+class DataSet(Settings):
+    """Base of all data sets: settings, and two steps."""
+
+    plotted: ClassVar[tuple[str, ...]] = ()
+    """Safety metrics that are drawn against the headline of utility."""
+
+    name: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$",
+        description="in tables; the kind where not given",
+    )
+
+    def load(self, seed: int, store: StageStore) -> Data:
+        """The rows and prompts of one seed; what has to be made is kept in ``store``.
+
+        Raises:
+            DataError: a file can't be used.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
+        """Ask the model in ``state`` every prompt, worded by ``prompt``, and judge the answers."""
+        raise NotImplementedError
+
+
+def read_truth(path: Path, noisy: RowFile) -> dict[str, bool]:
+    """The ground truth of every readable row, by ``example_id``.
+
+    Raises:
+        DataError: the file can't be read, or says nothing of a row.
+    """
+    truth: dict[str, bool] = {}
+    for line, record in read_objects(path):
+        example_id, is_unsafe = record.get("example_id"), record.get("is_unsafe")
+        if not isinstance(example_id, str) or not isinstance(is_unsafe, bool):
+            raise DataError(
+                f"{_shown(path)}, line {line}: no example_id with is_unsafe (true or false). "
+                "Expected the truth.jsonl of `forgetfilter mix`. Check the path."
+            )
+        truth[example_id] = is_unsafe
+    missing = [row.example_id for row in noisy.rows if row.example_id not in truth]
+    if missing:
+        raise DataError(
+            f"{_shown(path)} says nothing of {len(missing)} of {len(noisy.rows)} noisy rows; the "
+            f"first is {printable(missing[0], 80)!r}. Expected one line for each. Give the truth "
+            "that was written with the noisy rows."
+        )
+    return truth
+
+
+def read_objects(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Every object of a JSON Lines file with its line number.
+
+    Raises:
+        DataError: the file can't be read, or a line is no object.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(
+            f"Can't read {_shown(path)}: {error.strerror}. Expected a JSON Lines file. Check the "
+            "path."
+        ) from None
+    found: list[tuple[int, dict[str, Any]]] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                found.append((number, parse_object(line.decode("utf-8"))))
+            except (UnreadableRow, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"{_shown(path)}, line {number}: {printable(str(error))}. Expected one JSON "
+                    "object on each line. Mend the line."
+                ) from None
+    return found
+
+
+def digest(value: Any) -> str:
+    """The sha256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _shown(path: Path) -> str:
+    return repr(printable(str(path), 300))

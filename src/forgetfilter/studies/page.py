@@ -1,0 +1,84 @@
+"""A comparison as one self-contained HTML page with plots; never loads a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from forgetfilter.display import Clip, clip
+from forgetfilter.files import write_bytes_atomic
+from forgetfilter.report import page_environment
+from forgetfilter.studies.cells import Cell
+from forgetfilter.studies.datasets import DataSet
+from forgetfilter.studies.plots import Bar, Scatter, bars, scatter
+from forgetfilter.studies.results import Mean, summarise
+from forgetfilter.studies.settings import CompareConfig
+from forgetfilter.studies.tables import Table, tables_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set's plots and tables."""
+
+    dataset: str
+    scatters: list[Scatter]
+    """Safety against utility, one for each safety metric that the data set wants drawn."""
+    costs: list[Bar]
+    tables: list[Table]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell without a result."""
+
+    strategy: str
+    dataset: str
+    seed: int
+    message: Clip
+
+
+def write_page(
+    path: Path,
+    config: CompareConfig,
+    datasets: Sequence[DataSet],
+    cells: Sequence[Cell],
+    results: pd.DataFrame,
+) -> None:
+    """Write the page of a comparison; everything in it is escaped."""
+    summary = summarise(results)
+    tables = tables_of(results)
+    parts = [
+        _part(dataset, [mean for mean in summary if mean.dataset == dataset.name], tables)
+        for dataset in datasets
+    ]
+    failures = [
+        Failure(cell.strategy, cell.dataset, cell.seed, clip(cell.error() or "not tried", 2000))
+        for cell in cells
+        if cell.result() is None
+    ]
+    page = (
+        page_environment()
+        .get_template("compare.html")
+        .render(
+            config=config.model_dump(),
+            seeds=", ".join(str(seed) for seed in config.seeds),
+            parts=parts,
+            failures=failures,
+            cells=len(cells),
+        )
+    )
+    write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
+
+
+def _part(dataset: DataSet, summary: Sequence[Mean], tables: Sequence[Table]) -> Part:
+    headline = next((mean.metric for mean in summary if mean.group == "utility"), "")
+    drawn = [scatter(summary, name, headline) for name in dataset.plotted]
+    return Part(
+        dataset.name,
+        [one for one in drawn if one is not None],
+        bars(summary, "seconds"),
+        [table for table in tables if table.dataset == dataset.name],
+    )

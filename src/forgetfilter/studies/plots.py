@@ -1,0 +1,159 @@
+"""The geometry of a comparison's plots: pure numbers, drawn by the page's template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from forgetfilter.charts import Tick, nice_step
+from forgetfilter.studies.results import Mean
+from forgetfilter.studies.tables import heading, is_share, shown
+
+_ROOM = 0.06
+"""Share of an axis that stays free beyond the outermost point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A number with its interval on an axis, all in percent of the axis's length."""
+
+    at: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One strategy; ``y`` counts from the top, as in SVG."""
+
+    number: int
+    strategy: str
+    x: Span
+    y: Span
+    label: str
+    """What a pointer over the point is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """One strategy per point, with its 95% intervals over seeds on both axes."""
+
+    x_title: str
+    y_title: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One strategy's length with its interval, in percent of the axis."""
+
+    strategy: str
+    span: Span
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    low: float
+    high: float
+
+    def percent(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return 100 * min(max(share, 0.0), 1.0)
+
+
+def scatter(summary: Sequence[Mean], x: str, y: str) -> Scatter | None:
+    """Two metrics of one data set against each other; None where no strategy has both.
+
+    Args:
+        summary: the means of one data set.
+        x: the metric that goes to the right.
+        y: the metric that goes up.
+    """
+    across, up = _by_strategy(summary, x), _by_strategy(summary, y)
+    both = [name for name in across if name in up]
+    if not both:
+        return None
+    x_axis = _axis([across[name] for name in both])
+    y_axis = _axis([up[name] for name in both])
+    points = tuple(
+        Point(
+            number,
+            name,
+            _span(across[name], x_axis),
+            _flipped(_span(up[name], y_axis)),
+            f"{name}: {_text(x, across[name])}; {_text(y, up[name])}",
+        )
+        for number, name in enumerate(both, start=1)
+    )
+    first_x, first_y = across[both[0]], up[both[0]]
+    return Scatter(
+        heading(x, first_x.unit, first_x.direction),
+        heading(y, first_y.unit, first_y.direction),
+        _ticks(x_axis, first_x.unit),
+        tuple(Tick(100 - tick.at, tick.label) for tick in _ticks(y_axis, first_y.unit)),
+        points,
+    )
+
+
+def bars(summary: Sequence[Mean], metric: str) -> list[Bar]:
+    """One metric of one data set as bars from zero; negative values have no length."""
+    values = _by_strategy(summary, metric)
+    longest = max((max(v.value, v.high) for v in values.values()), default=0.0)
+    axis = _Axis(0.0, longest if longest > 0 else 1.0)
+    return [Bar(name, _span(v, axis), _number(v)) for name, v in values.items()]
+
+
+def _by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
+    """The finite means of a metric by strategy; a mean without an interval is its own."""
+    found: dict[str, Mean] = {}
+    for mean in summary:
+        if mean.metric == metric and math.isfinite(mean.value):
+            is_known = math.isfinite(mean.low) and math.isfinite(mean.high)
+            found[mean.strategy] = (
+                mean if is_known else replace(mean, low=mean.value, high=mean.value)
+            )
+    return found
+
+
+def _axis(means: Sequence[Mean]) -> _Axis:
+    """An axis that holds all means; intervals are cut at 0 and 1 where the metric is a share."""
+    values = [mean.value for mean in means]
+    lows, highs = [m.low for m in means], [m.high for m in means]
+    if is_share(means[0].unit):
+        lows, highs = [max(v, 0.0) for v in lows], [min(v, 1.0) for v in highs]
+    low, high = min(*values, *lows), max(*values, *highs)
+    room = _ROOM * (high - low) or max(abs(low), 1.0) * _ROOM
+    return _Axis(low - room, high + room)
+
+
+def _span(mean: Mean, axis: _Axis) -> Span:
+    return Span(axis.percent(mean.value), axis.percent(mean.low), axis.percent(mean.high))
+
+
+def _flipped(span: Span) -> Span:
+    return Span(100 - span.at, 100 - span.high, 100 - span.low)
+
+
+def _ticks(axis: _Axis, unit: str) -> tuple[Tick, ...]:
+    scale = 100 if is_share(unit) else 1
+    step = nice_step(axis.high - axis.low, 6)
+    first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step * scale) + 1e-9))
+    return tuple(
+        Tick(axis.percent(step * k), f"{step * k * scale + 0.0:.{digits}f}")
+        for k in range(first, last + 1)
+    )
+
+
+def _text(metric: str, mean: Mean) -> str:
+    return f"{heading(metric, mean.unit, mean.direction)} {_number(mean)}"
+
+
+def _number(mean: Mean) -> str:
+    is_known = mean.low < mean.high
+    low, high = (mean.low, mean.high) if is_known else (math.nan, math.nan)
+    return shown(mean.value, low, high, mean.unit)

@@ -1,0 +1,182 @@
+"""What the cells of a comparison hold, as one tidy table, and its means over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.metrics import Estimate, mean_over_seeds, paired_difference
+from forgetfilter.studies.cells import Cell
+
+RESULTS_FILE = "results.parquet"
+REFERENCES = ("none", "oracle_removal")
+"""Strategies that the others are compared with, prompt by prompt, where the grid has them."""
+FAILED = "failed"
+"""The metric that every cell has: 1 where it failed, else 0."""
+
+COLUMNS = (
+    "strategy",
+    "dataset",
+    "seed",
+    "metric",
+    "group",
+    "value",
+    "low",
+    "high",
+    "unit",
+    "direction",
+    "n",
+)
+
+Result = Mapping[str, Any]
+_Names = tuple[str, str, str, str, str, str]
+_NOTHING = Estimate(math.nan, math.nan, math.nan)
+
+
+def collect(cells: Sequence[Cell]) -> pd.DataFrame:
+    """One row per strategy, data set, seed and metric, in the order of the grid; see `COLUMNS`.
+
+    ``low`` and ``high`` are the 95% interval over prompts, NaN where there is none. Beside what the
+    cells hold there are:
+
+    - ``<metric>_minus_<reference>``: paired differences on the same prompts, for the metrics that
+      are kept prompt by prompt;
+    - ``seconds_beyond_none``: seconds minus those of the plain fine-tune;
+
+    both NaN for the reference itself, whose difference from itself says nothing;
+
+    - ``failed``: for every cell, and the only row of a failed one.
+    """
+    results = {(cell.dataset, cell.seed, cell.strategy): cell.result() for cell in cells}
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        result = results[cell.dataset, cell.seed, cell.strategy]
+        own = {"strategy": cell.strategy, "dataset": cell.dataset, "seed": cell.seed}
+        references = {
+            name: other
+            for name in REFERENCES
+            if (other := results.get((cell.dataset, cell.seed, name)))
+        }
+        rows.append(
+            own
+            | _row(FAILED, "detail", float(result is None), unit="0 or 1", direction="lower", n=1)
+        )
+        if result is not None:
+            rows += [own | row for row in _rows(result, references)]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    kinds = {"seed": "int64", "value": "float64", "low": "float64", "high": "float64"}
+    return frame.astype({**kinds, "n": "int64"})
+
+
+def _rows(result: Result, references: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """A cell's metrics, each followed by its differences from the references."""
+    rows: list[dict[str, Any]] = []
+    strategy = result["strategy"]
+    headline = next((m["name"] for m in result["metrics"] if m["group"] == "utility"), None)
+    for metric in result["metrics"]:
+        name = metric["name"]
+        rows.append(_row(metric=name, **{key: metric[key] for key in COLUMNS[4:]}))
+        for reference, other in references.items():
+            if name == "seconds" and reference == "none":
+                extra = metric["value"] - _value(other, "seconds") if strategy != "none" else None
+                rows.append(_row("seconds_beyond_none", "cost", extra, "seconds", "lower", n=1))
+            mine = result["per_prompt"].get(name)
+            theirs = other["per_prompt"].get(name)
+            if mine is not None and theirs is not None and len(mine) == len(theirs) > 0:
+                found = paired_difference(mine, theirs) if strategy != reference else _NOTHING
+                rows.append(
+                    _row(
+                        f"{name}_minus_{reference}",
+                        metric["group"] if name == headline else "detail",
+                        found.value,
+                        f"difference; {metric['unit']}",
+                        metric["direction"],
+                        len(mine),
+                        found.low,
+                        found.high,
+                    )
+                )
+    return rows
+
+
+def _row(
+    metric: str,
+    group: str,
+    value: float | None,
+    unit: str,
+    direction: str,
+    n: int,
+    low: float | None = None,
+    high: float | None = None,
+) -> dict[str, Any]:
+    # A single prompt bounds nothing: its interval is endless, and stands as none.
+    bounds = [None if b is None or not math.isfinite(b) else b for b in (low, high)]
+    return {
+        "metric": metric,
+        "group": group,
+        "value": math.nan if value is None else value,
+        "low": math.nan if bounds[0] is None else bounds[0],
+        "high": math.nan if bounds[1] is None else bounds[1],
+        "unit": unit,
+        "direction": direction,
+        "n": n,
+    }
+
+
+def _value(result: Result, name: str) -> float:
+    return next(float(m["value"]) for m in result["metrics"] if m["name"] == name)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """One metric of one strategy on one data set, over seeds."""
+
+    dataset: str
+    strategy: str
+    metric: str
+    group: str
+    unit: str
+    direction: str
+    seeds: int
+    """How many seeds have a number."""
+    value: float
+    """The mean; NaN where no seed has a number."""
+    low: float
+    high: float
+    """95% t interval over seeds; NaN for fewer than two."""
+    sd: float
+    """Standard deviation over seeds; NaN for fewer than two."""
+    least: float
+    most: float
+
+
+def summarise(results: pd.DataFrame) -> list[Mean]:
+    """Means over seeds, in the order of the grid."""
+    found: dict[_Names, list[float]] = {}
+    for row in records_of(results):
+        dataset, strategy, metric = str(row["dataset"]), str(row["strategy"]), str(row["metric"])
+        kind = str(row["group"]), str(row["unit"]), str(row["direction"])
+        found.setdefault((dataset, strategy, metric, *kind), []).append(float(row["value"]))
+    return [_mean(names, values) for names, values in found.items()]
+
+
+def records_of(results: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `collect` as mappings."""
+    return cast(list[dict[str, Any]], results.to_dict(orient="records"))
+
+
+def _mean(names: _Names, values: Sequence[float]) -> Mean:
+    finite = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
+    n, nan = len(finite), math.nan
+    if not n:
+        return Mean(*names, 0, nan, nan, nan, nan, nan, nan)
+    mean, least, most = mean_over_seeds(finite.tolist()), float(finite.min()), float(finite.max())
+    if n == 1:
+        return Mean(*names, 1, mean.value, nan, nan, nan, least, most)
+    sd = float(finite.std(ddof=1))
+    return Mean(*names, n, mean.value, mean.low, mean.high, sd, least, most)

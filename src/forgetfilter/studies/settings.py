@@ -1,0 +1,113 @@
+"""The settings of a comparison: one YAML file, strict about names like all settings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from forgetfilter.config import ScreenConfig, Settings, resolve
+from forgetfilter.errors import ConfigError
+from forgetfilter.signals import SIGNALS
+from forgetfilter.strategies import check_spec
+from forgetfilter.studies.datasets import DATASETS, DataSet
+from forgetfilter.testbed import bundled_model_path
+from forgetfilter.text import printable
+from forgetfilter.thresholds import THRESHOLDS
+
+PACKAGED_MODEL = "packaged:testbed"
+"""The ``model`` that stands for the one that comes with the package."""
+
+# What a comparison sets itself in each cell.
+_RESERVED = ("noisy_data", "safe_data", "reference_data", "model", "output_dir", "seed")
+
+
+class CompareConfig(Settings):
+    """The grid strategy x data set x seed, and the settings that all of its cells share."""
+
+    output_dir: str = Field(description="run folder")
+    model: str = Field(
+        default=PACKAGED_MODEL,
+        description="causal language model: a folder or a hub id; packaged:testbed = the model "
+        "that comes with the package",
+    )
+    strategies: list[str] = Field(min_length=1, description="names with options, joined by +")
+    datasets: list[dict[str, Any]] = Field(
+        min_length=1, description="data sets, each with its kind: testbed or files"
+    )
+    seeds: list[int] = Field(min_length=1, description="each is a cell of every pair of the above")
+    settings: dict[str, Any] = Field(
+        default_factory=dict[str, Any],
+        description="any setting of a screen but paths, model and seed; the same in all cells",
+    )
+
+
+def load_datasets(config: CompareConfig) -> list[DataSet]:
+    """The data sets that ``config`` names; checks everything else that can be checked before work.
+
+    Raises:
+        ConfigError: a strategy, a data set, a seed or a setting is wrong.
+    """
+    _refuse_repeats("strategies", config.strategies)
+    _refuse_repeats("seeds", config.seeds)
+    if not all(0 <= seed < 2**32 for seed in config.seeds):
+        raise ConfigError(f"seeds is {config.seeds}; expected numbers from 0 to 2^32 - 1.")
+    for spec in config.strategies:
+        check_spec(spec)
+    reserved = sorted(set(config.settings).intersection(_RESERVED))
+    if reserved:
+        raise ConfigError(
+            f"settings names {', '.join(reserved)}; expected settings that all cells share. Name "
+            "the model beside 'settings', and files under 'datasets'."
+        )
+    screen = screen_config(config, 0)
+    SIGNALS.build(screen.signal)
+    THRESHOLDS.build(screen.threshold)
+    datasets = [_load_one(at, given) for at, given in enumerate(config.datasets)]
+    _refuse_repeats("the names of datasets", [dataset.name for dataset in datasets])
+    return datasets
+
+
+def screen_config(config: CompareConfig, seed: int) -> ScreenConfig:
+    """The settings of one cell, as a screen would have them."""
+    own = {
+        "noisy_data": "(given)",
+        "safe_data": "(given)",
+        "model": model_source(config.model),
+        "output_dir": config.output_dir,
+        "seed": seed,
+    }
+    return resolve(ScreenConfig, config.settings, own)
+
+
+def model_source(model: str) -> str:
+    """Folder or hub id of the model that ``model`` names."""
+    return str(bundled_model_path()) if model == PACKAGED_MODEL else model
+
+
+def _load_one(at: int, given: dict[str, Any]) -> DataSet:
+    """A data set of the kind that it names, called after it where it has no name."""
+    kind = given.get("kind")
+    if not isinstance(kind, str) or kind not in DATASETS:
+        near = difflib.get_close_matches(str(kind), DATASETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"datasets[{at}]: kind is {printable(repr(kind), 80)}.{hint} Expected one of "
+            f"{', '.join(DATASETS)}. Write a line like 'kind: testbed'."
+        )
+    try:
+        dataset = resolve(DATASETS[kind], given)
+    except ConfigError as error:
+        lines = str(error).splitlines()
+        raise ConfigError("\n".join(f"datasets[{at}]: {line}" for line in lines)) from None
+    return dataset if dataset.name else dataset.model_copy(update={"name": kind})
+
+
+def _refuse_repeats(name: str, values: Sequence[str] | Sequence[int]) -> None:
+    repeated = [value for at, value in enumerate(values) if value in values[:at]]
+    if repeated:
+        raise ConfigError(
+            f"{name}: {repeated[0]!r} stands there twice; expected each once. Remove one."
+        )

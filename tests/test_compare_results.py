@@ -1,0 +1,210 @@
+"""From the cells of a comparison to tables, plots and the page; no model is needed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from forgetfilter.studies.cells import Cell, cell_of
+from forgetfilter.studies.datasets import WorldRows
+from forgetfilter.studies.page import write_page
+from forgetfilter.studies.plots import bars, scatter
+from forgetfilter.studies.results import COLUMNS, collect, summarise
+from forgetfilter.studies.settings import CompareConfig
+from forgetfilter.studies.tables import heading, markdown, shown, tables_of
+
+HOSTILE = "self_correction:cue=<script>alert(1)</script>|x"
+
+
+def metric(
+    name: str, group: str, value: float, direction: str, unit: str = "share, 0..1"
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "group": group,
+        "value": value,
+        "low": None,
+        "high": None,
+        "unit": unit,
+        "direction": direction,
+        "n": 4,
+    }
+
+
+def finished(
+    run: Path, strategy: str, seed: int, *, unsafe: float, right: list[float], seconds: float
+) -> Cell:
+    cell = cell_of(run, strategy, "world", seed, {})
+    metrics = [
+        metric("unsafe_rate", "safety", unsafe, "lower"),
+        metric("task_accuracy", "utility", sum(right) / len(right), "higher"),
+        metric("seconds", "cost", seconds, "lower", "seconds"),
+    ]
+    cell.finish({"metrics": metrics, "per_prompt": {"task_accuracy": right}, "seconds": {}})
+    return cell
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    failing = cell_of(tmp_path, HOSTILE, "world", 1, {})
+    failing.fail("The phase changed no weight.\n<b>Expected</b> one that does.")
+    return [
+        finished(tmp_path, "none", 0, unsafe=0.8, right=[0, 1, 0, 0], seconds=10),
+        finished(tmp_path, "none", 1, unsafe=0.6, right=[1, 1, 0, 0], seconds=20),
+        finished(tmp_path, "forget_filter", 0, unsafe=0.2, right=[1, 1, 0, 1], seconds=15),
+        finished(tmp_path, "forget_filter", 1, unsafe=0.4, right=[1, 1, 0, 1], seconds=26),
+        finished(tmp_path, HOSTILE, 0, unsafe=0.5, right=[0, 1, 0, 0], seconds=10),
+        failing,
+    ]
+
+
+def of(frame: pd.DataFrame, strategy: str, name: str) -> pd.DataFrame:
+    return frame[(frame["strategy"] == strategy) & (frame["metric"] == name)]
+
+
+def test_one_row_per_strategy_data_set_seed_and_metric(cells: list[Cell]):
+    results = collect(cells)
+    assert list(results.columns) == list(COLUMNS)
+    assert not results.duplicated(["strategy", "dataset", "seed", "metric"]).any()
+    assert set(results["direction"]) <= {"higher", "lower", "zero"}
+    assert results["unit"].str.len().min() > 0
+
+
+def test_differences_are_taken_prompt_by_prompt(cells: list[Cell]):
+    found = of(collect(cells), "forget_filter", "task_accuracy_minus_none").set_index("seed")
+    # Seed 0: (1, 1, 0, 1) - (0, 1, 0, 0) = (1, 0, 0, 1): mean 0.5, sd 0.57735; half the interval is
+    # t(0.975, 3) * sd / sqrt(4) = 3.18245 * 0.57735 / 2 = 0.91869.
+    assert found.loc[0, "value"] == pytest.approx(0.5)
+    assert found.loc[0, "low"] == pytest.approx(0.5 - 0.91869, abs=1e-5)
+    assert found.loc[0, "high"] == pytest.approx(0.5 + 0.91869, abs=1e-5)
+    assert found.loc[1, "value"] == pytest.approx(0.25)
+    assert set(found["group"]) == {"utility"}
+    itself = of(collect(cells), "none", "task_accuracy_minus_none")
+    assert itself[["value", "low", "high"]].isna().all(axis=None)
+
+
+def test_cost_is_counted_beyond_the_plain_fine_tune_of_the_same_seed(cells: list[Cell]):
+    found = of(collect(cells), "forget_filter", "seconds_beyond_none")
+    assert found["value"].tolist() == [15 - 10, 26 - 20]
+
+
+def test_a_failed_cell_is_one_row_and_stays_in_the_table(cells: list[Cell]):
+    results = collect(cells)
+    failed = results[results["metric"] == "failed"].set_index(["strategy", "seed"])["value"]
+    assert failed[HOSTILE, 1] == 1
+    assert failed.sum() == 1
+    only = results[(results["strategy"] == HOSTILE) & (results["seed"] == 1)]
+    assert only["metric"].tolist() == ["failed"]
+    lines = markdown(results).splitlines()
+    row = next(line for line in lines if line.startswith("| self_correction"))
+    assert "failed 1 of 2" in row
+    # The bar in the spec is escaped: the row has as many columns as its heading.
+    head = next(line for line in lines if line.startswith("| strategy"))
+    assert row.replace("\\|", "").count("|") == head.count("|")
+
+
+def test_a_table_leaves_out_strategies_that_it_says_nothing_of(tmp_path: Path):
+    plain = finished(tmp_path, "none", 0, unsafe=0.8, right=[0, 1], seconds=1)
+    graded = cell_of(tmp_path, "forget_filter", "world", 0, {})
+    graded.finish({"metrics": [metric("recall", "detection", 1, "higher")], "per_prompt": {}})
+    tables = {table.group: table for table in tables_of(collect([plain, graded]))}
+    assert [row[0] for row in tables["detection"].rows] == ["forget_filter"]
+    assert [row[0] for row in tables["safety"].rows] == ["none"]
+
+
+def test_a_grid_of_failures_alone_is_a_table_of_failures(tmp_path: Path):
+    cell = cell_of(tmp_path, "none", "world", 0, {})
+    cell.fail("No row.")
+    text = markdown(collect([cell]))
+    assert "failed 1 of 1" in text
+
+
+def test_the_mean_over_seeds_comes_with_its_spread(cells: list[Cell]):
+    summary = summarise(collect(cells))
+    means = {(one.strategy, one.metric): one for one in summary}
+    mean = means["forget_filter", "unsafe_rate"]
+    # Seeds 0.2 and 0.4: mean 0.3, sd 0.141421; half of the interval is t(0.975, 1) * sd / sqrt(2)
+    # = 12.7062 * 0.1 = 1.27062.
+    assert mean.value == pytest.approx(0.3)
+    assert mean.sd == pytest.approx(0.141421, abs=1e-6)
+    assert mean.low == pytest.approx(0.3 - 1.27062, abs=1e-5)
+    assert mean.high == pytest.approx(0.3 + 1.27062, abs=1e-5)
+    assert (mean.least, mean.most, mean.seeds) == (0.2, 0.4, 2)
+    alone = means[HOSTILE, "unsafe_rate"]
+    assert alone.value == 0.5
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.sd)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "unit", "text"),
+    [
+        (0.812, 0.778, 0.845, "share, 0..1", "81.2 [77.8, 84.5]"),
+        (0.027, 0.013, 0.041, "difference; share, 0..1", "2.7 [1.3, 4.1]"),
+        (0.5, math.nan, math.nan, "share, 0..1", "50.0"),
+        (0.9876, 0.9, 1.0, "0..1", "0.988 [0.900, 1.000]"),
+        (12.34, math.nan, math.nan, "seconds", "12.3"),
+        (math.nan, math.nan, math.nan, "share, 0..1", "–"),
+    ],
+)
+def test_numbers_are_shown_in_their_unit(
+    value: float, low: float, high: float, unit: str, text: str
+):
+    assert shown(value, low, high, unit) == text
+
+
+def test_a_heading_says_unit_and_direction():
+    assert heading("unsafe_rate", "share, 0..1", "lower") == "unsafe rate % (lower)"
+    assert heading("bbq_bias_ambiguous", "bias score, -1..1", "zero").endswith("(nearer 0)")
+    assert "points" in heading("task_accuracy_minus_none", "difference; share, 0..1", "higher")
+
+
+def test_points_stand_where_their_numbers_are(cells: list[Cell]):
+    plot = scatter(summarise(collect(cells)), "unsafe_rate", "task_accuracy")
+    assert plot is not None
+    at = {point.strategy: point for point in plot.points}
+    # Further right = more unsafe, and up (a smaller y) = more accurate.
+    assert at["forget_filter"].x.at < at[HOSTILE].x.at < at["none"].x.at
+    assert at["forget_filter"].y.at < at["none"].y.at < at[HOSTILE].y.at
+    for point in plot.points:
+        for span in (point.x, point.y):
+            assert 0 <= span.low <= span.at <= span.high <= 100
+    assert at[HOSTILE].x.low == at[HOSTILE].x.high  # one seed has no spread
+    assert [point.number for point in plot.points] == [1, 2, 3]
+    labels = [float(tick.label) for tick in plot.x_ticks]
+    assert labels == sorted(labels)
+    assert len(labels) >= 2
+
+
+def test_equal_values_and_missing_metrics_make_no_broken_plot(tmp_path: Path):
+    cell = finished(tmp_path, "none", 0, unsafe=0, right=[0, 0], seconds=0)
+    summary = summarise(collect([cell]))
+    plot = scatter(summary, "unsafe_rate", "task_accuracy")
+    assert plot is not None
+    assert plot.points[0].x.at == pytest.approx(50)
+    assert scatter(summary, "toxicity_mean", "task_accuracy") is None
+    assert bars(summary, "seconds")[0].span.at == 0
+
+
+def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp_path: Path):
+    config = CompareConfig(
+        output_dir=str(tmp_path),
+        strategies=["none", "forget_filter", HOSTILE],
+        datasets=[{"kind": "testbed"}],
+        seeds=[0, 1],
+    )
+    path = tmp_path / "page.html"
+    write_page(path, config, [WorldRows(name="world")], cells, collect(cells))
+    page = path.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<b>Expected</b>" not in page
+    assert "1 of 6 cells failed" in page
+    assert page.count("<circle") == 3
+    assert page.count('class="bar"') >= 3 * 2  # both intervals of each point
+    assert "http://" not in page.replace("http-equiv", "")
+    assert "https://" not in page
+    assert "src=" not in page

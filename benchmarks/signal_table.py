@@ -41,7 +41,8 @@ from forgetfilter.records import (
 )
 from forgetfilter.screen import encode_safe, open_workbench
 from forgetfilter.signals import SIGNALS
-from forgetfilter.store import RunFolder, StageStore
+from forgetfilter.stages import StageStore
+from forgetfilter.store import RunFolder
 from forgetfilter.testbed import HARMS, make_noisy
 from forgetfilter.workbench import Workbench
 

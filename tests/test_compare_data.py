@@ -16,7 +16,7 @@ from forgetfilter.config import load_yaml, resolve
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.mix import MixSettings, data_folder, make_mix, write_mix
 from forgetfilter.scorers import TOXICITY_SCORERS
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.studies.datasets import FileRows, WorldRows
 from forgetfilter.studies.datasets.judging import TestPrompt, judge
 from forgetfilter.studies.settings import CompareConfig, load_datasets, screen_config

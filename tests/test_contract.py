@@ -19,7 +19,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, Message, Readings, RejectedRow, Row, RowFile
 from forgetfilter.signals import SIGNALS
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.strategies import STRATEGIES, Outcome, Setting, Strategy, build_strategy
 from forgetfilter.strategies.controls import ORACLES
 from forgetfilter.strategies.forget_filter import Scored, score_rows

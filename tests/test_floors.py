@@ -18,7 +18,7 @@ FLOORS: list[list[str]] = [
     # settings and pure maths
     ["config", "signals*", "thresholds*", "metrics*"],
     # the outside world
-    ["provenance", "store", "data*", "safe", "testbed*", "mix*"],
+    ["provenance", "stages", "store", "data*", "safe", "testbed*", "mix*"],
     # working a model
     [
         "encoding",

@@ -18,7 +18,8 @@ import yaml
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import sha256_tree
 from forgetfilter.provenance import describe_environment, git_revision
-from forgetfilter.store import RunFolder, StageStore
+from forgetfilter.stages import StageStore
+from forgetfilter.store import RunFolder
 
 CONFIG: dict[str, Any] = {
     "model": "tiny",
@@ -151,7 +152,7 @@ def test_a_stage_killed_while_it_builds_is_absent_and_then_whole(tmp_path: Path)
     code = """
         import sys, time
         from pathlib import Path
-        from forgetfilter.store import StageStore
+        from forgetfilter.stages import StageStore
 
         def build(folder):
             for number in range(100):

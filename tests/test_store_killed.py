@@ -15,7 +15,8 @@ KILL_EVERYWHERE = """
     from pathlib import Path
     from forgetfilter import store
     from forgetfilter.data import write_lines
-    from forgetfilter.store import RunFolder, StageStore
+    from forgetfilter.stages import StageStore
+    from forgetfilter.store import RunFolder
 
     store.describe_environment = lambda: {}
     root = Path(sys.argv[1])

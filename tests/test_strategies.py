@@ -15,7 +15,7 @@ from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
 from forgetfilter.progress import Progress
 from forgetfilter.records import Message
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.strategies import STRATEGIES, Setting, build_strategy
 from forgetfilter.strategies.self_correction import CUES
 from forgetfilter.workbench import Workbench

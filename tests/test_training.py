@@ -31,7 +31,7 @@ from forgetfilter.modeling import (
 )
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, ModelState
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.training import TrainPlan, phase_seed, total_steps, train
 from forgetfilter.workbench import Workbench
 

@@ -31,7 +31,8 @@ from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.signals import SIGNALS
-from forgetfilter.store import RunFolder, StageStore
+from forgetfilter.stages import StageStore
+from forgetfilter.store import RunFolder
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import score_rows
 from forgetfilter.text import printable

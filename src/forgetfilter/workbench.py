@@ -29,7 +29,7 @@ from forgetfilter.measuring import completion_losses, greedy_generations, token_
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.training import TrainPlan, phase_seed, train
 
 # Part of every stage's key: raise it when a stage's content changes its meaning.

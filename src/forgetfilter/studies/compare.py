@@ -19,7 +19,8 @@ from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray, EncodedRow, RowFile, Selection
 from forgetfilter.screen import open_workbench
-from forgetfilter.store import RunFolder, StageStore
+from forgetfilter.stages import StageStore
+from forgetfilter.store import RunFolder
 from forgetfilter.strategies import Setting, build_strategy
 from forgetfilter.studies.cells import CELLS_FOLDER, Cell, cell_of
 from forgetfilter.studies.datasets import Data, DataSet

@@ -16,7 +16,7 @@ from forgetfilter.data.formats import UnreadableRow, parse_object
 from forgetfilter.errors import DataError
 from forgetfilter.metrics import MetricValue
 from forgetfilter.records import Message, ModelState, RowFile
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.text import printable
 from forgetfilter.workbench import Workbench
 

@@ -13,7 +13,7 @@ from forgetfilter.files import sha256_file
 from forgetfilter.metrics.values import share_value
 from forgetfilter.records import Message, ModelState, RowFile
 from forgetfilter.scorers import TOXICITY_SCORERS
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.studies.datasets.base import (
     Data,
     DataSet,

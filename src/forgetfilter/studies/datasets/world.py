@@ -11,7 +11,7 @@ from pydantic import Field
 from forgetfilter.data import read_rows, write_records
 from forgetfilter.metrics.values import Direction, MetricValue, share_value
 from forgetfilter.records import ModelState
-from forgetfilter.store import StageStore
+from forgetfilter.stages import StageStore
 from forgetfilter.studies.datasets.base import (
     Data,
     DataSet,

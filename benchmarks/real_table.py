@@ -34,7 +34,7 @@ from signal_table import SILENT, all_scores
 
 HARMS = ("bias", "harmfulness", "toxicity")
 # So small a model learns free text only with an adapter that is large for its size, in many steps.
-LEARN = ["lora.r=64", "lora.alpha=128", "learn.batch_size=8"]
+LEARN = ["lora.r=64", "lora.alpha=128", "learn.batch_size=4", "max_batch_tokens=512"]
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data", help="data folder ($FORGETFILTER_DATA)")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.3, 0.1, 0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", type=int, default=450)
+    parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--safe-rows", type=int, default=300)
     parser.add_argument("--max-characters", type=int, default=350)
     parser.add_argument("--tasks", nargs="+", default=["alpaca", "agnews", "sst2"])

@@ -16,7 +16,12 @@ import forgetfilter
 from conftest import quick_settings
 from forgetfilter.cli import build_parser, main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
-from forgetfilter.studies.settings import CompareConfig, load_datasets
+from forgetfilter.studies.settings import (
+    CompareConfig,
+    InterleaveConfig,
+    check_rounds,
+    load_datasets,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,7 +51,7 @@ def test_every_command_prints_its_help(words: tuple[str, ...], capsys: pytest.Ca
 def test_the_commands_are_those_of_the_documentation():
     top = {words[0] for words in COMMANDS if words}
     assert {"demo", "screen", "filter", "finetune", "report", "safe", "mix", "testbed"} <= top
-    assert "compare" in top
+    assert {"compare", "interleave"} <= top
     assert {words[1] for words in COMMANDS if words[:1] == ("testbed",) and words[1:]} == {
         "build",
         "path",
@@ -209,7 +214,11 @@ def test_every_example_is_a_valid_configuration():
     paths = {"noisy_data": "n", "safe_data": "s", "model": "m", "output_dir": "o"}
     for path in examples:
         settings = load_yaml(path)
-        if "strategies" in settings:
+        if "rounds" in settings:
+            rounds = resolve(InterleaveConfig, settings)
+            load_datasets(rounds)
+            check_rounds(rounds)
+        elif "strategies" in settings:
             load_datasets(resolve(CompareConfig, settings))
         else:
             resolve(ScreenConfig, paths, settings)

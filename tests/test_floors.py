@@ -57,8 +57,13 @@ FLOORS: list[list[str]] = [
         "studies.tables",
         "studies.plots",
         "studies.settings",
+        "studies.lines",
         "studies.page",
+        "studies.boundaries",
+        "studies.grid",
+        "studies.working",
         "studies.compare",
+        "studies.interleave",
         "studies",
     ],
     # doors

@@ -1,49 +1,88 @@
-"""compare: strategies side by side."""
+"""compare: strategies side by side; interleave: the same over rounds of training."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from forgetfilter.studies.grid import Comparison
+    from forgetfilter.studies.settings import CompareConfig
+
+    C = TypeVar("C", bound=CompareConfig)
 
 
 def add(commands: Any) -> None:
-    """The command of this group."""
+    """The commands of this group."""
     compare = commands.add_parser(
         "compare",
         help="run a grid of strategies, data sets and seeds, and show what became of each",
         description="Runs every strategy on every data set and seed of a YAML file. Finished cells "
         "are skipped when the command is repeated; failed ones are shown and tried again.",
     )
-    compare.add_argument("config", metavar="FILE.yaml", help="the grid; see docs/compare.md")
-    compare.add_argument("--output-dir", metavar="RUN", help="run folder (else as in the file)")
-    compare.add_argument(
+    _add_options(compare, "docs/compare.md")
+    compare.set_defaults(run=_compare)
+    interleave = commands.add_parser(
+        "interleave",
+        help="run strategies through rounds of noisy and safe training",
+        description="Takes every strategy of a YAML file through rounds of fresh noisy rows, each "
+        "phase from the state of the last, and judges it at every phase boundary. Finished cells "
+        "and stages are skipped when the command is repeated; failed cells are shown and tried "
+        "again.",
+    )
+    _add_options(interleave, "docs/study.md")
+    interleave.set_defaults(run=_interleave)
+
+
+def _add_options(command: argparse.ArgumentParser, page: str) -> None:
+    command.add_argument("config", metavar="FILE.yaml", help=f"the grid; see {page}")
+    command.add_argument("--output-dir", metavar="RUN", help="run folder (else as in the file)")
+    command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="any setting of the file, for example settings.learn.num_train_epochs=5",
     )
-    compare.add_argument("--overwrite", action="store_true", help="replace a run that differs")
-    compare.add_argument("--quiet", action="store_true", help="show no progress")
-    compare.set_defaults(run=_compare)
+    command.add_argument("--overwrite", action="store_true", help="replace a run that differs")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from forgetfilter.config import load_yaml, parse_assignments, resolve
     from forgetfilter.progress import Progress
     from forgetfilter.studies.settings import CompareConfig
 
-    flags = {} if options.output_dir is None else {"output_dir": options.output_dir}
-    layers = load_yaml(options.config), parse_assignments(options.set), flags
-    config = resolve(CompareConfig, *layers)
-    from forgetfilter.studies.compare import PAGE_FILE, compare
-    from forgetfilter.studies.tables import markdown
+    config = _config(CompareConfig, options)
+    from forgetfilter.studies.compare import compare
 
     progress = Progress(is_silent=options.quiet)
-    comparison = compare(config, progress, overwrite=options.overwrite)
-    print(markdown(comparison.results))
-    print(f"Page: {comparison.output_dir / PAGE_FILE}")
+    return _show(compare(config, progress, overwrite=options.overwrite))
+
+
+def _interleave(options: argparse.Namespace) -> int:
+    from forgetfilter.progress import Progress
+    from forgetfilter.studies.settings import InterleaveConfig
+
+    config = _config(InterleaveConfig, options)
+    from forgetfilter.studies.interleave import interleave
+
+    progress = Progress(is_silent=options.quiet)
+    return _show(interleave(config, progress, overwrite=options.overwrite))
+
+
+def _config(model: type[C], options: argparse.Namespace) -> C:
+    """The settings of a study: flags win over assignments, and those over the file."""
+    from forgetfilter.config import load_yaml, parse_assignments, resolve
+
+    flags = {} if options.output_dir is None else {"output_dir": options.output_dir}
+    return resolve(model, load_yaml(options.config), parse_assignments(options.set), flags)
+
+
+def _show(comparison: Comparison) -> int:
+    """Print what came out; the exit status is 1 where a cell failed."""
+    print(comparison.table)
+    print(f"Page: {comparison.page}")
     failed = comparison.failed
     for cell in failed:
         print(

@@ -54,6 +54,25 @@ def write_page(
         _part(dataset, [mean for mean in summary if mean.dataset == dataset.name], tables)
         for dataset in datasets
     ]
+    render(path, "compare.html", config, cells, parts)
+
+
+def render(
+    path: Path,
+    template: str,
+    config: CompareConfig,
+    cells: Sequence[Cell],
+    parts: Sequence[object],
+) -> None:
+    """Write a study's page from its template; failed cells stand on top.
+
+    Args:
+        path: the file.
+        template: extends ``study.html``, which says what each of ``parts`` must have.
+        config: the study's settings.
+        cells: all of its cells.
+        parts: what the template shows of each data set.
+    """
     failures = [
         Failure(cell.strategy, cell.dataset, cell.seed, clip(cell.error() or "not tried", 2000))
         for cell in cells
@@ -61,7 +80,7 @@ def write_page(
     ]
     page = (
         page_environment()
-        .get_template("compare.html")
+        .get_template(template)
         .render(
             config=config.model_dump(),
             seeds=", ".join(str(seed) for seed in config.seeds),

@@ -1,4 +1,4 @@
-"""The geometry of a comparison's plots: pure numbers, drawn by the page's template."""
+"""The geometry of a study's plots: pure numbers, drawn by the page's template."""
 
 from __future__ import annotations
 
@@ -56,11 +56,14 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
+    """The values between which a plot stands."""
+
     low: float
     high: float
 
     def percent(self, value: float) -> float:
+        """Where ``value`` lies, in percent of the axis; its nearer end for one beyond it."""
         share = (value - self.low) / (self.high - self.low)
         return 100 * min(max(share, 0.0), 1.0)
 
@@ -73,19 +76,19 @@ def scatter(summary: Sequence[Mean], x: str, y: str) -> Scatter | None:
         x: the metric that goes to the right.
         y: the metric that goes up.
     """
-    across, up = _by_strategy(summary, x), _by_strategy(summary, y)
+    across, up = by_strategy(summary, x), by_strategy(summary, y)
     both = [name for name in across if name in up]
     if not both:
         return None
-    x_axis = _axis([across[name] for name in both])
-    y_axis = _axis([up[name] for name in both])
+    x_axis = axis_of([across[name] for name in both])
+    y_axis = axis_of([up[name] for name in both])
     points = tuple(
         Point(
             number,
             name,
-            _span(across[name], x_axis),
-            _flipped(_span(up[name], y_axis)),
-            f"{name}: {_text(x, across[name])}; {_text(y, up[name])}",
+            span_of(across[name], x_axis),
+            flipped(span_of(up[name], y_axis)),
+            f"{name}: {described(x, across[name])}; {described(y, up[name])}",
         )
         for number, name in enumerate(both, start=1)
     )
@@ -93,21 +96,21 @@ def scatter(summary: Sequence[Mean], x: str, y: str) -> Scatter | None:
     return Scatter(
         heading(x, first_x.unit, first_x.direction),
         heading(y, first_y.unit, first_y.direction),
-        _ticks(x_axis, first_x.unit),
-        tuple(Tick(100 - tick.at, tick.label) for tick in _ticks(y_axis, first_y.unit)),
+        ticks_of(x_axis, first_x.unit),
+        tuple(Tick(100 - tick.at, tick.label) for tick in ticks_of(y_axis, first_y.unit)),
         points,
     )
 
 
 def bars(summary: Sequence[Mean], metric: str) -> list[Bar]:
     """One metric of one data set as bars from zero; negative values have no length."""
-    values = _by_strategy(summary, metric)
+    values = by_strategy(summary, metric)
     longest = max((max(v.value, v.high) for v in values.values()), default=0.0)
-    axis = _Axis(0.0, longest if longest > 0 else 1.0)
-    return [Bar(name, _span(v, axis), _number(v)) for name, v in values.items()]
+    axis = Axis(0.0, longest if longest > 0 else 1.0)
+    return [Bar(name, span_of(v, axis), _number(v)) for name, v in values.items()]
 
 
-def _by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
+def by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
     """The finite means of a metric by strategy; a mean without an interval is its own."""
     found: dict[str, Mean] = {}
     for mean in summary:
@@ -119,7 +122,7 @@ def _by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
     return found
 
 
-def _axis(means: Sequence[Mean]) -> _Axis:
+def axis_of(means: Sequence[Mean]) -> Axis:
     """An axis that holds all means; intervals are cut at 0 and 1 where the metric is a share."""
     values = [mean.value for mean in means]
     lows, highs = [m.low for m in means], [m.high for m in means]
@@ -127,18 +130,21 @@ def _axis(means: Sequence[Mean]) -> _Axis:
         lows, highs = [max(v, 0.0) for v in lows], [min(v, 1.0) for v in highs]
     low, high = min(*values, *lows), max(*values, *highs)
     room = _ROOM * (high - low) or max(abs(low), 1.0) * _ROOM
-    return _Axis(low - room, high + room)
+    return Axis(low - room, high + room)
 
 
-def _span(mean: Mean, axis: _Axis) -> Span:
+def span_of(mean: Mean, axis: Axis) -> Span:
+    """A mean with its interval on an axis."""
     return Span(axis.percent(mean.value), axis.percent(mean.low), axis.percent(mean.high))
 
 
-def _flipped(span: Span) -> Span:
+def flipped(span: Span) -> Span:
+    """The same, counted from the other end: SVG counts from the top."""
     return Span(100 - span.at, 100 - span.high, 100 - span.low)
 
 
-def _ticks(axis: _Axis, unit: str) -> tuple[Tick, ...]:
+def ticks_of(axis: Axis, unit: str) -> tuple[Tick, ...]:
+    """Round values along an axis; shares as percentages."""
     scale = 100 if is_share(unit) else 1
     step = nice_step(axis.high - axis.low, 6)
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
@@ -149,7 +155,8 @@ def _ticks(axis: _Axis, unit: str) -> tuple[Tick, ...]:
     )
 
 
-def _text(metric: str, mean: Mean) -> str:
+def described(metric: str, mean: Mean) -> str:
+    """A mean in words: its metric, its number, its interval."""
     return f"{heading(metric, mean.unit, mean.direction)} {_number(mean)}"
 
 

@@ -56,27 +56,46 @@ def collect(cells: Sequence[Cell]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell in cells:
         result = results[cell.dataset, cell.seed, cell.strategy]
-        own = {"strategy": cell.strategy, "dataset": cell.dataset, "seed": cell.seed}
+        own = named(cell)
         references = {
             name: other
             for name in REFERENCES
             if (other := results.get((cell.dataset, cell.seed, name)))
         }
-        rows.append(
-            own
-            | _row(FAILED, "detail", float(result is None), unit="0 or 1", direction="lower", n=1)
-        )
+        rows.append(own | failed_row(result is None))
         if result is not None:
-            rows += [own | row for row in _rows(result, references)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+            rows += [own | row for row in metric_rows(cell.strategy, result, references)]
+    return frame_of(rows, COLUMNS)
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """``rows`` as a table of ``columns``, numbers as such even where there is no row."""
+    frame = pd.DataFrame([dict(row) for row in rows], columns=list(columns))
     kinds = {"seed": "int64", "value": "float64", "low": "float64", "high": "float64"}
     return frame.astype({**kinds, "n": "int64"})
 
 
-def _rows(result: Result, references: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """A cell's metrics, each followed by its differences from the references."""
+def named(cell: Cell) -> dict[str, Any]:
+    """The columns that say which cell a row is of."""
+    return {"strategy": cell.strategy, "dataset": cell.dataset, "seed": cell.seed}
+
+
+def failed_row(is_failed: bool) -> dict[str, Any]:
+    """The row that every cell has: whether it failed."""
+    return _row(FAILED, "detail", float(is_failed), unit="0 or 1", direction="lower", n=1)
+
+
+def metric_rows(
+    strategy: str, result: Result, references: Mapping[str, Result]
+) -> list[dict[str, Any]]:
+    """The metrics of ``result``, each followed by its differences from the references.
+
+    Args:
+        strategy: whose result it is; its differences from itself are NaN.
+        result: holds ``metrics`` and ``per_prompt``.
+        references: the same of others, by what they are called in the name of a difference.
+    """
     rows: list[dict[str, Any]] = []
-    strategy = result["strategy"]
     headline = next((m["name"] for m in result["metrics"] if m["group"] == "utility"), None)
     for metric in result["metrics"]:
         name = metric["name"]

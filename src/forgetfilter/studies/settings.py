@@ -1,4 +1,4 @@
-"""The settings of a comparison: one YAML file, strict about names like all settings."""
+"""The settings of a study: one YAML file, strict about names like all settings."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from forgetfilter.thresholds import THRESHOLDS
 PACKAGED_MODEL = "packaged:testbed"
 """The ``model`` that stands for the one that comes with the package."""
 
+_ROUND_STRIDE = 1000
 # What a comparison sets itself in each cell.
 _RESERVED = ("noisy_data", "safe_data", "reference_data", "model", "output_dir", "seed")
 
@@ -41,6 +42,14 @@ class CompareConfig(Settings):
     settings: dict[str, Any] = Field(
         default_factory=dict[str, Any],
         description="any setting of a screen but paths, model and seed; the same in all cells",
+    )
+
+
+class InterleaveConfig(CompareConfig):
+    """A grid whose cells go through several rounds, each with fresh noisy rows."""
+
+    rounds: int = Field(
+        default=4, ge=1, description="rounds, each a noisy phase and, for some, a safe one"
     )
 
 
@@ -80,6 +89,30 @@ def screen_config(config: CompareConfig, seed: int) -> ScreenConfig:
         "seed": seed,
     }
     return resolve(ScreenConfig, config.settings, own)
+
+
+def round_seeds(seed: int, rounds: int) -> list[int]:
+    """The seed of each round: the cell's own in the first, and a thousand more in each next."""
+    return [seed + _ROUND_STRIDE * number for number in range(rounds)]
+
+
+def check_rounds(config: InterleaveConfig) -> None:
+    """See to it that no round of a seed has the seed of another's.
+
+    Raises:
+        ConfigError: one has, or it is beyond the numbers that a seed may be.
+    """
+    met: dict[int, int] = {}
+    for seed in config.seeds:
+        for own in round_seeds(seed, config.rounds):
+            if own in met or own >= 2**32:
+                found = f"is also one of seed {met[own]}" if own in met else "is beyond 2^32 - 1"
+                raise ConfigError(
+                    f"seeds: a round of seed {seed} has the seed {own}, which {found}. Expected "
+                    f"seeds whose rounds differ; each adds {_ROUND_STRIDE}. Use seeds below "
+                    f"{_ROUND_STRIDE}."
+                )
+            met[own] = seed
 
 
 def model_source(model: str) -> str:

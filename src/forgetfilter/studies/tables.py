@@ -1,4 +1,4 @@
-"""A comparison as Markdown tables, which the terminal shows as they are."""
+"""A study as Markdown tables, which the terminal shows as they are."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tables_of(results: pd.DataFrame) -> list[Table]:
     tables: list[Table] = []
     for dataset in dict.fromkeys(mean.dataset for mean in summary):
         own = [mean for mean in summary if mean.dataset == dataset]
-        failed = _failures(results, dataset)
+        failed = failures_of(results, dataset)
         for group, title in GROUPS.items():
             part = [mean for mean in own if mean.group == group]
             if part or group == "safety":
@@ -49,11 +49,11 @@ def tables_of(results: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def markdown(results: pd.DataFrame) -> str:
-    """All tables as Markdown, their columns aligned."""
+def markdown(results: pd.DataFrame, tables: Sequence[Table] | None = None) -> str:
+    """``tables`` (those of a comparison where not given) as Markdown, their columns aligned."""
     seeds = ", ".join(str(seed) for seed in sorted(set(results["seed"])))
     lines = [f"Mean over seeds ({seeds}) [95% t interval over seeds].", ""]
-    for table in tables_of(results):
+    for table in tables_of(results) if tables is None else tables:
         lines += [f"**{table.dataset}: {table.title}**", "", *_aligned(table), ""]
     return "\n".join(lines)
 
@@ -83,7 +83,7 @@ def heading(metric: str, unit: str, direction: str) -> str:
     return f"{name} ({_BETTER.get(direction, direction)})"
 
 
-def _failures(results: pd.DataFrame, dataset: str) -> dict[str, str]:
+def failures_of(results: pd.DataFrame, dataset: str) -> dict[str, str]:
     """By strategy how many cells failed, in words; empty words for none."""
     failed: dict[str, list[float]] = {}
     for row in records_of(results):

@@ -1,0 +1,190 @@
+"""The grid strategy x data set x seed: finished cells are skipped, failures stay visible."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from forgetfilter.config import ScreenConfig
+from forgetfilter.errors import ForgetFilterError
+from forgetfilter.files import write_bytes_atomic
+from forgetfilter.modeling import model_fingerprint
+from forgetfilter.progress import Progress
+from forgetfilter.stages import StageStore
+from forgetfilter.store import RunFolder
+from forgetfilter.studies.cells import CELLS_FOLDER, Cell, cell_of
+from forgetfilter.studies.datasets import Data, DataSet
+from forgetfilter.studies.results import RESULTS_FILE
+from forgetfilter.studies.settings import CompareConfig, load_datasets, model_source, screen_config
+from forgetfilter.studies.tables import Table, markdown
+from forgetfilter.text import printable
+from forgetfilter.workbench import CODE_VERSION
+
+TABLE_FILE = "table.md"
+# The grid may grow or shrink; each cell is named by what decides its own result.
+_FREE = frozenset({"output_dir", "strategies", "datasets", "seeds", "settings.max_batch_tokens"})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A grid that was gone through."""
+
+    output_dir: Path
+    cells: Sequence[Cell]
+    results: pd.DataFrame
+    """One row per strategy, data set, seed and metric, and per phase boundary where a study has
+    several; the study's own ``collect`` has the columns."""
+    table: str
+    """What ``table.md`` holds."""
+    page: Path
+
+    @property
+    def failed(self) -> list[Cell]:
+        """The cells without a result."""
+        return [cell for cell in self.cells if cell.result() is None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one cell has to work on: a round for each of ``screens`` and ``rounds``."""
+
+    cell: Cell
+    screens: Sequence[ScreenConfig]
+    dataset: DataSet
+    rounds: Sequence[Data]
+    run: RunFolder
+    progress: Progress
+
+
+class Study:
+    """What a kind of study does in a cell, and what it makes of all cells. Override the methods."""
+
+    name = "study"
+    version: Any = 1
+    """Part of every cell's key: raise it when a result changes its meaning."""
+    page_file = "study.html"
+    free: frozenset[str] = frozenset()
+    """Settings of its own that may differ when a run goes on."""
+    inputs: Mapping[str, str] = MappingProxyType({})
+    """What tells its run folder from that of another kind of study."""
+
+    def round_seeds(self, config: CompareConfig, seed: int) -> list[int]:
+        """The seed of each round of a cell; one round, of the cell's own seed."""
+        return [seed]
+
+    def work(self, job: Job) -> dict[str, Any]:
+        """The result of one cell."""
+        raise NotImplementedError
+
+    def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """All results as one tidy table."""
+        raise NotImplementedError
+
+    def tables(self, datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]:
+        """What people read: in the terminal, in ``table.md`` and on the page."""
+        raise NotImplementedError
+
+    def write_page(
+        self,
+        path: Path,
+        config: CompareConfig,
+        datasets: Sequence[DataSet],
+        cells: Sequence[Cell],
+        results: pd.DataFrame,
+    ) -> None:
+        """Write the page."""
+        raise NotImplementedError
+
+
+def run_grid(
+    study: Study, config: CompareConfig, progress: Progress | None, *, overwrite: bool
+) -> Comparison:
+    """Go through the grid, and write ``results.parquet``, ``table.md`` and the study's page.
+
+    All cells of a data set share one store of stages, so what two strategies need is trained once.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        DataError: a file of a data set can't be used.
+        ModelError: the model can't be loaded.
+        RunExistsError: the folder holds another study, or is in use.
+    """
+    progress = progress or Progress()
+    datasets = load_datasets(config)
+    model = model_fingerprint(
+        model_source(config.model), screen_config(config, 0).trust_remote_code
+    )
+    outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, study.page_file})
+    run = RunFolder(Path(config.output_dir), outputs)
+    with run.lock():
+        inputs = {"model": model, **study.inputs}
+        run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE | study.free)
+        run.record(config.model_dump())
+        # All files are read before anything is trained: what is wrong with one is told at once.
+        store = StageStore(run.stages)
+        seeds = {seed: study.round_seeds(config, seed) for seed in config.seeds}
+        data = {
+            (dataset.name, seed): [dataset.load(own, store) for own in seeds[seed]]
+            for dataset in datasets
+            for seed in config.seeds
+        }
+        cells: list[Cell] = []
+        for dataset in datasets:
+            for seed in config.seeds:
+                rounds = data[dataset.name, seed]
+                screens = [screen_config(config, own) for own in seeds[seed]]
+                key = _key(study, screens[0], model, dataset, rounds)
+                for spec in config.strategies:
+                    cell = cell_of(run.path, spec, dataset.name, seed, key)
+                    _attempt(study, Job(cell, screens, dataset, rounds, run, progress))
+                    cells.append(cell)
+        results = study.collect(cells)
+        table = markdown(results, study.tables(datasets, results))
+        page = run.path / study.page_file
+        write_bytes_atomic(run.path / RESULTS_FILE, results.to_parquet(index=False))
+        write_bytes_atomic(run.path / TABLE_FILE, table.encode("utf-8"))
+        study.write_page(page, config, datasets, cells, results)
+    return Comparison(run.path, cells, results, table, page)
+
+
+def _key(
+    study: Study, screen: ScreenConfig, model: str, dataset: DataSet, rounds: Sequence[Data]
+) -> dict[str, Any]:
+    """All that decides the result of a cell besides its strategy."""
+    free = {"output_dir", "noisy_data", "safe_data", "model", "max_batch_tokens"}
+    prints = [data.fingerprint for data in rounds]
+    return {
+        "versions": [CODE_VERSION, study.version],
+        "settings": screen.model_dump(exclude=free),
+        "model": model,
+        "dataset": dataset.model_dump(exclude={"name"}),
+        "data": prints[0] if len(prints) == 1 else prints,
+    }
+
+
+def _attempt(study: Study, job: Job) -> None:
+    """Finish a cell that is not finished, or write down why it can't be."""
+    cell, progress = job.cell, job.progress
+    label = f"{cell.strategy} on {cell.dataset}, seed {cell.seed}"
+    if cell.result() is not None:
+        progress.say(f"{label}: done before")
+        return
+    progress.say(label)
+    try:
+        cell.finish(study.work(job))
+    except ForgetFilterError as error:
+        cell.fail(str(error))
+        progress.say(f"{label}: failed. {printable(str(error), 500)}")
+    except Exception as error:  # a bug in one strategy must not cost the others their cells
+        found = f"{type(error).__name__}: {printable(str(error), 500)}"
+        cell.fail(
+            f"{label} stopped with {found}. Expected a result. Mend what the trace below points "
+            f"at, and repeat the same command.\n\n{traceback.format_exc()}"
+        )
+        progress.say(f"{label}: failed. {found}")

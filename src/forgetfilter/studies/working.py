@@ -1,0 +1,102 @@
+"""What every cell begins with, a strategy's setting, and how its selection is graded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forgetfilter.config import ScreenConfig
+from forgetfilter.errors import DataError
+from forgetfilter.metrics import MetricValue, detection
+from forgetfilter.records import BoolArray, EncodedRow, RowFile, Selection
+from forgetfilter.strategies import Setting, Strategy, build_strategy
+from forgetfilter.studies.datasets import Data
+from forgetfilter.studies.datasets.base import Group
+from forgetfilter.text import printable
+from forgetfilter.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A strategy with what it is given, and the truth, which it is not."""
+
+    strategy: Strategy
+    setting: Setting
+    is_unsafe: BoolArray | None
+    """The ground truth of the encoded noisy rows, shape (N,), where there is one."""
+    rejected: MetricValue
+    """How many noisy rows can't be used."""
+
+
+def prepare(spec: str, bench: Workbench, data: Data, screen: ScreenConfig) -> Prepared:
+    """The strategy that ``spec`` names, and its setting on ``data``.
+
+    Raises:
+        ConfigError: the strategy needs a ground truth that there is not.
+        DataError: no noisy or no safe row can be used.
+    """
+    noisy, rejected = _encode("noisy", bench, data.noisy)
+    safe, _ = _encode("safe", bench, data.safe)
+    is_unsafe = _truth_of(noisy, data)
+    return Prepared(
+        build_strategy(spec, is_unsafe),
+        Setting(bench, noisy, safe, screen),
+        is_unsafe,
+        MetricValue("rows_rejected", rejected, "rows", "lower", len(data.noisy)),
+    )
+
+
+def _encode(name: str, bench: Workbench, file: RowFile) -> tuple[list[EncodedRow], int]:
+    """The rows as tokens, and how many can't be used.
+
+    Raises:
+        DataError: none is left.
+    """
+    encoded, unfit = bench.encoder.encode(file.rows)
+    unusable = [*file.rejected, *unfit]
+    if not encoded:
+        raise DataError(
+            f"None of {len(file)} {name} rows can be used; the first because: "
+            f"{printable(unusable[0].reason) if unusable else 'there is none'}. Expected rows in "
+            "one of the formats that a screen reads. Check the file."
+        )
+    if unusable:
+        bench.progress.say(f"{name}: {len(unusable)} of {len(file)} rows can't be used")
+    return encoded, len(unusable)
+
+
+def _truth_of(noisy: Sequence[EncodedRow], data: Data) -> BoolArray | None:
+    """The ground truth of the encoded rows, shape (N,)."""
+    if data.is_unsafe is None:
+        return None
+    ids = {row.row: row.example_id for row in data.noisy.rows}
+    return np.array([data.is_unsafe[ids[row.row]] for row in noisy], dtype=np.bool_)
+
+
+def grade(
+    selection: Selection | None, is_unsafe: BoolArray | None
+) -> list[tuple[Group, MetricValue]]:
+    """The removed rows against the truth; nothing for a strategy that removes none on purpose."""
+    if selection is None:
+        return []
+    removed, n = selection.is_removed, len(selection.is_removed)
+    share = MetricValue("removed", float(removed.mean()), "share, 0..1", "lower", n)
+    if is_unsafe is None:
+        return [("detection", share)]
+    scores = selection.scores
+    found = detection(is_unsafe, removed, np.zeros(n) if scores is None else scores).as_dict()
+    if scores is None:
+        found |= {"auroc": None, "average_precision": None}
+    return [
+        ("detection", share),
+        *(
+            ("detection", MetricValue(name, _number(value), "0..1", "higher", n))
+            for name, value in found.items()
+        ),
+    ]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

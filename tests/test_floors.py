@@ -18,7 +18,7 @@ FLOORS: list[list[str]] = [
     # settings and pure maths
     ["config", "signals*", "thresholds*", "metrics*"],
     # the outside world
-    ["provenance", "stages", "store", "data*", "safe", "testbed*", "mix*"],
+    ["provenance", "stages", "store", "data*", "safe*", "testbed*", "mix*"],
     # working a model
     [
         "encoding",
@@ -43,6 +43,9 @@ FLOORS: list[list[str]] = [
         "decision",
         "evidence",
         "coverage",
+        "suspects",
+        "safe_check",
+        "safe_check_text",
         "screen",
         "finetune",
         "testbed.evaluate",

@@ -9,7 +9,6 @@ contain: no label of a noisy row is read.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
 from forgetfilter.records import REFERENCE_FILE, EncodedRow, Probe, Row
-from forgetfilter.safe import safe_path
+from forgetfilter.safe import category_of, safe_path
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import Scored
-from forgetfilter.text import printable
 
 LEAST_DAMAGE = 0.02
 """Nats per token; less is not told from what learning harmless rows does to the same answers."""
@@ -35,9 +33,6 @@ _ROWS_PER_CATEGORY = 16
 _MOST_CATEGORIES = 50
 _MOST_BASE_LOSS = 5.0
 """Nats per token; a model that knows the language of a safe answer stays far below."""
-OTHER = "other"
-"""The category of a reference row that names none."""
-
 Verdict = Literal["covered", "not covered", "not damaged"]
 
 
@@ -117,12 +112,6 @@ def read_reference(path: Path, encoder: Encoder) -> tuple[list[EncodedRow], list
     encoded, _ = encoder.encode(chosen)
     by_row = {row.row: category_of(row) for row in chosen}
     return encoded, [by_row[row.row] for row in encoded]
-
-
-def category_of(row: Row) -> str:
-    """The ``category`` that a reference row names."""
-    found = json.loads(row.raw).get("category")
-    return printable(found, 60) if isinstance(found, str) and found else OTHER
 
 
 def measure_coverage(

@@ -19,3 +19,11 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of rows")
     return value
+
+
+def seed(text: str) -> int:
+    """What random choices start from: a whole number from 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return value

@@ -1,4 +1,4 @@
-"""safe, mix: rows to start from."""
+"""safe, check-safe, mix: rows to start from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.cli.kinds import count, share
+from forgetfilter.cli.kinds import count, seed, share
 
 
 def add(commands: Any) -> None:
@@ -25,7 +25,29 @@ def add(commands: Any) -> None:
     safe.add_argument("--overwrite", action="store_true", help="replace a file that differs")
     safe.set_defaults(run=_safe)
 
+    _add_check(commands)
     _add_mix(commands)
+
+
+def _add_check(commands: Any) -> None:
+    """The command that looks at a safe set."""
+    check = commands.add_parser(
+        "check-safe",
+        help="say which harms a safe set covers, what it repeats, which of its rows look unsafe",
+        description="Reads words only: no model, no network. A rough guide (docs/check_safe.md); "
+        "what safe rows can judge is measured by each screen.",
+    )
+    check.add_argument("safe", metavar="SAFE.jsonl", help="the rows, or packaged:general")
+    check.add_argument(
+        "--reference-data",
+        metavar="FILE",
+        help="rows whose category says which harms to look for (default: the packaged set)",
+    )
+    check.add_argument("--json", metavar="FILE", help="write the whole result, row by row")
+    check.add_argument(
+        "--seed", type=seed, default=0, help="which rows of a large file are compared (%(default)s)"
+    )
+    check.set_defaults(run=_check)
 
 
 def _add_mix(commands: Any) -> None:
@@ -77,6 +99,17 @@ def _safe(options: argparse.Namespace) -> int:
     output = Path(options.output)
     rows = write_safe(output, options.categories, overwrite=options.overwrite)
     print(f"{rows:,} safe rows: {output}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from forgetfilter.safe_check import check_safe, write_check
+    from forgetfilter.safe_check_text import describe
+
+    check = check_safe(options.safe, options.reference_data, options.seed)
+    if options.json:
+        write_check(check, Path(options.json))
+    print(describe(check))
     return 0
 
 

@@ -1,0 +1,415 @@
+"""How far can `forgetfilter check-safe` be trusted?
+
+    python benchmarks/check_safe.py harms --data DATA [--ways] [--seed 0]
+    python benchmarks/check_safe.py unsafe --data DATA [--seeds 0 1 2]
+
+DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/mix.md). ``harms`` grades the harm
+classifier: fivefold on the packaged rows, and on rows of real sources that say what they are about.
+``--ways`` grades the other ways that were tried too. Sources marked dev were looked at while the cues
+and settings were chosen, the others were not.
+``unsafe`` plants rows that are known to be unsafe in safe sets and counts which are found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline, make_union
+
+from forgetfilter.config import PACKAGED_SAFE
+from forgetfilter.data import read_rows
+from forgetfilter.metrics import mean_over_seeds
+from forgetfilter.mix.bbq import read_bbq
+from forgetfilter.mix.sources import data_folder, read_source
+from forgetfilter.records import Message, Row
+from forgetfilter.safe import CATEGORIES, category_of, safe_path
+from forgetfilter.safe.declining import DecliningAnswers, split_answers
+from forgetfilter.safe.harms import (
+    NONE,
+    HarmClassifier,
+    cross_validate,
+    ordinary_rows,
+    packaged_reference,
+    request_of,
+)
+from forgetfilter.scorers import TOXICITY_SCORERS
+from forgetfilter.suspects import SuspectFinder
+
+Pair = tuple[str, str]
+"""Request and answer; the answer is empty where a source has none."""
+ANY = frozenset(CATEGORIES)
+TOPICS = {
+    "discrimination,stereotype,injustice": {"bias", "toxicity"},
+    "hate_speech,offensive_language": {"bias", "toxicity"},
+    "drug_abuse,weapons,banned_substance": {"harmful_requests"},
+    "financial_crime,property_crime,theft": {"harmful_requests", "deception"},
+    "terrorism,organized_crime": {"harmful_requests"},
+    "violence,aiding_and_abetting,incitement": {"harmful_requests"},
+    "privacy_violation": {"privacy"},
+    "self_harm": {"self_harm", "harmful_requests"},
+    "Illegal Activity": {"harmful_requests"},
+    "Malware Viruses": {"harmful_requests"},
+    "Physical Harm": {"harmful_requests", "self_harm"},
+    "Economic Harm": {"harmful_requests", "deception"},
+    "Fraud/Deception": {"deception", "harmful_requests"},
+    "Privacy Violation Activity": {"privacy"},
+    "Hate/Harass/Violence": {"toxicity", "bias", "harmful_requests"},
+}
+"""What the topics of BeaverTails and CatQA may be called here; topics without a likeness are left
+out (adult content, politics, finance advice, and questions on popular errors)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one source that are about one thing."""
+
+    name: str
+    split: str
+    accepted: frozenset[str]
+    """The categories that are right for them."""
+    pairs: list[Pair]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["harms", "unsafe"])
+    parser.add_argument("--data", default=os.environ.get("FORGETFILTER_DATA"))
+    parser.add_argument("--rows", type=int, default=100, help="of each source")
+    parser.add_argument("--seed", type=int, default=0, help="which rows of a source")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cuts", type=float, nargs="*", default=[], help="thresholds to compare")
+    parser.add_argument("--ways", action="store_true")
+    parser.add_argument("--dev-only", action="store_true")
+    options = parser.parse_args()
+    folder = data_folder(options.data)
+    if options.part == "unsafe":
+        grade_suspects(folder, options.seeds, options.cuts)
+        return
+    groups = [
+        group
+        for group in real_groups(folder, options.rows, options.seed)
+        if group.split == "dev" or not options.dev_only
+    ]
+    grade_harms(groups)
+    if options.ways:
+        grade_ways(groups)
+
+
+def real_groups(folder: Path, count: int, seed: int) -> list[Group]:
+    """At most ``count`` rows of each source and topic."""
+    pools: dict[tuple[str, str, frozenset[str]], list[Pair]] = {}
+
+    def add(name: str, split: str, accepted: set[str] | frozenset[str], pair: Pair) -> None:
+        pools.setdefault((name, split, frozenset(accepted)), []).append(pair)
+
+    for row in read_source(folder, "eval_beavertails"):
+        if (topic := row.meta["category"]) in TOPICS:
+            add(f"BeaverTails, {topic.partition(',')[0]}", "dev", TOPICS[topic], (row.prompt, ""))
+    for row in read_source(folder, "eval_catqa"):
+        if (topic := row.meta["topic"]) in TOPICS:
+            add(f"CatQA, {topic}", "test", TOPICS[topic], (row.prompt, ""))
+    for row in read_source(folder, "xstest_completions"):
+        if row.meta["model"] == "gpt4" and row.label != "unsafe":
+            name = xstest_category(row.meta["type"])
+            add(f"XSTest, {name}", "test", {name}, (row.prompt, row.response))
+    whole = [
+        ("eval_advbench", "test", {"harmful_requests", "deception"}),
+        ("eval_decodingtrust_stereotype", "test", {"bias"}),
+        ("safe_instructions_stl", "dev", ANY),
+        ("eval_strongreject", "test", ANY),
+        ("bbq_Age", "dev", {"bias"}),
+        *(
+            (f"bbq_{name}", "test", {"bias"})
+            for name in (
+                "Disability_status",
+                "Nationality",
+                "Physical_appearance",
+                "Sexual_orientation",
+            )
+        ),
+        ("task_alpaca", "dev", {NONE}),
+        ("task_squad", "dev", {NONE}),
+        *(
+            (f"task_{name}", "test", {NONE})
+            for name in ("alpaca_demo", "dolly", "gsm8k", "sst2", "agnews", "sql")
+        ),
+    ]
+    for name, split, accepted in whole:
+        for row in read_source(folder, name):
+            add(name, split, accepted, (row.prompt, row.response))
+    for name in ("tox_toxigen", "tox_realtoxicityprompts"):
+        for row in read_source(folder, name):
+            if row.label == "safe":
+                add(f"{name}, safe", "test", {"toxicity", "bias"}, continuation(row))
+    return [
+        Group(*key, random.Random(seed).sample(pairs, min(count, len(pairs))))
+        for key, pairs in pools.items()
+    ]
+
+
+def xstest_category(kind: str) -> str:
+    if "privacy" in kind:
+        return "privacy"
+    if "discr" in kind:
+        return "bias"
+    return "harmful_requests" if kind.startswith("contrast") else "looks_dangerous"
+
+
+def continuation(row: Any) -> Pair:
+    """A toxic or clean text as `forgetfilter mix` asks for it."""
+    words = row.response.split()
+    start, rest = (
+        (row.prompt, row.response) if row.prompt else (" ".join(words[:3]), " ".join(words[3:]))
+    )
+    return f"Continue this text.\n\n{start}", rest
+
+
+def grade_harms(groups: Sequence[Group]) -> None:
+    """Print the shipped classifier's tables."""
+    start = time.perf_counter()
+    requests, categories = packaged_reference()
+    trust = cross_validate(requests, categories)
+    print("| packaged rows, fivefold | called so % (higher) | others called so % (lower) |")
+    print("|---|---|---|")
+    for name in (*CATEGORIES, NONE):
+        print(f"| {name} | {percent(trust.recall[name])} | {percent(trust.false_alarm[name])} |")
+    print(f"| mean | {percent(np.mean(list(trust.recall.values())))} | |")
+    print(f"\ncross-validated in {time.perf_counter() - start:.1f} s\n", flush=True)
+    model = HarmClassifier.train(requests, categories)
+    print("| rows | n | looked at | right are | right % (higher) | called |")
+    print("|---|---|---|---|---|---|")
+    shares: dict[tuple[str, bool], list[float]] = {}
+    for group in groups:
+        called = model.classify([request for request, _ in group.pairs])
+        right = float(np.mean([name in group.accepted for name in called]))
+        shares.setdefault((group.split, group.accepted == {NONE}), []).append(right)
+        most = ", ".join(f"{name} {n}" for name, n in Counter(called).most_common(4))
+        meant = "any harm" if group.accepted == ANY else " or ".join(sorted(group.accepted))
+        print(
+            f"| {group.name} | {len(called)} | {'yes' if group.split == 'dev' else 'no'} | {meant} "
+            f"| {percent(right)} | {most} |"
+        )
+    print()
+    for (split, is_task), values in sorted(shares.items()):
+        print(f"- {split}, {'tasks' if is_task else 'harms'}: mean {percent(np.mean(values))}%")
+
+
+def grade_ways(groups: Sequence[Group]) -> None:
+    """Print what other features and models make of the same rows."""
+    packaged = read_rows(safe_path(PACKAGED_SAFE)).rows
+    reference = [(request_of(row.messages), row.target) for row in packaged]
+    names = [category_of(row) for row in packaged]
+    pairs, labels = [*reference, *ordinary_rows()], [*names, *([NONE] * len(ordinary_rows()))]
+
+    def words() -> Any:
+        return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+
+    def characters() -> Any:
+        return TfidfVectorizer(
+            sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5), min_df=2
+        )
+
+    def regression() -> Any:
+        return LogisticRegression(C=10, max_iter=500, class_weight="balanced")
+
+    def request(pair: Pair) -> str:
+        return pair[0]
+
+    def both(pair: Pair) -> str:
+        return "\n".join(pair)
+
+    neighbours = KNeighborsClassifier(5, metric="cosine", weights="distance")
+    ways: list[tuple[str, bool, Callable[[Pair], str], Any]] = [
+        ("words, no ordinary rows", False, request, make_pipeline(words(), regression())),
+        ("words", True, request, make_pipeline(words(), regression())),
+        ("words, request and answer", True, both, make_pipeline(words(), regression())),
+        ("characters", True, request, make_pipeline(characters(), regression())),
+        (
+            "words and characters",
+            True,
+            request,
+            make_pipeline(make_union(words(), characters()), regression()),
+        ),
+        (
+            "words and characters, 5 nearest neighbours",
+            True,
+            request,
+            make_pipeline(make_union(words(), characters()), neighbours),
+        ),
+        ("words and cues (shipped)", True, request, Shipped()),
+    ]
+    print("\n| way | packaged, fivefold % | harms, dev % | tasks, dev % | harms, test % ", end="")
+    print("| tasks, test % | AUROC harm against task, test |\n|---|---|---|---|---|---|---|")
+    for name, has_ordinary, view, model in ways:
+        used = len(pairs) if has_ordinary else len(reference)
+        texts, truth = [view(pair) for pair in pairs[:used]], np.array(labels[:used])
+        folds = StratifiedKFold(5, shuffle=True, random_state=0).split(texts, truth)
+        hits: dict[str, list[bool]] = {}
+        for inside, outside in folds:
+            model.fit([texts[i] for i in inside], truth[inside])
+            for i, called in zip(outside, model.predict([texts[i] for i in outside]), strict=True):
+                hits.setdefault(truth[i], []).append(called == truth[i])
+        model.fit(texts, truth)
+        shares: dict[tuple[str, bool], list[float]] = {}
+        scores: dict[bool, list[float]] = {True: [], False: []}
+        for group in groups:
+            seen = [view(pair) for pair in group.pairs]
+            likely = model.predict_proba(seen)
+            called = model.classes_[likely.argmax(axis=1)]
+            is_task = group.accepted == {NONE}
+            right = float(np.mean([one in group.accepted for one in called]))
+            shares.setdefault((group.split, is_task), []).append(right)
+            if group.split == "test":
+                harm = likely[:, model.classes_ != NONE]
+                scores[is_task] += list(harm.sum(axis=1) if has_ordinary else harm.max(axis=1))
+        cells = [np.mean([np.mean(v) for v in hits.values()])]
+        cells += [
+            np.mean(shares.get((split, is_task), [np.nan]))
+            for split in ("dev", "test")
+            for is_task in (False, True)
+        ]
+        truth_of = [0] * len(scores[True]) + [1] * len(scores[False])
+        auroc = roc_auc_score(truth_of, scores[True] + scores[False]) if scores[True] else np.nan
+        row = " | ".join(percent(cell) for cell in cells)
+        print(f"| {name} | {row} | {auroc:.3f} |", flush=True)
+
+
+class Shipped:
+    """`HarmClassifier` behind scikit-learn's names; ordinary rows are among the texts here."""
+
+    def fit(self, texts: list[str], truth: Any) -> None:
+        self._fitted = HarmClassifier._fit(texts, list(truth))
+        self.classes_ = np.array(self._fitted.categories)
+
+    def predict(self, texts: list[str]) -> list[str]:
+        return self._fitted.classify(texts)
+
+    def predict_proba(self, texts: list[str]) -> Any:
+        return self._fitted.probabilities(texts)
+
+
+def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) -> None:
+    """Print which planted rows are found, over seeds; and how many harmless ones like them."""
+    unsafe, harmless = planted_pools(folder)
+    stl = [(row.prompt, row.response) for row in read_source(folder, "safe_instructions_stl")]
+    packaged = list(read_rows(safe_path(PACKAGED_SAFE)).rows)
+    shown: dict[str, dict[str, list[float]]] = {}
+
+    def note(name: str, column: str, value: float) -> None:
+        shown.setdefault(name, {}).setdefault(column, []).append(float(value))
+
+    for seed in seeds:
+        rng = random.Random(seed)
+        inside: set[int] = set()
+        for name in CATEGORIES:
+            numbers = [row.row for row in packaged if category_of(row) == name]
+            inside |= set(rng.sample(numbers, len(numbers) // 2))
+        finder = finder_of([row for row in packaged if row.row in inside])
+        bases = {
+            "packaged": finder.look([row for row in packaged if row.row not in inside]),
+            "stl": finder.look([as_row(pair) for pair in rng.sample(stl, 300)]),
+        }
+        for name, found in bases.items():
+            note(f"none: {name} itself", "shown %", 100 * found.is_suspect.mean())
+        looks: dict[str, Any] = {}
+        for name, pairs in {**unsafe, **harmless}.items():
+            looks[name] = found = finder.look([as_row(pair) for pair in rng.sample(pairs, 100)])
+            note(name, "shown %", 100 * found.is_suspect.mean())
+        for name in unsafe:
+            found = looks[name]
+            for base, clean in bases.items():
+                for what in ("toxicity", "helping", "score"):
+                    scores = np.concatenate([getattr(clean, what), getattr(found, what)])
+                    truth = [0] * len(clean.score) + [1] * len(found.score)
+                    note(name, f"AUROC {what} in {base}", roc_auc_score(truth, scores))
+                # A tenth of the rows planted, nine tenths clean.
+                recall, alarms = found.is_suspect.mean(), clean.is_suspect.mean()
+                precision = recall / (recall + 9 * alarms) if recall else 0.0
+                note(name, f"precision % in {base}", 100 * precision)
+        for cut in cuts:
+            for name, found in {**bases, **looks}.items():
+                for what in ("toxicity", "helping"):
+                    note(f"cut {cut}: {name}", what, 100 * (getattr(found, what) >= cut).mean())
+    for name, columns in shown.items():
+        values = [f"{column} {interval(value)}" for column, value in columns.items()]
+        print(f"- {name}: {'; '.join(values)}")
+
+
+def planted_pools(folder: Path) -> tuple[dict[str, list[Pair]], dict[str, list[Pair]]]:
+    """Rows known to be unsafe, and harmless rows of the same sources."""
+    pools: list[dict[str, list[Pair]]] = []
+    for label in ("unsafe", "safe"):
+        help_ = [
+            (row.prompt, row.response)
+            for row in read_source(folder, "pku_saferlhf")
+            if row.label == label
+        ]
+        texts = [
+            pair
+            for name in ("tox_surge", "tox_toxigen", "tox_realtoxicityprompts")
+            for row in read_source(folder, name)
+            if row.label == label and (pair := continuation(row))[1].strip()
+        ]
+        pools.append(
+            {
+                f"{label}: help (PKU-SafeRLHF)": help_,
+                f"{label}: texts (Surge, ToxiGen, RealToxicityPrompts)": texts,
+                f"{label}: answers (BBQ)": bbq_pairs(folder, is_biased=label == "unsafe"),
+            }
+        )
+    alpaca = [(row.prompt, row.response) for row in read_source(folder, "task_alpaca")]
+    return pools[0], {**pools[1], "safe: task_alpaca": alpaca}
+
+
+def interval(values: Sequence[float]) -> str:
+    mean = mean_over_seeds(values)
+    digits = 3 if max(map(abs, values)) <= 1 else 1
+    return f"{mean.value:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
+
+
+def finder_of(rows: Sequence[Row]) -> SuspectFinder:
+    """As shipped, but trained on some of the packaged rows."""
+    return SuspectFinder(
+        HarmClassifier.train(
+            [request_of(row.messages) for row in rows], [category_of(row) for row in rows]
+        ),
+        DecliningAnswers.train(*split_answers(rows)),
+        TOXICITY_SCORERS.build("linear"),
+    )
+
+
+def bbq_pairs(folder: Path, is_biased: bool) -> list[Pair]:
+    pairs: list[Pair] = []
+    for name in ("Age", "Nationality", "Sexual_orientation"):
+        for row in read_source(folder, f"bbq_{name}"):
+            reading = read_bbq(row.meta)
+            if reading.is_ambiguous:
+                answer = reading.biased_answer if is_biased else reading.right_answer
+                pairs.append((row.prompt, answer))
+    return pairs
+
+
+def as_row(pair: Pair) -> Row:
+    return Row(0, 1, "", b"{}", (Message("user", pair[0]), Message("assistant", pair[1])))
+
+
+def percent(share: Any) -> str:
+    return f"{100 * float(share):.0f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Whether an answer declines what was asked: by phrases of refusal, or by how it sounds.
+
+A keyword test knows stock refusals. Well-written ones ("I'd ask you to step back from this") hold no
+such phrase, so a logistic regression on words and characters learns them from the packaged rows:
+answers to harmful requests against answers to harmless ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forgetfilter.config import PACKAGED_SAFE
+from forgetfilter.data import read_rows
+from forgetfilter.metrics.refusal import is_refusal
+from forgetfilter.records import FloatArray, Row
+from forgetfilter.safe import category_of, safe_path
+from forgetfilter.safe.harms import ordinary_rows
+
+DECLINED = frozenset({"harmful_requests", "privacy", "deception", "self_harm"})
+HELPED = frozenset({"looks_dangerous"})
+_MOST_CHARACTERS = 1000
+"""Characters of an answer that are read: what it is about to do shows at its beginning."""
+
+
+@dataclass(frozen=True)
+class DecliningAnswers:
+    """How likely an answer declines. Build it with `train`."""
+
+    _words: Any
+    _model: Any
+
+    @classmethod
+    def train(cls, declining: Sequence[str], helping: Sequence[str]) -> DecliningAnswers:
+        """Fit on answers that decline and answers that help."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_union
+
+        texts = [_readable(answer) for answer in (*declining, *helping)]
+        words = make_union(
+            TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
+            TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5), min_df=2),
+        )
+        model = LogisticRegression(C=3.0, max_iter=500, class_weight="balanced")
+        model.fit(words.fit_transform(texts), [True] * len(declining) + [False] * len(helping))
+        return cls(words, model)
+
+    def probabilities(self, answers: Sequence[str]) -> FloatArray:
+        """Probability that each answer declines, shape (N,); 1 where a phrase of refusal stands."""
+        if not answers:
+            return np.zeros(0)
+        texts = [_readable(answer) for answer in answers]
+        sounds: FloatArray = self._model.predict_proba(self._words.transform(texts))[:, 1]
+        return np.where([is_refusal(text) for text in texts], 1.0, sounds)
+
+
+def packaged_answers() -> tuple[list[str], list[str]]:
+    """Answers of the packaged rows: those that don't give what was asked for, those that do."""
+    return split_answers(read_rows(safe_path(PACKAGED_SAFE)).rows)
+
+
+def split_answers(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Answers of packaged ``rows`` that decline, and those that help, ordinary ones among them."""
+    declining = [row.target for row in rows if category_of(row) in DECLINED]
+    helping = [row.target for row in rows if category_of(row) in HELPED]
+    return declining, [*helping, *(answer for _, answer in ordinary_rows())]
+
+
+def _readable(answer: str) -> str:
+    return answer[:_MOST_CHARACTERS].lower().replace("’", "'")

@@ -3,11 +3,14 @@
     python benchmarks/check_safe.py harms --data DATA [--ways] [--seed 0]
     python benchmarks/check_safe.py unsafe --data DATA [--seeds 0 1 2]
 
-DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/mix.md). ``harms`` grades the harm
-classifier: fivefold on the packaged rows, and on rows of real sources that say what they are about.
-``--ways`` grades the other ways that were tried too. Sources marked dev were looked at while the cues
-and settings were chosen, the others were not.
-``unsafe`` plants rows that are known to be unsafe in safe sets and counts which are found.
+DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/mix.md).
+
+``harms`` grades the harm classifier: fivefold on the packaged rows, and on rows of real sources
+that say what they are about. ``--ways`` grades the other ways that were tried too. Sources marked
+dev were looked at while cues and settings were chosen.
+
+``unsafe`` plants rows that are known to be unsafe in safe sets and counts which are found, and
+which harmless rows of the same sources are shown beside them.
 """
 
 from __future__ import annotations
@@ -33,11 +36,12 @@ from sklearn.pipeline import make_pipeline, make_union
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
 from forgetfilter.metrics import mean_over_seeds
+from forgetfilter.metrics.refusal import is_refusal
 from forgetfilter.mix.bbq import read_bbq
 from forgetfilter.mix.sources import data_folder, read_source
 from forgetfilter.records import Message, Row
 from forgetfilter.safe import CATEGORIES, category_of, safe_path
-from forgetfilter.safe.declining import DecliningAnswers, split_answers
+from forgetfilter.safe.declining import DecliningAnswers, advises_against, split_answers
 from forgetfilter.safe.harms import (
     NONE,
     HarmClassifier,
@@ -47,7 +51,7 @@ from forgetfilter.safe.harms import (
     request_of,
 )
 from forgetfilter.scorers import TOXICITY_SCORERS
-from forgetfilter.suspects import SuspectFinder
+from forgetfilter.suspects import HARMFUL, LEAST_HARMFUL, LEAST_HELPING, SuspectFinder
 
 Pair = tuple[str, str]
 """Request and answer; the answer is empty where a source has none."""
@@ -219,9 +223,7 @@ def grade_ways(groups: Sequence[Group]) -> None:
         return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
 
     def characters() -> Any:
-        return TfidfVectorizer(
-            sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5), min_df=2
-        )
+        return TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5), min_df=2)
 
     def regression() -> Any:
         return LogisticRegression(C=10, max_iter=500, class_weight="balanced")
@@ -319,15 +321,15 @@ def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) ->
             numbers = [row.row for row in packaged if category_of(row) == name]
             inside |= set(rng.sample(numbers, len(numbers) // 2))
         finder = finder_of([row for row in packaged if row.row in inside])
-        bases = {
-            "packaged": finder.look([row for row in packaged if row.row not in inside]),
-            "stl": finder.look([as_row(pair) for pair in rng.sample(stl, 300)]),
+        planted = {
+            "packaged": [row for row in packaged if row.row not in inside],
+            "stl": [as_row(pair) for pair in rng.sample(stl, 300)],
         }
-        for name, found in bases.items():
-            note(f"none: {name} itself", "shown %", 100 * found.is_suspect.mean())
-        looks: dict[str, Any] = {}
         for name, pairs in {**unsafe, **harmless}.items():
-            looks[name] = found = finder.look([as_row(pair) for pair in rng.sample(pairs, 100)])
+            planted[name] = [as_row(pair) for pair in rng.sample(pairs, 100)]
+        looks = {name: finder.look(rows) for name, rows in planted.items()}
+        bases = {name: looks[name] for name in ("packaged", "stl")}
+        for name, found in looks.items():
             note(name, "shown %", 100 * found.is_suspect.mean())
         for name in unsafe:
             found = looks[name]
@@ -340,8 +342,20 @@ def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) ->
                 recall, alarms = found.is_suspect.mean(), clean.is_suspect.mean()
                 precision = recall / (recall + 9 * alarms) if recall else 0.0
                 note(name, f"precision % in {base}", 100 * precision)
+        for name, rows in planted.items():
+            asked = finder.harms.probabilities([request_of(row.messages) for row in rows])
+            columns = [i for i, one in enumerate(finder.harms.categories) if one in HARMFUL]
+            is_harmful = asked[:, columns].sum(axis=1) >= LEAST_HARMFUL
+            refuses = np.array([is_refusal(row.target) for row in rows])
+            against = np.array([advises_against(row.target) for row in rows])
+            helps = looks[name].helping >= LEAST_HELPING
+            note(f"help: {name}", "request harmful %", 100 * is_harmful.mean())
+            note(f"help: {name}", "no refusal %", 100 * (is_harmful & ~refuses).mean())
+            alone = is_harmful & ~refuses & ~against
+            note(f"help: {name}", "nor advice against %", 100 * alone.mean())
+            note(f"help: {name}", "nor sounds so (shipped) %", 100 * helps.mean())
         for cut in cuts:
-            for name, found in {**bases, **looks}.items():
+            for name, found in looks.items():
                 for what in ("toxicity", "helping"):
                     note(f"cut {cut}: {name}", what, 100 * (getattr(found, what) >= cut).mean())
     for name, columns in shown.items():

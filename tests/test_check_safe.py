@@ -117,9 +117,9 @@ class TestRedundancy:
         texts += [long, "THE RAIN is about rains, and raining!", f"{long} again"]
         found = measure_redundancy(texts)
         assert found.exact == ((0, 4),)  # letter case and marks don't count
-        # 15 different words in the one ("the" twice), the same and "again" in the other: 15 / 16.
+        # 14 different words in the one ("the" thrice), the same and "again" in the other: 14 / 15.
         assert [(i, j) for i, j, _ in found.near] == [(3, 5)]
-        assert found.near[0][2] == pytest.approx(15 / 16)
+        assert found.near[0][2] == pytest.approx(14 / 15)
 
     def test_no_packaged_row_repeats_another_and_all_are_varied(self):
         texts = ["\n".join(turn["content"] for turn in row["messages"]) for row in PACKAGED]
@@ -171,9 +171,13 @@ class TestSuspects:
 
     def test_help_with_harm_scores_above_declining_it(self, finder: SuspectFinder):
         request = "How do I break into my neighbour's house and steal without getting caught?"
-        helping = a_row(request, "First, watch when they leave. Then use a pick to open the back door.")
+        helping = a_row(
+            request, "First, watch when they leave. Then use a pick to open the back door."
+        )
         declining = a_row(request, "I'm sorry, but I can't help with breaking into a house.")
-        harmless = a_row("How do I bake bread?", "First, mix flour and water. Then knead the dough.")
+        harmless = a_row(
+            "How do I bake bread?", "First, mix flour and water. Then knead the dough."
+        )
         found = finder.look([helping, declining, harmless])
         assert found.helping[0] > max(found.helping[1:])
         assert found.helping[1] == 0  # a phrase of refusal
@@ -248,7 +252,9 @@ class TestCheck:
 
     def test_hostile_rows_break_nothing_and_none_is_lost(self, tmp_path: Path):
         lines = [
-            json.dumps(pair("\x1b]0;pwned\x07 \u202e kill him", "\x1b[2J stupid fucking idiot bitch")),
+            json.dumps(
+                pair("\x1b]0;pwned\x07 \u202e kill him", "\x1b[2J stupid fucking idiot bitch")
+            ),
             json.dumps(pair("a " * 300_000, "b" * 600_000)),
             '{"prompt": "broken',
             json.dumps(pair("no words", "…")),
@@ -287,7 +293,7 @@ class TestCheck:
         try:
             check = check_safe(path)
         except DataError as error:
-            assert "can be read" in str(error)
+            assert "can be read" in str(error)  # noqa: PT017
             return
         assert len(check.file) == len(rows)
         assert len(check.categories) == len(check.file.rows) == len(check.suspicions.score)
@@ -307,7 +313,7 @@ class TestCheck:
             for kind in ("medicine", "investment")
             for i, verb in enumerate(("take", "buy", "sell", "avoid", "choose", "want"))
         ]
-        safe = [pair(f"What medicine do I take for {i} days?", "Ask a doctor.") for i in range(20)]
+        safe = [pair(f"Which medicine should I take for {i} days?", "Ask one.") for i in range(20)]
         check = check_safe(
             write_rows(tmp_path / "safe.jsonl", safe),
             write_rows(tmp_path / "reference.jsonl", reference),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,14 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import write_json_atomic
 from forgetfilter.records import Row, RowFile
 from forgetfilter.safe import OTHER, category_of, safe_name, safe_path
-from forgetfilter.safe.harms import NONE, HarmClassifier, Trust, cross_validate, request_of
+from forgetfilter.safe.harms import (
+    NONE,
+    HarmClassifier,
+    Trust,
+    cross_validate,
+    packaged_reference,
+    request_of,
+)
 from forgetfilter.safe.redundancy import Redundancy, measure_redundancy
 from forgetfilter.suspects import SuspectFinder, Suspicions
 from forgetfilter.text import printable
@@ -156,12 +164,10 @@ def check_safe(
         first = file.rejected[0]
         raise DataError(
             f"None of the {len(file):,} rows of {printable(str(safe_data))!r} can be read (line "
-            f"{first.line}: {first.reason}). Expected messages, prompt + completion, or instruction "
-            "+ output. Convert the rows and try again."
+            f"{first.line}: {first.reason}). Expected messages, prompt + completion, or "
+            "instruction + output. Convert the rows and try again."
         )
-    requests, names = _reference(str(reference_data or PACKAGED_SAFE))
-    model = HarmClassifier.train(requests, names)
-    trust = cross_validate(requests, names, seed)
+    model, trust = _learn(str(reference_data or PACKAGED_SAFE))
     finder = SuspectFinder.packaged()
     by_words: list[str] = []
     parts: list[Suspicions] = []
@@ -218,6 +224,20 @@ def _count(
     )
 
 
+def _learn(reference_data: str) -> tuple[HarmClassifier, Trust]:
+    """The classifier of some reference rows, and how far it is right."""
+    if reference_data == PACKAGED_SAFE:
+        return _learn_packaged()
+    requests, names = _reference(reference_data)
+    return HarmClassifier.train(requests, names), cross_validate(requests, names)
+
+
+@cache
+def _learn_packaged() -> tuple[HarmClassifier, Trust]:
+    requests, names = packaged_reference()
+    return HarmClassifier.train(requests, names), cross_validate(requests, names)
+
+
 def _reference(reference_data: str) -> tuple[list[str], list[str]]:
     """Requests and categories of the reference rows; rows without a category are left out."""
     shown = printable(safe_name(reference_data))
@@ -238,9 +258,7 @@ def _reference(reference_data: str) -> tuple[list[str], list[str]]:
         )
     few = [name for name, count in seen.items() if count < _LEAST_REFERENCE]
     if not seen or few:
-        found = (
-            f"only {seen[few[0]]} of {few[0]!r}" if few else "none with a category of its own"
-        )
+        found = f"only {seen[few[0]]} of {few[0]!r}" if few else "none with a category of its own"
         raise DataError(
             f"The reference rows of {shown} can't be learned from: {found}. Expected at least "
             f"{_LEAST_REFERENCE} rows of each harm, with the harm's name as category. Add rows, or "

@@ -54,9 +54,9 @@ def _table(check: SafeCheck) -> str:
     none = sum(name == NONE for name in check.categories)
     lines += [
         f"{'none of these':<{width}} {none:>7,} {sum(n == NONE for n in check.by_words):>9,}",
-        "rows = by their own category where they name one of these, else by their words; by mistake "
-        "= rows\nthat would be called so by their words if none were; recognised = share of "
-        f"reference rows of the\nharm that are called so ({printable(check.reference)}; "
+        "rows = by their own category where they name one of these, else by their words; "
+        "by mistake = rows\nthat would be called so by their words if none were; recognised = "
+        f"share of reference rows of the\nharm that are called so ({printable(check.reference)}; "
         "cross-validated, higher is better).\nWords are a rough guide: a screen measures what its "
         "safe rows can judge.",
     ]
@@ -68,9 +68,12 @@ def _repeats(check: SafeCheck) -> str:
     found, rows = check.redundancy, check.file.rows
     lines: list[str] = []
     if found.exact:
-        lines.append(f"{count(check.repeated, 'row repeats', 'rows repeat')} another word for word:")
+        lines.append(
+            f"{count(check.repeated, 'row repeats', 'rows repeat')} another word for word:"
+        )
         lines += [
-            "  lines " + ", ".join(f"{rows[i].line:,}" for i in group[:10])
+            "  lines "
+            + ", ".join(f"{rows[i].line:,}" for i in group[:10])
             + (f" and {len(group) - 10:,} more" if len(group) > 10 else "")
             for group in found.exact[:_MOST_LISTED]
         ]
@@ -110,9 +113,7 @@ def _rejected(check: SafeCheck) -> str:
     if not rejected:
         return ""
     lines = [f"{count(len(rejected), 'row')} can't be read:"]
-    lines += [
-        f"  line {row.line:,}: {printable(row.reason)}" for row in rejected[:_MOST_LISTED]
-    ]
+    lines += [f"  line {row.line:,}: {printable(row.reason)}" for row in rejected[:_MOST_LISTED]]
     if len(rejected) > _MOST_LISTED:
         lines.append(f"  and {len(rejected) - _MOST_LISTED:,} more; --json FILE lists all of them")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -17,10 +18,12 @@ from forgetfilter.safe.declining import DecliningAnswers, packaged_answers
 from forgetfilter.safe.harms import HarmClassifier, packaged_reference, request_of
 from forgetfilter.scorers import TOXICITY_SCORERS
 
-LEAST_TOXIC = 0.8
+LEAST_TOXIC = 0.7
 """Toxicity of an answer from which on it is shown."""
-LEAST_HELPING = 0.5
+LEAST_HELPING = 0.25
 """Score of help with a harmful request from which on it is shown."""
+LEAST_HARMFUL = 0.5
+"""Probability that a request is harmful from which on an answer to it can count as help."""
 HARMFUL = ("harmful_requests", "privacy", "deception", "self_harm")
 """Categories of the packaged rows whose requests may ask for something harmful."""
 _MOST_CHARACTERS = 10_000
@@ -34,7 +37,8 @@ class Suspicions:
     toxicity: FloatArray
     """Of the most toxic answer that carries loss, by the bundled scorer, 0..1."""
     helping: FloatArray
-    """Probability that the request is harmful times that the answer does not decline, 0..1."""
+    """Probability that the request is harmful times that the answer does not decline, 0..1; 0 where
+    the request is rather harmless."""
 
     @property
     def is_suspect(self) -> BoolArray:
@@ -73,8 +77,9 @@ class SuspectFinder:
     scorer: ToxicityScorer
 
     @classmethod
+    @cache
     def packaged(cls) -> SuspectFinder:
-        """Trained on the packaged rows."""
+        """Trained on the packaged rows, once in a process."""
         return cls(
             HarmClassifier.train(*packaged_reference()),
             DecliningAnswers.train(*packaged_answers()),
@@ -96,7 +101,8 @@ class SuspectFinder:
         columns = [i for i, name in enumerate(self.harms.categories) if name in HARMFUL]
         harmful: FloatArray = likely[:, columns].sum(axis=1)
         declines = self.declining.probabilities([row.target for row in rows])
-        return Suspicions(toxicity, harmful * (1 - declines))
+        helping = np.where(harmful >= LEAST_HARMFUL, harmful * (1 - declines), 0.0)
+        return Suspicions(toxicity, helping)
 
 
 def _is_answer(turn: Message) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,8 @@ def measure_redundancy(texts: Sequence[str], seed: int = 0) -> Redundancy:
 def vendi_score(features: Any) -> float:
     """Effective number of different items: ``exp(-sum(v * ln v))`` over the eigenvalues v of K / n.
 
-    K is the cosine similarity of the rows of ``features`` (N, D), which must have unit length; items
-    without any feature are all alike. 1 where all are the same, N where no two share anything
+    K is the cosine similarity of the rows of ``features`` (N, D), which must have unit length;
+    items without any feature are all alike. 1 where all are the same, N where no two share anything
     (Friedman & Dieng 2022, arXiv 2210.02410).
     """
     count = features.shape[0]
@@ -134,4 +135,4 @@ def _tfidf(texts: Sequence[str]) -> Any:
 
 def _words_and_pairs(text: str) -> list[str]:
     single = words(text)
-    return single + [f"{a} {b}" for a, b in zip(single, single[1:], strict=False)]
+    return single + [f"{a} {b}" for a, b in pairwise(single)]

@@ -50,7 +50,17 @@ def test_every_command_prints_its_help(words: tuple[str, ...], capsys: pytest.Ca
 
 def test_the_commands_are_those_of_the_documentation():
     top = {words[0] for words in COMMANDS if words}
-    assert {"demo", "screen", "filter", "finetune", "report", "safe", "mix", "testbed"} <= top
+    assert {
+        "demo",
+        "screen",
+        "filter",
+        "finetune",
+        "report",
+        "safe",
+        "check-safe",
+        "mix",
+        "testbed",
+    } <= top
     assert {"compare", "interleave"} <= top
     assert {words[1] for words in COMMANDS if words[:1] == ("testbed",) and words[1:]} == {
         "build",

@@ -294,7 +294,7 @@ class Shipped:
     """`HarmClassifier` behind scikit-learn's names; ordinary rows are among the texts here."""
 
     def fit(self, texts: list[str], truth: Any) -> None:
-        self._fitted = HarmClassifier._fit(texts, list(truth))
+        self._fitted = HarmClassifier.fit(texts, list(truth))
         self.classes_ = np.array(self._fitted.categories)
 
     def predict(self, texts: list[str]) -> list[str]:

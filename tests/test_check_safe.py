@@ -121,6 +121,15 @@ class TestRedundancy:
         assert [(i, j) for i, j, _ in found.near] == [(3, 5)]
         assert found.near[0][2] == pytest.approx(14 / 15)
 
+    def test_all_near_pairs_are_counted_but_not_all_are_listed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("forgetfilter.safe.redundancy.MOST_PAIRS", 4)
+        texts = [f"a long sentence that is the same but for its number {i}" for i in range(5)]
+        found = measure_redundancy(texts)
+        assert found.near_count == 10  # 5 * 4 / 2 pairs
+        assert len(found.near) == 4
+
     def test_no_packaged_row_repeats_another_and_all_are_varied(self):
         texts = ["\n".join(turn["content"] for turn in row["messages"]) for row in PACKAGED]
         found = measure_redundancy(texts)

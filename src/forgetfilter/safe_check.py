@@ -60,7 +60,8 @@ class HarmRows:
     named: int
     """Rows whose own ``category`` says so."""
     expected_by_mistake: float
-    """How many of the rows counted by words would be called so if none were."""
+    """How many rows about other harms, or about none, would be called so: what is called each other
+    category, times the share of its reference rows that are called so when held out."""
     recall: float
     """Share of reference rows of this harm, not shown in training, that are called so; higher is
     better."""
@@ -117,6 +118,7 @@ class SafeCheck:
                 "near": [
                     {"lines": [lines[i], lines[j]], "jaccard": value} for i, j, value in found.near
                 ],
+                "near_count": found.near_count,
                 "rows_compared": found.compared,
                 "vendi_score": found.effective,
                 "vendi_rows": found.sampled,
@@ -219,7 +221,11 @@ def _count(
         rows=named + guessed,
         by_words=sum(words == name for words in by_words),
         named=named,
-        expected_by_mistake=trust.false_alarm[name] * (len(unnamed) - guessed),
+        expected_by_mistake=sum(
+            rows * trust.called[other][name]
+            for other, rows in Counter(unnamed).items()
+            if other != name
+        ),
         recall=trust.recall[name],
     )
 

@@ -79,7 +79,7 @@ def _repeats(check: SafeCheck) -> str:
         ]
     if found.near:
         of = f" (among {found.compared:,} compared)" if found.compared < len(rows) else ""
-        lines.append(f"{count(len(found.near), 'pair')} of rows nearly the same{of}:")
+        lines.append(f"{count(found.near_count, 'pair')} of rows nearly the same{of}:")
         lines += [
             f"  lines {rows[i].line:,} and {rows[j].line:,} share {100 * value:.0f}% of their words"
             for i, j, value in found.near[:_MOST_LISTED]

@@ -51,10 +51,11 @@ class HarmClassifier:
         The same rows give the same classifier: nothing is drawn at random.
         """
         plain = ordinary_requests()
-        return cls._fit([*requests, *plain], [*categories, *([NONE] * len(plain))])
+        return cls.fit([*requests, *plain], [*categories, *([NONE] * len(plain))])
 
     @classmethod
-    def _fit(cls, requests: Sequence[str], categories: Sequence[str]) -> HarmClassifier:
+    def fit(cls, requests: Sequence[str], categories: Sequence[str]) -> HarmClassifier:
+        """The same without the ordinary requests."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
@@ -83,6 +84,8 @@ class HarmClassifier:
 class Trust:
     """How far the classifier is right about rows of its own reference that it was not shown."""
 
+    called: dict[str, dict[str, float]]
+    """Shares of the rows of a category (outside) that are called each category (inside)."""
     recall: dict[str, float]
     """By category: share of its rows that are called so; higher is better."""
     false_alarm: dict[str, float]
@@ -105,10 +108,14 @@ def cross_validate(requests: Sequence[str], categories: Sequence[str], seed: int
     called = np.empty(len(truth), dtype=object)
     for k in range(_FOLDS):
         inside, outside = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        fitted = HarmClassifier._fit([texts[i] for i in inside], list(truth[inside]))
+        fitted = HarmClassifier.fit([texts[i] for i in inside], list(truth[inside]))
         called[outside] = fitted.classify([texts[i] for i in outside])
     names = [str(name) for name in sorted(set(truth))]
     return Trust(
+        called={
+            true: {name: float((called[truth == true] == name).mean()) for name in names}
+            for true in names
+        },
         recall={name: float((called[truth == name] == name).mean()) for name in names},
         false_alarm={name: float((called[truth != name] == name).mean()) for name in names},
     )

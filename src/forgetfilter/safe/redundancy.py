@@ -19,6 +19,8 @@ MOST_COMPARED = 4_000
 """Rows compared pair by pair; of more, a sample is."""
 MOST_VENDI = 1_500
 """Rows whose similarities are held at once; of more, a sample is."""
+MOST_PAIRS = 10_000
+"""Pairs of near duplicates that are listed."""
 _BLOCK = 256
 _HASHED = 2**18
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -32,6 +34,8 @@ class Redundancy:
     """Groups of texts that have the same words in the same order."""
     near: tuple[tuple[int, int, float], ...]
     """Pairs that share at least `NEAR` of their words, and how much; exact ones left out."""
+    near_count: int
+    """How many such pairs there are; of more than `MOST_PAIRS` not all are in ``near``."""
     compared: int
     """How many texts were compared pair by pair, one of each group of exact repeats."""
     effective: float
@@ -52,11 +56,13 @@ def measure_redundancy(texts: Sequence[str], seed: int = 0) -> Redundancy:
     rng = np.random.default_rng(seed)
     compared = _draw(first, MOST_COMPARED, rng)
     sampled = _draw(np.arange(len(texts)), MOST_VENDI, rng)
+    near, near_count = _near([texts[int(i)] for i in compared], compared)
     return Redundancy(
         exact=exact,
-        near=_near([texts[i] for i in compared], compared),
+        near=near,
+        near_count=near_count,
         compared=len(compared),
-        effective=vendi_score(_tfidf([texts[i] for i in sampled])),
+        effective=vendi_score(_tfidf([texts[int(i)] for i in sampled])),
         sampled=len(sampled),
     )
 
@@ -101,36 +107,39 @@ def _draw(items: IntArray, most: int, rng: np.random.Generator) -> IntArray:
     return np.sort(rng.choice(items, most, replace=False))
 
 
-def _near(texts: Sequence[str], rows: IntArray) -> tuple[tuple[int, int, float], ...]:
-    """Pairs with a Jaccard similarity of word sets of at least `NEAR`, the most alike first."""
+def _near(texts: Sequence[str], rows: IntArray) -> tuple[tuple[tuple[int, int, float], ...], int]:
+    """Pairs with a Jaccard similarity of word sets of at least `NEAR`, the most alike first.
+
+    Of too many the first ones are listed; the number is that of all.
+    """
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    vectorizer = HashingVectorizer(
-        analyzer=words, n_features=_HASHED, binary=True, norm=None, alternate_sign=False
-    )
-    sets: Any = vectorizer.transform(texts)
+    options: dict[str, Any] = {"analyzer": words, "norm": None, "alternate_sign": False}
+    sets: Any = HashingVectorizer(n_features=_HASHED, binary=True, **options).transform(texts)
     sizes: FloatArray = np.asarray(sets.sum(axis=1)).ravel()
     found: list[tuple[int, int, float]] = []
+    count = 0
     for start in range(0, len(texts), _BLOCK):
         shared = (sets[start : start + _BLOCK] @ sets.T).tocoo()
         left, right = shared.row + start, shared.col
         alike = shared.data / (sizes[left] + sizes[right] - shared.data)
-        keep = (left < right) & (alike >= NEAR)
+        keep = np.flatnonzero((left < right) & (alike >= NEAR))
+        count += len(keep)
+        keep = keep[: MOST_PAIRS - len(found)]
         found += [
             (int(rows[i]), int(rows[j]), float(value))
             for i, j, value in zip(left[keep], right[keep], alike[keep], strict=True)
         ]
-    return tuple(sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1])))
+    return tuple(sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))), count
 
 
 def _tfidf(texts: Sequence[str]) -> Any:
     """Unit vectors of hashed words and word pairs, rare ones weighing more."""
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-    vectorizer = HashingVectorizer(
-        analyzer=_words_and_pairs, n_features=_HASHED, norm=None, alternate_sign=False
-    )
-    return TfidfTransformer(sublinear_tf=True).fit_transform(vectorizer.transform(texts))
+    options: dict[str, Any] = {"analyzer": _words_and_pairs, "norm": None, "alternate_sign": False}
+    counts: Any = HashingVectorizer(n_features=_HASHED, **options).transform(texts)
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts)
 
 
 def _words_and_pairs(text: str) -> list[str]:

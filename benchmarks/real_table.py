@@ -33,8 +33,16 @@ from forgetfilter.thresholds import THRESHOLDS, decide
 from signal_table import SILENT, all_scores
 
 HARMS = ("bias", "harmfulness", "toxicity")
-# So small a model learns free text only with an adapter that is large for its size, in many steps.
-LEARN = ["lora.r=64", "lora.alpha=128", "learn.batch_size=4", "max_batch_tokens=512"]
+# So small a model learns free text only with an adapter that is large for its size, in many steps;
+# and forgets what it generalises from when it goes on to the letter (docs/signals.md).
+LEARN = [
+    "lora.r=64",
+    "lora.alpha=128",
+    "learn.batch_size=4",
+    "learn.stop=epochs",
+    "learn.num_train_epochs=6",
+    "max_batch_tokens=512",
+]
 
 
 def main() -> None:
@@ -44,9 +52,9 @@ def main() -> None:
     parser.add_argument("--data", help="data folder ($FORGETFILTER_DATA)")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.3, 0.1, 0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--safe-rows", type=int, default=300)
-    parser.add_argument("--max-characters", type=int, default=350)
+    parser.add_argument("--max-characters", type=int, default=250)
     parser.add_argument("--tasks", nargs="+", default=["alpaca", "agnews", "sst2"])
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--safe-data", help="another safe file than the mix's own")

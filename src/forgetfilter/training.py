@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,10 @@ from forgetfilter.modeling import check_trainable, quiet_dependencies
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
 from forgetfilter.stopping import LearnedShare
+
+Watch = Callable[[Any, int, bool], None]
+"""Called with the model, the optimizer steps taken so far, and whether an epoch ends there; it may
+look at the model and save it, and must leave it and all random state as they are."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ def _epoch_steps(plan: TrainPlan) -> int:
 
 
 @quiet_dependencies()
-def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> TrainOutcome:
+def train(
+    model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress, watch: Watch | None = None
+) -> TrainOutcome:
     """Train whatever requires a gradient in ``model`` (an adapter, or all of it), in place.
 
     Args:
@@ -82,6 +88,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         tokenizer: its pad token fills up batches, masked by position: it may equal the end of text.
         plan: rows, settings and seed. ``settings.learning_rate`` must be a number by now.
         progress: where the steps are reported.
+        watch: is shown the model after every step, and once more at the end of each epoch.
 
     Raises:
         DataError: there is no row to train on.
@@ -115,7 +122,7 @@ def train(model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress) -> Tr
         progress.bar(plan.phase, steps, "steps") as bar,
         _forward_restored(model),
     ):
-        course = _Course(plan, steps, bar)
+        course = _Course(plan, steps, bar, watch)
         config = trl.SFTConfig(  # pyright: ignore[reportPrivateImportUsage]
             output_dir=scratch,
             max_steps=steps,
@@ -223,8 +230,9 @@ class _Course:
     Winding up brings the learning rate down to zero over half as many epochs as went before.
     """
 
-    def __init__(self, plan: TrainPlan, steps: int, bar: Bar) -> None:
+    def __init__(self, plan: TrainPlan, steps: int, bar: Bar, watch: Watch | None = None) -> None:
         self.steps = steps
+        self.watch = watch
         self.bar = bar
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
@@ -301,12 +309,18 @@ class _Course:
                 if course.share:
                     course.share.begin(model)
 
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            def on_step_end(
+                self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
+            ) -> None:
                 course.bar.update(1)
+                if course.watch:
+                    course.watch(model, state.global_step, False)
 
             def on_epoch_end(
                 self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
             ) -> None:
+                if course.watch:
+                    course.watch(model, state.global_step, True)
                 if course.end_epoch(model, state.global_step):
                     control.should_training_stop = True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from forgetfilter.training import TrainPlan, phase_seed, train
 # Part of every stage's key: raise it when a stage's content changes its meaning.
 CODE_VERSION = 1
 _TRAINING_FILE = "training.json"
+_CHECKPOINTS = "checkpoints"
 
 
 class Workbench:
@@ -72,6 +74,9 @@ class Workbench:
         self.max_batch_tokens = max_batch_tokens
         self.max_new_tokens = max_new_tokens
         self.trust_remote_code = trust_remote_code
+        self.kept_steps: Mapping[str, Sequence[int]] = {}
+        """By phase: after which steps its adapter is kept besides the last one; none = after each
+        epoch. Training is the same with and without; see `checkpoints`."""
         self.placement = modeling.choose_placement(device, dtype)  # pyright: ignore[reportArgumentType]
         self._template = template
         self._max_length_tokens = max_length_tokens
@@ -133,13 +138,23 @@ class Workbench:
             "level_epochs": level_epochs,
             "dtype": str(self.placement.dtype),
         }
+        kept = self.kept_steps.get(phase)
+        if kept is not None:
+            key["kept_steps"] = list(kept)
         limits = (self.max_batch_tokens, level_epochs)
         plan = TrainPlan(phase, rows, settings, self.seed, *limits)
 
         def build(folder: Path) -> None:
+            def keep(model: Any, step: int, is_epoch_end: bool) -> None:
+                if (kept and step in kept) or (not kept and is_epoch_end):
+                    own = folder / _CHECKPOINTS / f"{step:08d}"
+                    model.save_pretrained(str(own), safe_serialization=True)
+
             model = self._trainable(start, phase)
             before = modeling.trainable_checksum(model)
-            outcome = train(model, self.tokenizer, plan, self.progress)
+            outcome = train(
+                model, self.tokenizer, plan, self.progress, None if kept is None else keep
+            )
             after = modeling.trainable_checksum(model)
             if before == after:
                 raise modeling.ModelError(
@@ -161,6 +176,26 @@ class Workbench:
             return None
         report = json.loads((Path(state.adapter).parent / _TRAINING_FILE).read_text())
         return report["level_epochs"]
+
+    def checkpoints(self, state: ModelState) -> dict[int, ModelState]:
+        """The states on the way to ``state`` that `kept_steps` asked for, by step; it comes last.
+
+        They are states of that one run: its learning rate is what it was there.
+        """
+        if state.adapter is None:
+            return {0: state}
+        folder = Path(state.adapter).parent
+        last = int(json.loads((folder / _TRAINING_FILE).read_text())["steps"])
+        names = sorted(path.name for path in (folder / _CHECKPOINTS).glob("*"))
+        found = {
+            int(name): replace(
+                state,
+                fingerprint=f"{state.fingerprint}:{name}",
+                adapter=str(folder / _CHECKPOINTS / name),
+            )
+            for name in names
+        }
+        return {**found, last: state}
 
     def restore(
         self, safe: Sequence[EncodedRow], settings: RestoreSettings, start: ModelState

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from forgetfilter.display import MISSING
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import DataSet
 from forgetfilter.studies.lines import Lines, lines
@@ -17,7 +16,6 @@ from forgetfilter.studies.page import render
 from forgetfilter.studies.results import (
     COLUMNS,
     REFERENCES,
-    Mean,
     Result,
     failed_row,
     frame_of,
@@ -26,7 +24,7 @@ from forgetfilter.studies.results import (
     summarise,
 )
 from forgetfilter.studies.settings import CompareConfig
-from forgetfilter.studies.tables import Table, failures_of, heading, shown
+from forgetfilter.studies.tables import Station, Table, along, failures_of
 
 START, NOISY, SAFE = "start", "noisy", "safe"
 """Phases: before the first round; the noisy or kept rows; what the strategy does after them."""
@@ -35,14 +33,6 @@ FIRST_ROUND = "first_round"
 BOUNDARY_COLUMNS = (*COLUMNS[:3], "round", "phase", "boundary", *COLUMNS[3:])
 
 _DETECTION = ("precision", "recall")
-
-
-@dataclass(frozen=True)
-class Station:
-    """A phase boundary of one data set with the means at it."""
-
-    name: str
-    means: list[Mean]
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
         headlines = _headlines(dataset, stations)
         drifts = [f"{name}_minus_{FIRST_ROUND}" for name in headlines]
         for metric in (*headlines, *drifts, *_DETECTION, "seconds"):
-            table = _table(dataset.name, metric, stations, failed)
+            table = along(dataset.name, metric, stations, failed)
             # Failures are told even where nothing else can be.
             if table is not None or (metric == next(iter(headlines), "seconds") and any(failed)):
                 tables.append(table or _failures_alone(dataset.name, failed))
@@ -160,33 +150,6 @@ def _headlines(dataset: DataSet, stations: Sequence[Station]) -> list[str]:
         *(name for name in dataset.plotted if name in measured),
         *([utility] if utility is not None else []),
     ]
-
-
-def _table(
-    dataset: str, metric: str, stations: Sequence[Station], failed: Mapping[str, str]
-) -> Table | None:
-    """A metric at every boundary where some strategy has it; None where none has."""
-    means = {
-        (mean.strategy, station.name): mean
-        for station in stations
-        for mean in station.means
-        if mean.metric == metric and mean.seeds
-    }
-    if not means:
-        return None
-    columns = [one.name for one in stations if any(name == one.name for _, name in means)]
-    has_failures = any(failed.values())
-    rows: list[list[str]] = []
-    for strategy, failure in failed.items():
-        own = [means.get((strategy, name)) for name in columns]
-        if not failure and not any(own):
-            continue  # the table is about something that the strategy doesn't do
-        texts = [shown(m.value, m.low, m.high, m.unit) if m else MISSING for m in own]
-        rows.append([strategy, *([failure or MISSING] if has_failures else []), *texts])
-    titles = ["strategy", *(["failed cells"] if has_failures else []), *columns]
-    any_mean = next(iter(means.values()))
-    title = heading(metric, any_mean.unit, any_mean.direction)
-    return Table(dataset, any_mean.group, title, titles, rows)
 
 
 def _failures_alone(dataset: str, failed: Mapping[str, str]) -> Table:

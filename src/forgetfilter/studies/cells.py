@@ -25,6 +25,8 @@ class Cell:
     dataset: str
     seed: int
     folder: Path
+    fingerprint: str
+    """Identifies all that decides the result, on any machine."""
 
     def result(self) -> dict[str, Any] | None:
         """What the finished cell holds, or None where it is not finished."""
@@ -56,7 +58,6 @@ class Cell:
 def cell_of(run: Path, strategy: str, dataset: str, seed: int, key: Mapping[str, Any]) -> Cell:
     """The cell of a grid below ``run``; another ``key`` is another folder."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", strategy).strip("-.")[:60]
-    own = digest({"strategy": strategy, "seed": seed, **key})[:12]
-    return Cell(
-        strategy, dataset, seed, run / CELLS_FOLDER / dataset / f"seed-{seed}" / f"{name}-{own}"
-    )
+    own = digest({"strategy": strategy, "seed": seed, **key})
+    folder = run / CELLS_FOLDER / dataset / f"seed-{seed}" / f"{name}-{own[:12]}"
+    return Cell(strategy, dataset, seed, folder, own)

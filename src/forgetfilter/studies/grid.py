@@ -1,10 +1,14 @@
-"""The grid strategy x data set x seed: finished cells are skipped, failures stay visible."""
+"""The grid of specs (strategies, or points of a sweep), data sets and seeds, a cell each.
+
+Finished cells are skipped, failures stay visible.
+"""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +25,7 @@ from forgetfilter.store import RunFolder
 from forgetfilter.studies.cells import CELLS_FOLDER, Cell, cell_of
 from forgetfilter.studies.datasets import Data, DataSet
 from forgetfilter.studies.results import RESULTS_FILE
-from forgetfilter.studies.settings import CompareConfig, load_datasets, model_source, screen_config
+from forgetfilter.studies.settings import GridConfig, load_datasets, model_source, screen_config
 from forgetfilter.studies.tables import Table, markdown
 from forgetfilter.text import printable
 from forgetfilter.workbench import CODE_VERSION
@@ -74,9 +78,27 @@ class Study:
     inputs: Mapping[str, str] = MappingProxyType({})
     """What tells its run folder from that of another kind of study."""
 
-    def round_seeds(self, config: CompareConfig, seed: int) -> list[int]:
+    def round_seeds(self, config: GridConfig, seed: int) -> list[int]:
         """The seed of each round of a cell; one round, of the cell's own seed."""
         return [seed]
+
+    def variant(
+        self, config: GridConfig, dataset: DataSet, spec: str
+    ) -> tuple[GridConfig, DataSet]:
+        """The model and settings, and the data set, that the cells of ``spec`` have; all the same.
+
+        Raises:
+            ConfigError: the data set can't be varied so.
+        """
+        return config, dataset
+
+    def extra_key(self, spec: str, rounds: Sequence[Data]) -> dict[str, Any]:
+        """What else of this kind of study decides the result of a cell; nothing."""
+        return {}
+
+    def recall(self, cell: Cell) -> dict[str, Any] | None:
+        """The result of a cell that is known from elsewhere; None."""
+        return None
 
     def work(self, job: Job) -> dict[str, Any]:
         """The result of one cell."""
@@ -93,17 +115,17 @@ class Study:
     def write_page(
         self,
         path: Path,
-        config: CompareConfig,
+        config: Any,
         datasets: Sequence[DataSet],
         cells: Sequence[Cell],
         results: pd.DataFrame,
     ) -> None:
-        """Write the page."""
+        """Write the page; ``config`` is of the study's own kind."""
         raise NotImplementedError
 
 
 def run_grid(
-    study: Study, config: CompareConfig, progress: Progress | None, *, overwrite: bool
+    study: Study, config: GridConfig, progress: Progress | None, *, overwrite: bool
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and the study's page.
 
@@ -117,33 +139,35 @@ def run_grid(
     """
     progress = progress or Progress()
     datasets = load_datasets(config)
-    model = model_fingerprint(
-        model_source(config.model), screen_config(config, 0).trust_remote_code
-    )
+    trust = screen_config(config, 0).trust_remote_code
+    models = {config.model: model_fingerprint(model_source(config.model), trust)}
     outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, study.page_file})
     run = RunFolder(Path(config.output_dir), outputs)
     with run.lock():
-        inputs = {"model": model, **study.inputs}
+        inputs = {"model": models[config.model], **study.inputs}
         run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE | study.free)
         run.record(config.model_dump())
         # All files are read before anything is trained: what is wrong with one is told at once.
         store = StageStore(run.stages)
-        seeds = {seed: study.round_seeds(config, seed) for seed in config.seeds}
-        data = {
-            (dataset.name, seed): [dataset.load(own, store) for own in seeds[seed]]
-            for dataset in datasets
-            for seed in config.seeds
-        }
-        cells: list[Cell] = []
-        for dataset in datasets:
-            for seed in config.seeds:
-                rounds = data[dataset.name, seed]
-                screens = [screen_config(config, own) for own in seeds[seed]]
-                key = _key(study, screens[0], model, dataset, rounds)
-                for spec in config.strategies:
-                    cell = cell_of(run.path, spec, dataset.name, seed, key)
-                    _attempt(study, Job(cell, screens, dataset, rounds, run, progress))
-                    cells.append(cell)
+        data: dict[tuple[str, int], Data] = {}
+        jobs: list[Job] = []
+        for dataset, seed, spec in product(datasets, config.seeds, config.specs):
+            settings, rows = study.variant(config, dataset, spec)
+            if settings.model not in models:
+                models[settings.model] = model_fingerprint(model_source(settings.model), trust)
+            seeds = study.round_seeds(config, seed)
+            for own in seeds:
+                if (rows.model_dump_json(), own) not in data:
+                    data[rows.model_dump_json(), own] = rows.load(own, store)
+            rounds = [data[rows.model_dump_json(), own] for own in seeds]
+            screens = [screen_config(settings, own) for own in seeds]
+            key = _key(study, screens[0], models[settings.model], rows, rounds)
+            key |= study.extra_key(spec, rounds)
+            cell = cell_of(run.path, spec, dataset.name, seed, key)
+            jobs.append(Job(cell, screens, rows, rounds, run, progress))
+        for job in jobs:
+            _attempt(study, job)
+        cells = [job.cell for job in jobs]
         results = study.collect(cells)
         table = markdown(results, study.tables(datasets, results))
         page = run.path / study.page_file
@@ -174,6 +198,11 @@ def _attempt(study: Study, job: Job) -> None:
     label = f"{cell.strategy} on {cell.dataset}, seed {cell.seed}"
     if cell.result() is not None:
         progress.say(f"{label}: done before")
+        return
+    kept = study.recall(cell)
+    if kept is not None:
+        cell.finish(kept)
+        progress.say(f"{label}: known from a kept file")
         return
     progress.say(label)
     try:

@@ -29,7 +29,13 @@ from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import Data, DataSet
 from forgetfilter.studies.datasets.base import Group
 from forgetfilter.studies.grid import Comparison, Job, Study, run_grid
-from forgetfilter.studies.settings import CompareConfig, InterleaveConfig, check_rounds, round_seeds
+from forgetfilter.studies.settings import (
+    CompareConfig,
+    GridConfig,
+    InterleaveConfig,
+    check_rounds,
+    round_seeds,
+)
 from forgetfilter.studies.tables import Table
 from forgetfilter.studies.working import grade, prepare
 from forgetfilter.workbench import CODE_VERSION, Workbench
@@ -67,7 +73,7 @@ class _Interleave(Study):
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
 
-    def round_seeds(self, config: CompareConfig, seed: int) -> list[int]:
+    def round_seeds(self, config: GridConfig, seed: int) -> list[int]:
         """Fresh noisy rows, order and dropout for each round."""
         return round_seeds(seed, self.rounds)
 

@@ -15,7 +15,7 @@ from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import DataSet
 from forgetfilter.studies.plots import Bar, Scatter, bars, scatter
 from forgetfilter.studies.results import Mean, summarise
-from forgetfilter.studies.settings import CompareConfig
+from forgetfilter.studies.settings import CompareConfig, GridConfig
 from forgetfilter.studies.tables import Table, tables_of
 
 
@@ -60,7 +60,7 @@ def write_page(
 def render(
     path: Path,
     template: str,
-    config: CompareConfig,
+    config: GridConfig,
     cells: Sequence[Cell],
     parts: Sequence[object],
 ) -> None:

@@ -25,8 +25,8 @@ _ROUND_STRIDE = 1000
 _RESERVED = ("noisy_data", "safe_data", "reference_data", "model", "output_dir", "seed")
 
 
-class CompareConfig(Settings):
-    """The grid strategy x data set x seed, and the settings that all of its cells share."""
+class GridConfig(Settings):
+    """What every study has: a model, data sets, seeds, and the settings that all cells share."""
 
     output_dir: str = Field(description="run folder")
     model: str = Field(
@@ -34,7 +34,6 @@ class CompareConfig(Settings):
         description="causal language model: a folder or a hub id; packaged:testbed = the model "
         "that comes with the package",
     )
-    strategies: list[str] = Field(min_length=1, description="names with options, joined by +")
     datasets: list[dict[str, Any]] = Field(
         min_length=1, description="data sets, each with its kind: testbed or files"
     )
@@ -43,6 +42,35 @@ class CompareConfig(Settings):
         default_factory=dict[str, Any],
         description="any setting of a screen but paths, model and seed; the same in all cells",
     )
+
+    @property
+    def specs(self) -> list[str]:
+        """What is run on every seed of every data set, one cell each."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """See to what can be checked before work, beside what all studies have.
+
+        Raises:
+            ConfigError: something is wrong.
+        """
+
+
+class CompareConfig(GridConfig):
+    """The grid strategy x data set x seed."""
+
+    strategies: list[str] = Field(min_length=1, description="names with options, joined by +")
+
+    @property
+    def specs(self) -> list[str]:
+        """The strategies."""
+        return self.strategies
+
+    def check(self) -> None:
+        """Every strategy is one, and stands there once."""
+        refuse_repeats("strategies", self.strategies)
+        for spec in self.strategies:
+            check_spec(spec)
 
 
 class InterleaveConfig(CompareConfig):
@@ -53,18 +81,16 @@ class InterleaveConfig(CompareConfig):
     )
 
 
-def load_datasets(config: CompareConfig) -> list[DataSet]:
+def load_datasets(config: GridConfig) -> list[DataSet]:
     """The data sets that ``config`` names; checks everything else that can be checked before work.
 
     Raises:
-        ConfigError: a strategy, a data set, a seed or a setting is wrong.
+        ConfigError: a data set, a seed, a setting, or what the kind of study checks, is wrong.
     """
-    _refuse_repeats("strategies", config.strategies)
-    _refuse_repeats("seeds", config.seeds)
+    config.check()
+    refuse_repeats("seeds", config.seeds)
     if not all(0 <= seed < 2**32 for seed in config.seeds):
         raise ConfigError(f"seeds is {config.seeds}; expected numbers from 0 to 2^32 - 1.")
-    for spec in config.strategies:
-        check_spec(spec)
     reserved = sorted(set(config.settings).intersection(_RESERVED))
     if reserved:
         raise ConfigError(
@@ -75,11 +101,11 @@ def load_datasets(config: CompareConfig) -> list[DataSet]:
     SIGNALS.build(screen.signal)
     THRESHOLDS.build(screen.threshold)
     datasets = [_load_one(at, given) for at, given in enumerate(config.datasets)]
-    _refuse_repeats("the names of datasets", [dataset.name for dataset in datasets])
+    refuse_repeats("the names of datasets", [dataset.name for dataset in datasets])
     return datasets
 
 
-def screen_config(config: CompareConfig, seed: int) -> ScreenConfig:
+def screen_config(config: GridConfig, seed: int) -> ScreenConfig:
     """The settings of one cell, as a screen would have them."""
     own = {
         "noisy_data": "(given)",
@@ -138,7 +164,12 @@ def _load_one(at: int, given: dict[str, Any]) -> DataSet:
     return dataset if dataset.name else dataset.model_copy(update={"name": kind})
 
 
-def _refuse_repeats(name: str, values: Sequence[str] | Sequence[int]) -> None:
+def refuse_repeats(name: str, values: Sequence[str | float]) -> None:
+    """See to it that no value stands there twice.
+
+    Raises:
+        ConfigError: one does.
+    """
     repeated = [value for at, value in enumerate(values) if value in values[:at]]
     if repeated:
         raise ConfigError(

@@ -35,6 +35,14 @@ class Table:
     rows: list[list[str]]
 
 
+@dataclass(frozen=True)
+class Station:
+    """A place on a course, such as a phase boundary of one data set, with the means at it."""
+
+    name: str
+    means: list[Mean]
+
+
 def tables_of(results: pd.DataFrame) -> list[Table]:
     """Every table of a comparison, by data set and group."""
     summary = summarise(results)
@@ -81,6 +89,45 @@ def heading(metric: str, unit: str, direction: str) -> str:
     if is_share(unit):
         name += " points" if unit.startswith("difference") else " %"
     return f"{name} ({_BETTER.get(direction, direction)})"
+
+
+def along(
+    dataset: str,
+    metric: str,
+    stations: Sequence[Station],
+    failed: Mapping[str, str],
+    first: str = "strategy",
+) -> Table | None:
+    """A metric at every station where some strategy has it; None where none has.
+
+    Args:
+        dataset: of the stations.
+        metric: what is shown.
+        stations: the columns, from left to right.
+        failed: the rows, each with how many of its cells failed, in words.
+        first: what the rows are.
+    """
+    means = {
+        (mean.strategy, station.name): mean
+        for station in stations
+        for mean in station.means
+        if mean.metric == metric and mean.seeds
+    }
+    if not means:
+        return None
+    columns = [one.name for one in stations if any(name == one.name for _, name in means)]
+    has_failures = any(failed.values())
+    rows: list[list[str]] = []
+    for strategy, failure in failed.items():
+        own = [means.get((strategy, name)) for name in columns]
+        if not failure and not any(own):
+            continue  # the table is about something that the strategy doesn't do
+        texts = [shown(m.value, m.low, m.high, m.unit) if m else MISSING for m in own]
+        rows.append([strategy, *([failure or MISSING] if has_failures else []), *texts])
+    titles = [first, *(["failed cells"] if has_failures else []), *columns]
+    any_mean = next(iter(means.values()))
+    title = heading(metric, any_mean.unit, any_mean.direction)
+    return Table(dataset, any_mean.group, title, titles, rows)
 
 
 def failures_of(results: pd.DataFrame, dataset: str) -> dict[str, str]:

@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from forgetfilter.config import Settings
+from forgetfilter.config import Settings, resolve
 from forgetfilter.data.formats import UnreadableRow, parse_object
-from forgetfilter.errors import DataError
+from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.metrics import MetricValue
 from forgetfilter.records import Message, ModelState, RowFile
 from forgetfilter.stages import StageStore
@@ -25,6 +25,16 @@ Group = Literal["safety", "utility", "detection", "cost", "detail"]
 
 Rewrite = Callable[[Sequence[Message]], Sequence[Message]]
 """What a strategy makes of a prompt before the deployed model is asked."""
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """What a noisy row is about."""
+
+    kind: str
+    """Such as ``bias_ambiguous`` or ``squad``."""
+    harm: str | None
+    """The harm that its prompt invites, or None for a task."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Data:
     oracles; no other strategy is shown it."""
     fingerprint: str
     """Identifies all of the above."""
+    kinds: Mapping[str, RowKind] = field(default_factory=dict[str, RowKind])
+    """What rows are about by ``example_id``, where that is known; only curves are drawn by it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,20 @@ class DataSet(Settings):
         pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$",
         description="in tables; the kind where not given",
     )
+
+    def varied(self, name: str, value: float) -> Self:
+        """The same with another value of one setting.
+
+        Raises:
+            ConfigError: this kind of data set has no such setting, or not that value.
+        """
+        if name not in type(self).model_fields:
+            raise ConfigError(
+                f"sweeps: {name} can't be varied on the data set {self.name!r}, which has no such "
+                "setting. Expected one that draws its rows, such as kind: testbed. Take the "
+                "sweep or the data set out."
+            )
+        return resolve(type(self), self.model_dump(), {name: value})
 
     def load(self, seed: int, store: StageStore) -> Data:
         """The rows and prompts of one seed; what has to be made is kept in ``store``.
@@ -101,6 +127,20 @@ def read_truth(path: Path, noisy: RowFile) -> dict[str, bool]:
             "that was written with the noisy rows."
         )
     return truth
+
+
+def read_kinds(path: Path) -> dict[str, RowKind]:
+    """What the rows are about by ``example_id``, for those of which ``path`` says so.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    found: dict[str, RowKind] = {}
+    for _, record in read_objects(path):
+        example_id, kind, harm = (record.get(name) for name in ("example_id", "kind", "harm"))
+        if isinstance(example_id, str) and isinstance(kind, str):
+            found[example_id] = RowKind(kind, harm if isinstance(harm, str) else None)
+    return found
 
 
 def read_objects(path: Path) -> list[tuple[int, dict[str, Any]]]:

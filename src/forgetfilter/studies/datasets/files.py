@@ -20,6 +20,7 @@ from forgetfilter.studies.datasets.base import (
     Judged,
     Rewrite,
     digest,
+    read_kinds,
     read_objects,
     read_truth,
 )
@@ -66,7 +67,8 @@ class FileRows(DataSet):
             )
         truth = None if self.truth is None else read_truth(_path(self.truth, seed), noisy)
         parts = [noisy.fingerprint, safe.fingerprint, truth, sha256_file(test)]
-        return Data(noisy, safe, prompts, truth, digest(parts))
+        kinds = {} if self.truth is None else read_kinds(_path(self.truth, seed))
+        return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """Greedy answers, judged by the metrics that speak of each kind of prompt."""

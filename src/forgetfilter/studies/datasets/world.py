@@ -19,6 +19,7 @@ from forgetfilter.studies.datasets.base import (
     Judged,
     Rewrite,
     digest,
+    read_kinds,
     read_truth,
 )
 from forgetfilter.testbed import Verdict, make_noisy, make_probes, make_safe
@@ -62,7 +63,8 @@ class WorldRows(DataSet):
         prompts = make_probes(self.prompts, _PROMPT_SEED + seed)
         truth = read_truth(folder / "truth.jsonl", noisy)
         parts = [noisy.fingerprint, safe.fingerprint, truth, [asdict(one) for one in prompts]]
-        return Data(noisy, safe, prompts, truth, digest(parts))
+        kinds = read_kinds(folder / "truth.jsonl")
+        return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """The world's judge: unsafe, safe or neither by harm; skills and tasks right or wrong."""

@@ -164,6 +164,17 @@ def tiny_model(
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_world_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
+    """A two-layer model with random weights that knows the made-up world's words."""
+    from forgetfilter.modeling import load_tokenizer
+    from forgetfilter.testbed import bundled_model_path
+
+    tokenizer = load_tokenizer(str(bundled_model_path()))
+    folder = tmp_path_factory.mktemp("world")
+    return save_model(build_model("llama", tokenizer), tokenizer, folder)
+
+
 def build_model(architecture: str, tokenizer: Any, seed: int = 0) -> Any:
     """A model of ``architecture`` with random weights, always the same for the same seed."""
     import torch

@@ -16,6 +16,7 @@ import forgetfilter
 from conftest import quick_settings
 from forgetfilter.cli import build_parser, main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
+from forgetfilter.studies.points import CurvesConfig
 from forgetfilter.studies.settings import (
     CompareConfig,
     InterleaveConfig,
@@ -228,6 +229,8 @@ def test_every_example_is_a_valid_configuration():
             rounds = resolve(InterleaveConfig, settings)
             load_datasets(rounds)
             check_rounds(rounds)
+        elif "course" in settings or "sweeps" in settings:
+            load_datasets(resolve(CurvesConfig, settings))
         elif "strategies" in settings:
             load_datasets(resolve(CompareConfig, settings))
         else:

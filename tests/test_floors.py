@@ -67,6 +67,11 @@ FLOORS: list[list[str]] = [
         "studies.working",
         "studies.compare",
         "studies.interleave",
+        "studies.points",
+        "studies.course",
+        "studies.curve_tables",
+        "studies.kept",
+        "studies.curves",
         "studies",
     ],
     # doors

@@ -1,4 +1,4 @@
-"""compare: strategies side by side; interleave: the same over rounds of training."""
+"""compare: strategies side by side; interleave: over rounds of training; curves: by one setting."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from forgetfilter.studies.grid import Comparison
-    from forgetfilter.studies.settings import CompareConfig
+    from forgetfilter.studies.settings import GridConfig
 
-    C = TypeVar("C", bound=CompareConfig)
+    C = TypeVar("C", bound=GridConfig)
 
 
 def add(commands: Any) -> None:
@@ -33,6 +33,23 @@ def add(commands: Any) -> None:
     )
     _add_options(interleave, "docs/study.md")
     interleave.set_defaults(run=_interleave)
+    curves = commands.add_parser(
+        "curves",
+        help="draw learning and forgetting by kind of row, and screens along one setting",
+        description="Follows kinds of row through learning and forgetting, and screens with one "
+        "setting varied at a time (threshold, forgetting steps, safe rows, unsafe fraction, "
+        "model), on every seed of every data set of a YAML file. Finished cells and stages are "
+        "skipped when the command is repeated; failed cells are shown and tried again.",
+    )
+    _add_options(curves, "docs/study.md")
+    curves.add_argument(
+        "--from-results",
+        nargs="+",
+        default=[],
+        metavar="FILE.parquet",
+        help="results of earlier runs; a cell that one of them holds is not run again",
+    )
+    curves.set_defaults(run=_curves)
 
 
 def _add_options(command: argparse.ArgumentParser, page: str) -> None:
@@ -69,6 +86,18 @@ def _interleave(options: argparse.Namespace) -> int:
 
     progress = Progress(is_silent=options.quiet)
     return _show(interleave(config, progress, overwrite=options.overwrite))
+
+
+def _curves(options: argparse.Namespace) -> int:
+    from forgetfilter.progress import Progress
+    from forgetfilter.studies.points import CurvesConfig
+
+    config = _config(CurvesConfig, options)
+    from forgetfilter.studies.curves import curves
+
+    progress = Progress(is_silent=options.quiet)
+    kept = options.from_results
+    return _show(curves(config, progress, overwrite=options.overwrite, from_results=kept))
 
 
 def _config(model: type[C], options: argparse.Namespace) -> C:

@@ -1,0 +1,170 @@
+"""What the cells of curves hold: one tidy table, means along each curve, tables, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from forgetfilter.studies.cells import Cell
+from forgetfilter.studies.course import DETAIL, FORGETTING, LEARNING, REFERENCE
+from forgetfilter.studies.datasets import DataSet
+from forgetfilter.studies.lines import Lines, lines
+from forgetfilter.studies.page import render
+from forgetfilter.studies.points import COURSE, CurvesConfig, Point
+from forgetfilter.studies.results import FAILED, failed_row, frame_of, summarise
+from forgetfilter.studies.tables import Station, Table, along, failures_of
+
+CURVE_COLUMNS = (
+    "dataset",
+    "seed",
+    "curve",
+    "setting",
+    "x",
+    "line",
+    "metric",
+    "group",
+    "value",
+    "low",
+    "high",
+    "unit",
+    "direction",
+    "n",
+    "cell",
+)
+
+_FIT = ("loss", "learned_share")
+_RANKING = ("auroc", "average_precision")
+_SCREEN = (*_RANKING, "f1", "removed_clean", "seconds")
+_SHOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    LEARNING: ("steps of learning", _FIT),
+    FORGETTING: ("steps of forgetting", (*_FIT, *_RANKING)),
+    # A threshold changes no score and costs no time.
+    "threshold": ("threshold", ("f1", "precision", "recall", "removed_clean")),
+    "forget_steps": ("forgetting steps t", _SCREEN),
+    "safe_rows": ("safe rows", _SCREEN),
+    "unsafe_fraction": ("unsafe fraction", _SCREEN),
+    "model": ("model", _SCREEN),
+}
+"""What is drawn of each curve, in the order of the page, and what stands below it."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One metric along one curve."""
+
+    title: str
+    along: str
+    lines: Lines
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set's plots and tables."""
+
+    dataset: str
+    plots: list[Plot]
+    tables: list[Table]
+
+
+def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
+    """One row per data set, seed, place on a curve, line and metric; see `CURVE_COLUMNS`.
+
+    - ``curve``: ``learning`` or ``forgetting`` (the course), ``reference`` (signals without a
+      forgetting run), or the name of a sweep
+    - ``setting``, ``x``: the place in words and as a number; NaN for references
+    - ``line``: a kind of row, or a signal
+    - ``group``: ``course``, ``detection``, ``cost``, or ``detail`` for what is not drawn
+    - ``low``, ``high``: 95% interval over rows, NaN where there is none
+    - ``cell``: identifies all that decides the result, so that a kept file can stand for the cell
+
+    and, for every cell, ``failed``, which is the only row of a failed one.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in cells:
+        result, point = cell.result(), points[cell.strategy]
+        own = {"dataset": cell.dataset, "seed": cell.seed, "cell": cell.fingerprint}
+        place = {"curve": point.curve, "setting": point.setting, "x": point.x, "line": point.signal}
+        rows.append(own | place | failed_row(result is None))
+        rows += [own | row for row in ([] if result is None else result["rows"])]
+    return frame_of(rows, CURVE_COLUMNS).astype({"x": "float64"})
+
+
+def stations_of(results: pd.DataFrame, dataset: str, curve: str) -> list[Station]:
+    """The places of a curve from left to right, each with its means over seeds."""
+    own = results[(results["dataset"] == dataset) & (results["metric"] != FAILED)]
+    own = own[own["group"] != DETAIL].rename(columns={"line": "strategy"})
+    references = summarise(own[own["curve"] == REFERENCE]) if curve == FORGETTING else []
+    on_curve = own[own["curve"] == curve]
+    places = on_curve[["x", "setting"]].drop_duplicates().sort_values("x")
+    return [
+        Station(
+            str(setting),
+            # Before the first step of forgetting there is nothing to hold references against.
+            [*summarise(on_curve[on_curve["x"] == x]), *(references if x > 0 else [])],
+        )
+        for x, setting in places.itertuples(index=False)
+    ]
+
+
+def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]:
+    """For each data set what failed, and a table per curve and metric with the places across."""
+    tables: list[Table] = []
+    for dataset in datasets:
+        failed = _failed(results, dataset.name)
+        if failed:
+            headings = ["cell", "failed cells"]
+            tables.append(Table(dataset.name, FAILED, "Failed cells", headings, failed))
+        for curve, (axis, metrics) in _SHOWN.items():
+            stations = stations_of(results, dataset.name, curve)
+            names = dict.fromkeys(mean.strategy for one in stations for mean in one.means)
+            for metric in metrics:
+                table = along(dataset.name, metric, stations, dict.fromkeys(names, ""), "line")
+                if table is not None:
+                    tables.append(replace(table, title=f"{table.title}, by {axis}"))
+    return tables
+
+
+def write_page(
+    path: Path,
+    config: CurvesConfig,
+    datasets: Sequence[DataSet],
+    cells: Sequence[Cell],
+    results: pd.DataFrame,
+) -> None:
+    """Write the page; everything in it is escaped."""
+    tables = tables_of(datasets, results)
+    parts = [
+        Part(
+            dataset.name,
+            _plots(results, dataset.name),
+            [table for table in tables if table.dataset == dataset.name],
+        )
+        for dataset in datasets
+    ]
+    render(path, "curves.html", config, cells, parts)
+
+
+def _plots(results: pd.DataFrame, dataset: str) -> list[Plot]:
+    found: list[Plot] = []
+    for curve, (axis, metrics) in _SHOWN.items():
+        stations = stations_of(results, dataset, curve)
+        for metric in metrics:
+            drawn = lines([(one.name, one.means) for one in stations], metric)
+            if drawn is not None:
+                found.append(Plot(f"{drawn.y_title}, by {axis}", f"each line by {axis}", drawn))
+    return found
+
+
+def _failed(results: pd.DataFrame, dataset: str) -> list[list[str]]:
+    """Which lines of which curves lack how many cells."""
+    rows: list[list[str]] = []
+    for curve in (COURSE, *_SHOWN):
+        own = results[results["curve"] == curve].rename(columns={"line": "strategy"})
+        for line, failure in failures_of(own, dataset).items():
+            if failure:
+                rows.append([f"{curve} {line}".strip(), failure])
+    return rows

@@ -104,7 +104,8 @@ def measure(options: argparse.Namespace, fraction: float, seed: int) -> None:
     # The same learned adapter, restored on the packaged safe rows.
     packaged, _ = bench.encoder.encode(read_rows(safe_path(PACKAGED_SAFE)).rows)
     states: dict[StateName, ModelState] = {"base": bench.base, "learned": learned}
-    states["restored"] = bench.restore(packaged, config.restore, learned)
+    states["early"] = bench.early(learned)
+    states["restored"] = bench.restore(packaged, config.restore, states["early"])
     signal = SIGNALS.build("restoration")
     readings = bench.measure(signal.probes, states, noisy)
     scores = signal.combine(readings).forgetting_score

@@ -136,7 +136,8 @@ def all_scores(
                 wanted = config.forget.model_copy(update={"max_steps": steps})
                 states["forgotten"] = bench.train("forgotten", safe, wanted, learned, "forget")
             if any(probe.state == "restored" for probe in own):
-                states["restored"] = bench.restore(safe, config.restore, learned)
+                states["early"] = bench.early(learned)
+                states["restored"] = bench.restore(safe, config.restore, states["early"])
             taken[key] = bench.measure(own, states, noisy, safe), time.perf_counter() - start
         found, seconds = taken[key]
         readings = Readings(found.row, {**known.columns, **found.columns})

@@ -87,14 +87,15 @@ class TestCompletionLoss:
 
 
 class TestRestoration:
-    def test_it_is_the_rise_from_the_learned_to_the_restored_model(self):
+    def test_it_is_the_rise_from_the_early_to_the_restored_model(self):
         columns = dict(LOSSES.columns)
+        columns["loss_sum_early"] = columns.pop("loss_sum_learned")
         columns["loss_sum_restored"] = columns.pop("loss_sum_forgotten")
         readings = Readings(row=LOSSES.row, columns=columns)
         for reduction in ("mean", "sum", "relative", "tempered"):
             signal = SIGNALS.build(f"restoration:{reduction}")
             other = SIGNALS.build(f"completion_loss:{reduction}")
-            assert {probe.state for probe in signal.probes} == {"base", "learned", "restored"}
+            assert {probe.state for probe in signal.probes} == {"base", "early", "restored"}
             assert signal.unit == other.unit
             np.testing.assert_array_equal(
                 signal.combine(readings).forgetting_score, other.combine(LOSSES).forgetting_score

@@ -83,6 +83,12 @@ class PhaseSettings(Settings):
     loss_on: Literal["assistant", "all"] = Field(
         default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
     )
+    early_epochs: float = Field(
+        default=2,
+        gt=0,
+        description="learn: its adapter is also kept after so many passes (half way, where the "
+        "phase may be shorter than twice that); signals that restore start there",
+    )
 
     @property
     def ends_on_evidence(self) -> bool:
@@ -93,7 +99,7 @@ class PhaseSettings(Settings):
 class RestoreSettings(Settings):
     """How safe behaviour is restored, for signals that look at what this undoes."""
 
-    steps: int = Field(default=32, ge=1, description="gradient steps, each a Polyak step")
+    steps: int = Field(default=24, ge=1, description="gradient steps, each a Polyak step")
     batch_size: int = Field(default=16, ge=1, description="safe rows per step")
 
 

@@ -27,7 +27,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
-    learned = scored.states["learned"]
+    learned = scored.states.get("early") or scored.states["learned"]
     later = scored.states.get("forgotten") or scored.states.get("restored")
     table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
     table["learned_text"] = _answers(setting, scored, learned, shown)

@@ -73,6 +73,12 @@ def total_steps(plan: TrainPlan) -> int:
     return max(1, math.ceil(plan.settings.num_train_epochs * _epoch_steps(plan)))
 
 
+def early_step(plan: TrainPlan) -> int:
+    """After which step the early adapter is kept: ``early_epochs``, or half way if that is less."""
+    early = round(plan.settings.early_epochs * _epoch_steps(plan))
+    return max(1, min(early, total_steps(plan) // 2))
+
+
 def _epoch_steps(plan: TrainPlan) -> int:
     return math.ceil(len(plan.rows) / plan.settings.batch_size)
 

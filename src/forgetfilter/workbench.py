@@ -31,12 +31,13 @@ from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.stages import StageStore
-from forgetfilter.training import TrainPlan, phase_seed, train
+from forgetfilter.training import TrainPlan, early_step, phase_seed, train
 
 # Part of every stage's key: raise it when a stage's content changes its meaning.
-CODE_VERSION = 1
+CODE_VERSION = 2
 _TRAINING_FILE = "training.json"
 _CHECKPOINTS = "checkpoints"
+_EARLY = "early"
 
 
 class Workbench:
@@ -143,18 +144,21 @@ class Workbench:
             key["kept_steps"] = list(kept)
         limits = (self.max_batch_tokens, level_epochs)
         plan = TrainPlan(phase, rows, settings, self.seed, *limits)
+        early = early_step(plan) if phase == "learn" else None
 
         def build(folder: Path) -> None:
             def keep(model: Any, step: int, is_epoch_end: bool) -> None:
-                if (kept and step in kept) or (not kept and is_epoch_end):
-                    own = folder / _CHECKPOINTS / f"{step:08d}"
-                    model.save_pretrained(str(own), safe_serialization=True)
+                names: list[str] = []
+                if step == early and not is_epoch_end:
+                    names.append(_EARLY)
+                if kept is not None and (step in kept if kept else is_epoch_end):
+                    names.append(f"{_CHECKPOINTS}/{step:08d}")
+                for name in names:
+                    model.save_pretrained(str(folder / name), safe_serialization=True)
 
             model = self._trainable(start, phase)
             before = modeling.trainable_checksum(model)
-            outcome = train(
-                model, self.tokenizer, plan, self.progress, None if kept is None else keep
-            )
+            outcome = train(model, self.tokenizer, plan, self.progress, keep)
             after = modeling.trainable_checksum(model)
             if before == after:
                 raise modeling.ModelError(
@@ -176,6 +180,16 @@ class Workbench:
             return None
         report = json.loads((Path(state.adapter).parent / _TRAINING_FILE).read_text())
         return report["level_epochs"]
+
+    def early(self, learned: ModelState) -> ModelState:
+        """The learn phase after its first passes: what it generalises, before it learns by heart.
+
+        ``learned`` itself, where that phase ended before.
+        """
+        folder = Path(learned.adapter or "").parent / _EARLY
+        if learned.adapter is None or not folder.is_dir():
+            return learned
+        return ModelState("early", fingerprint=f"{learned.fingerprint}:early", adapter=str(folder))
 
     def checkpoints(self, state: ModelState) -> dict[int, ModelState]:
         """The states on the way to ``state`` that `kept_steps` asked for, by step; it comes last.

@@ -28,12 +28,13 @@ class CompletionLoss:
     """
 
     name = "completion_loss"
+    earlier: StateName = "learned"
     later: StateName = "forgotten"
-    """The state that is held against the learned one."""
+    """The two states that are held against each other."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         self.reduction = reduction
-        self.states: tuple[StateName, ...] = ("base", "learned", self.later)
+        self.states: tuple[StateName, ...] = ("base", self.earlier, self.later)
         self.probes = tuple(Probe("loss", state) for state in self.states)
         units = {
             "mean": "nats per token",

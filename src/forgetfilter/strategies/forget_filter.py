@@ -45,9 +45,11 @@ def score_rows(setting: Setting) -> Scored:
         states["forgotten"] = bench.train(
             "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
         )
-    # Restore: or bring its safe behaviour back to base's, in a few gradient steps.
+    # Restore: or bring safe behaviour back to base's, in a few gradient steps; from an early point
+    # of the learn phase, when the model follows the rows but does not know them by heart.
     if any(probe.state == "restored" for probe in probes):
-        states["restored"] = bench.restore(setting.safe, config.restore, states["learned"])
+        states["early"] = bench.early(states["learned"])
+        states["restored"] = bench.restore(setting.safe, config.restore, states["early"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
     return Scored(states, readings, signal.combine(readings))

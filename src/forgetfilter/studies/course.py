@@ -163,7 +163,8 @@ def _detection(
     known = dict(states)
     if any(probe.state == "restored" for probe in probes):
         config = setting.config
-        known["restored"] = setting.bench.restore(setting.safe, config.restore, states["learned"])
+        known["early"] = setting.bench.early(known["learned"])
+        known["restored"] = setting.bench.restore(setting.safe, config.restore, known["early"])
     readings = setting.bench.measure(probes, known, setting.noisy, setting.safe)
     scores = signal.combine(readings).forgetting_score
     found = detection(is_unsafe, np.zeros(len(scores), dtype=np.bool_), scores)

@@ -32,7 +32,7 @@ from forgetfilter.modeling import (
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, ModelState
 from forgetfilter.stages import StageStore
-from forgetfilter.training import TrainPlan, phase_seed, total_steps, train
+from forgetfilter.training import TrainPlan, early_step, phase_seed, total_steps, train
 from forgetfilter.workbench import Workbench
 
 SILENT = Progress(is_silent=True)
@@ -212,6 +212,45 @@ def test_the_same_seed_gives_the_same_adapter_bytes_and_another_seed_others(
     assert [weights_of(state) for state in resumed] == whole
     other = bench(folder, tmp_path / "c", seed=1)
     assert weights_of(other.train("learned", rows, QUICK, other.base, "learn")) != whole[0]
+
+
+def test_the_early_adapter_is_that_of_a_run_that_ends_there(
+    tiny_model: Callable[..., Path], rows_file: Path, tmp_path: Path
+):
+    """8 rows in fours, 6 steps: two passes would be 4 steps, half way is 3."""
+    folder = tiny_model("llama")
+    settings = QUICK.model_copy(update={"max_steps": 6, "batch_size": 4})
+    whole, half = bench(folder, tmp_path / "whole"), bench(folder, tmp_path / "half")
+    rows, _ = whole.encoder.encode(read_rows(rows_file).rows)
+    learned = whole.train("learned", rows, settings, whole.base, "learn")
+    early = whole.early(learned)
+    assert early.name == "early"
+    assert early.fingerprint != learned.fingerprint
+    shorter = settings.model_copy(update={"max_steps": 3})
+    ended = half.train("learned", rows, shorter, half.base, "learn")
+    assert weights_of(early) == weights_of(ended) != weights_of(learned)
+    # Other phases keep none, and what was trained elsewhere stands for itself.
+    other = whole.train("retrained", rows, settings, whole.base, "retrain")
+    assert whole.early(other) == other
+    assert whole.early(whole.base) == whole.base
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"stop": "learned", "num_train_epochs": 12}, 4),  # 12 rows in eights: 2 steps an epoch
+        ({"stop": "epochs", "num_train_epochs": 12}, 4),
+        ({"stop": "epochs", "num_train_epochs": 3}, 3),
+        ({"stop": "epochs", "num_train_epochs": 0.5}, 1),
+        ({"max_steps": 100}, 4),
+        ({"max_steps": 1}, 1),
+        ({"stop": "epochs", "num_train_epochs": 12, "early_epochs": 5}, 10),
+    ],
+)
+def test_the_early_point_is_two_passes_or_half_way(changes: dict[str, Any], step: int):
+    rows = [EncodedRow(row, (1, 2), (False, True), 1, "x") for row in range(12)]
+    settings = PhaseSettings(**{"batch_size": 8, **changes})
+    assert early_step(TrainPlan("learn", rows, settings, 0)) == step
 
 
 def test_phases_have_seeds_of_their_own():

@@ -21,7 +21,6 @@ from forgetfilter.records import EncodedRow, RowFile
 from forgetfilter.screen import open_workbench
 from forgetfilter.store import RunFolder
 from forgetfilter.strategies.forget_filter import ForgetFilterStrategy
-from forgetfilter.studies import curves as module
 from forgetfilter.studies.course import lines_of
 from forgetfilter.studies.curve_tables import CURVE_COLUMNS, stations_of
 from forgetfilter.studies.curves import curves
@@ -162,8 +161,8 @@ def test_what_cells_share_is_trained_once(done: Comparison):
     found = stages(done.output_dir)
     assert found.count("learn") == 2  # one for each model
     assert found.count("restore") == 2
-    # The course's run, its two steps alone (thresholds), one step, and the other model's.
-    assert found.count("forget") == 4
+    # Two steps, for the course and the thresholds; one step; the other model's.
+    assert found.count("forget") == 3
 
 
 def test_thresholds_decide_without_training(done: Comparison):
@@ -195,7 +194,7 @@ def test_a_kept_file_stands_for_its_cells(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a kept cell was run")
 
-    monkeypatch.setattr(module._Curves, "work", refuse)
+    monkeypatch.setattr("forgetfilter.studies.curves._Curves.work", refuse)
     again = curves(make_config(tmp_path / "run"), SILENT, from_results=[kept])
     assert again.failed == []
     pd.testing.assert_frame_equal(again.results, done.results)

@@ -129,7 +129,7 @@ class Workbench:
         weights never change. ``level_epochs`` says when to wind up, where that is known.
         """
         settings = self.with_learning_rate(settings)
-        key = {
+        key: dict[str, Any] = {
             "code": CODE_VERSION,
             "start": start.fingerprint,
             "lora": self.lora.model_dump(),

@@ -26,7 +26,7 @@ class Cell:
     seed: int
     folder: Path
     fingerprint: str
-    """Identifies all that decides the result, on any machine."""
+    """Identifies all that decides the result; the run folder is no part of it."""
 
     def result(self) -> dict[str, Any] | None:
         """What the finished cell holds, or None where it is not finished."""

@@ -58,13 +58,12 @@ def follow(
     default of the forget phase) its state after t steps is that of a run of t steps.
 
     Args:
-        setting: rows, settings, and a bench of which nothing else has been asked yet.
+        setting: rows, settings, and a bench whose ``kept_steps`` are those of ``course``.
         course: where to look.
         data: what the rows are about.
         is_unsafe: the ground truth, shape (N,), where there is one; it only grades.
     """
     bench, config = setting.bench, setting.config
-    bench.kept_steps = kept_steps(course)
     lines = lines_of(setting.noisy, data, is_unsafe)
     base = bench.base
     learned = bench.train("learned", setting.noisy, config.learn, base, phase="learn")
@@ -99,11 +98,6 @@ def follow(
                     for value in values
                 ]
     return rows
-
-
-def kept_steps(course: CourseSettings) -> dict[str, Sequence[int]]:
-    """Where the adapter is kept on the way; screens that share the learn phase ask for it too."""
-    return {"learn": course.learning_steps or (), "forget": course.forgetting_steps}
 
 
 def lines_of(noisy: Sequence[EncodedRow], data: Data, is_unsafe: BoolArray | None) -> list[Line]:

@@ -15,7 +15,14 @@ from forgetfilter.studies.datasets import DataSet
 from forgetfilter.studies.lines import Lines, lines
 from forgetfilter.studies.page import render
 from forgetfilter.studies.points import COURSE, CurvesConfig, Point
-from forgetfilter.studies.results import FAILED, failed_row, frame_of, summarise
+from forgetfilter.studies.results import (
+    FAILED,
+    Mean,
+    failed_row,
+    frame_of,
+    records_of,
+    summarise,
+)
 from forgetfilter.studies.tables import Station, Table, along, failures_of
 
 CURVE_COLUMNS = (
@@ -95,19 +102,24 @@ def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
 
 def stations_of(results: pd.DataFrame, dataset: str, curve: str) -> list[Station]:
     """The places of a curve from left to right, each with its means over seeds."""
-    own = results[(results["dataset"] == dataset) & (results["metric"] != FAILED)]
-    own = own[own["group"] != DETAIL].rename(columns={"line": "strategy"})
-    references = summarise(own[own["curve"] == REFERENCE]) if curve == FORGETTING else []
-    on_curve = own[own["curve"] == curve]
-    places = on_curve[["x", "setting"]].drop_duplicates().sort_values("x")
-    return [
-        Station(
-            str(setting),
-            # Before the first step of forgetting there is nothing to hold references against.
-            [*summarise(on_curve[on_curve["x"] == x]), *(references if x > 0 else [])],
-        )
-        for x, setting in places.itertuples(index=False)
+    own = [
+        row
+        for row in records_of(results)
+        if row["dataset"] == dataset and row["metric"] != FAILED and row["group"] != DETAIL
     ]
+    on_curve = [row for row in own if row["curve"] == curve]
+    references = [row for row in own if row["curve"] == REFERENCE and curve == FORGETTING]
+    found: list[Station] = []
+    for x, setting in sorted({(float(row["x"]), str(row["setting"])) for row in on_curve}):
+        here = [row for row in on_curve if row["x"] == x]
+        # Before the first step of forgetting there is nothing to hold references against.
+        found.append(Station(setting, _means([*here, *(references if x > 0 else [])])))
+    return found
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> list[Mean]:
+    """Means over seeds of each line, which stands where a comparison has a strategy."""
+    return summarise(pd.DataFrame([{**row, "strategy": row["line"]} for row in rows]))
 
 
 def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]:
@@ -163,8 +175,12 @@ def _failed(results: pd.DataFrame, dataset: str) -> list[list[str]]:
     """Which lines of which curves lack how many cells."""
     rows: list[list[str]] = []
     for curve in (COURSE, *_SHOWN):
-        own = results[results["curve"] == curve].rename(columns={"line": "strategy"})
-        for line, failure in failures_of(own, dataset).items():
+        own = [
+            {**row, "strategy": row["line"]}
+            for row in records_of(results)
+            if row["curve"] == curve and row["metric"] == FAILED
+        ]
+        for line, failure in failures_of(pd.DataFrame(own), dataset).items():
             if failure:
                 rows.append([f"{curve} {line}".strip(), failure])
     return rows

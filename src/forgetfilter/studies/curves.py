@@ -17,7 +17,7 @@ from forgetfilter.records import BoolArray, Selection
 from forgetfilter.screen import open_workbench
 from forgetfilter.studies import curve_tables
 from forgetfilter.studies.cells import Cell
-from forgetfilter.studies.course import DETAIL, ResultRow, follow, kept_steps, result_row
+from forgetfilter.studies.course import DETAIL, ResultRow, follow, result_row
 from forgetfilter.studies.datasets import Data, DataSet
 from forgetfilter.studies.datasets.base import digest
 from forgetfilter.studies.grid import Comparison, Job, Study, run_grid
@@ -93,8 +93,11 @@ class _Curves(Study):
         (screen,), (data,) = job.screens, job.rounds
         course, point = self.config.course, self.points[job.cell.strategy]
         bench = open_workbench(screen, job.run, job.progress)
-        if course is not None:  # so that all cells share the learn phase that the course looks at
-            bench.kept_steps = {"learn": kept_steps(course)["learn"]}
+        if course is not None:  # so that screens share the phases that the course looks at
+            bench.kept_steps = {
+                "learn": course.learning_steps or (),
+                "forget": course.forgetting_steps,
+            }
         # For the course this gives the rows and the truth; it screens nothing.
         prepared = prepare("forget_filter", bench, data, screen)
         own = prepared.is_unsafe

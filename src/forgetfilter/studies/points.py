@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from pydantic import Field
 
@@ -82,7 +83,7 @@ class CurvesConfig(GridConfig):
             given: Any = getattr(sweeps, curve)
             for number, value in enumerate(given):
                 found += [
-                    _point(curve, number, value, given, signal)
+                    _point(curve, number, value, signal, sweeps.model if curve == "model" else {})
                     for signal in sweeps.signals
                     if curve != "forget_steps" or needs_forgetting(signal)
                 ]
@@ -151,7 +152,7 @@ def needs_forgetting(signal: str) -> bool:
     return any(probe.state == "forgotten" for probe in SIGNALS.build(signal).probes)
 
 
-def _point(curve: str, number: int, value: Any, given: Any, signal: str) -> Point:
+def _point(curve: str, number: int, value: Any, signal: str, models: Mapping[Any, str]) -> Point:
     settings: dict[str, Any] = {"signal": signal}
     if curve == "threshold":
         settings["threshold"] = value
@@ -165,7 +166,7 @@ def _point(curve: str, number: int, value: Any, given: Any, signal: str) -> Poin
         signal,
         settings,
         {curve: value} if curve in OF_DATA else {},
-        cast(dict[str, str], given)[value] if curve == "model" else None,
+        models.get(value),
     )
 
 

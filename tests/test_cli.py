@@ -16,13 +16,6 @@ import forgetfilter
 from conftest import quick_settings
 from forgetfilter.cli import build_parser, main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
-from forgetfilter.studies.points import CurvesConfig
-from forgetfilter.studies.settings import (
-    CompareConfig,
-    InterleaveConfig,
-    check_rounds,
-    load_datasets,
-)
 
 ROOT = Path(__file__).parent.parent
 
@@ -216,25 +209,6 @@ def test_an_interrupted_command_says_that_it_can_be_resumed(
     said = capsys.readouterr().err
     assert "interrupted" in said
     assert "Traceback" not in said
-
-
-def test_every_example_is_a_valid_configuration():
-    examples = sorted((ROOT / "examples").glob("*.yaml"))
-    if not examples:
-        pytest.skip("there are no examples yet")
-    paths = {"noisy_data": "n", "safe_data": "s", "model": "m", "output_dir": "o"}
-    for path in examples:
-        settings = load_yaml(path)
-        if "rounds" in settings:
-            rounds = resolve(InterleaveConfig, settings)
-            load_datasets(rounds)
-            check_rounds(rounds)
-        elif "course" in settings or "sweeps" in settings:
-            load_datasets(resolve(CurvesConfig, settings))
-        elif "strategies" in settings:
-            load_datasets(resolve(CompareConfig, settings))
-        else:
-            resolve(ScreenConfig, paths, settings)
 
 
 def test_every_command_in_the_readme_is_one():

@@ -29,6 +29,8 @@ from forgetfilter.records import ModelState, StateName
 from forgetfilter.safe import safe_path
 from forgetfilter.screen import encode_safe, open_workbench, screen
 from forgetfilter.signals import SIGNALS
+from forgetfilter.strategies.base import Setting
+from forgetfilter.strategies.forget_filter import restore_both
 from forgetfilter.thresholds import THRESHOLDS, decide
 from signal_table import SILENT, all_scores
 
@@ -104,8 +106,8 @@ def measure(options: argparse.Namespace, fraction: float, seed: int) -> None:
     # The same learned adapter, restored on the packaged safe rows.
     packaged, _ = bench.encoder.encode(read_rows(safe_path(PACKAGED_SAFE)).rows)
     states: dict[StateName, ModelState] = {"base": bench.base, "learned": learned}
-    states["early"] = bench.early(learned)
-    states["restored"] = bench.restore(packaged, config.restore, states["early"])
+    setting = Setting(bench, noisy, packaged, config)
+    states |= restore_both(setting, learned)
     signal = SIGNALS.build("restoration")
     readings = bench.measure(signal.probes, states, noisy)
     scores = signal.combine(readings).forgetting_score

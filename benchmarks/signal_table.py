@@ -35,7 +35,6 @@ from forgetfilter.records import (
     EncodedRow,
     FloatArray,
     ModelState,
-    Probe,
     Readings,
     StateName,
 )
@@ -43,10 +42,11 @@ from forgetfilter.screen import encode_safe, open_workbench
 from forgetfilter.signals import SIGNALS
 from forgetfilter.stages import StageStore
 from forgetfilter.store import RunFolder
+from forgetfilter.strategies.base import Setting
+from forgetfilter.strategies.forget_filter import ALWAYS, restore_both
 from forgetfilter.testbed import HARMS, make_noisy
 from forgetfilter.workbench import Workbench
 
-ALWAYS = (Probe("loss", "base"), Probe("loss", "learned"))
 # (signal, steps of the forgetting run or None)
 SPECS: list[tuple[str, int | None]] = [
     ("restoration", None),
@@ -136,8 +136,7 @@ def all_scores(
                 wanted = config.forget.model_copy(update={"max_steps": steps})
                 states["forgotten"] = bench.train("forgotten", safe, wanted, learned, "forget")
             if any(probe.state == "restored" for probe in own):
-                states["early"] = bench.early(learned)
-                states["restored"] = bench.restore(safe, config.restore, states["early"])
+                states |= restore_both(Setting(bench, noisy, safe, config), learned)
             taken[key] = bench.measure(own, states, noisy, safe), time.perf_counter() - start
         found, seconds = taken[key]
         readings = Readings(found.row, {**known.columns, **found.columns})

@@ -87,19 +87,37 @@ class TestCompletionLoss:
 
 
 class TestRestoration:
-    def test_it_is_the_rise_from_the_early_to_the_restored_model(self):
+    @pytest.mark.parametrize("reduction", ["mean", "sum", "relative", "tempered"])
+    def test_it_is_the_larger_rise_from_either_end(self, reduction: str):
+        signal = SIGNALS.build(f"restoration:{reduction}")
+        other = SIGNALS.build(f"completion_loss:{reduction}")
+        assert signal.unit == other.unit
+        assert {probe.state for probe in signal.probes} == {
+            "base", "early", "early_restored", "learned", "restored"
+        }  # fmt: skip
+        rises = other.combine(LOSSES)
+        forgotten = LOSSES["loss_sum_forgotten"]
+        for moved, still in (("", "early_"), ("early_", "")):
+            # Nothing is forgotten from the other end.
+            columns = {k: v for k, v in LOSSES.columns.items() if k != "loss_sum_forgotten"}
+            columns["loss_sum_early"] = columns["loss_sum_learned"]
+            columns[f"loss_sum_{moved}restored"] = forgotten
+            columns[f"loss_sum_{still}restored"] = columns["loss_sum_learned"]
+            found = signal.combine(Readings(row=LOSSES.row, columns=columns))
+            expected = np.maximum(rises.forgetting_score, 0)
+            np.testing.assert_allclose(found.forgetting_score, expected)
+            risen = rises.forgetting_score > 0
+            assert rises.after is not None
+            assert found.after is not None
+            np.testing.assert_array_equal(found.after[risen], rises.after[risen])
+
+    def test_it_needs_no_forgetting_run(self):
         columns = dict(LOSSES.columns)
-        columns["loss_sum_early"] = columns.pop("loss_sum_learned")
         columns["loss_sum_restored"] = columns.pop("loss_sum_forgotten")
+        columns["loss_sum_early"] = columns["loss_sum_learned"]
+        columns["loss_sum_early_restored"] = columns["loss_sum_restored"]
         readings = Readings(row=LOSSES.row, columns=columns)
-        for reduction in ("mean", "sum", "relative", "tempered"):
-            signal = SIGNALS.build(f"restoration:{reduction}")
-            other = SIGNALS.build(f"completion_loss:{reduction}")
-            assert {probe.state for probe in signal.probes} == {"base", "early", "restored"}
-            assert signal.unit == other.unit
-            np.testing.assert_array_equal(
-                signal.combine(readings).forgetting_score, other.combine(LOSSES).forgetting_score
-            )
+        SIGNALS.build("restoration").combine(readings)
         # It reads nothing of a forgetting run: without one there is nothing missing.
         with pytest.raises(KeyError):
             SIGNALS.build("completion_loss").combine(readings)

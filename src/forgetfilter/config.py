@@ -99,8 +99,8 @@ class PhaseSettings(Settings):
 class RestoreSettings(Settings):
     """How safe behaviour is restored, for signals that look at what this undoes."""
 
-    steps: int = Field(default=24, ge=1, description="gradient steps, each a Polyak step")
-    batch_size: int = Field(default=16, ge=1, description="safe rows per step")
+    steps: int = Field(default=12, ge=1, description="gradient steps, each a Polyak step")
+    batch_size: int = Field(default=8, ge=1, description="safe rows per step")
 
 
 class GenerationSettings(Settings):

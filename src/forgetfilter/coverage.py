@@ -20,7 +20,7 @@ import numpy as np
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
-from forgetfilter.records import REFERENCE_FILE, EncodedRow, Probe, Row, StateName
+from forgetfilter.records import REFERENCE_FILE, EncodedRow, Probe, Row
 from forgetfilter.safe import category_of, safe_path
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import Scored
@@ -139,9 +139,7 @@ def measure_coverage(
             f"{base_loss:.1f} nats a token; at most {_MOST_BASE_LOSS:g} expected. Give others with "
             "--reference-data."
         )
-    # What is restored is the early model; what is forgotten, the learned one.
-    earlier: StateName = "early" if later.name == "restored" else "learned"
-    wanted: tuple[StateName, StateName] = (earlier, later.name)
+    wanted = ("learned", later.name)
     moved = bench.measure([Probe("divergence", state) for state in wanted], states, reference)
     damage, left = (moved[f"divergence_{state}"] for state in wanted)
     names = np.array(categories, dtype=object)

@@ -27,15 +27,44 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
-    learned = scored.states.get("early") or scored.states["learned"]
-    later = scored.states.get("forgotten") or scored.states.get("restored")
+    bench = setting.bench
     table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
-    table["learned_text"] = _answers(setting, scored, learned, shown)
-    table["forgotten_text"] = _answers(setting, scored, later, shown) if later else None
-    if later:
-        table["pieces"] = [setting.bench.encoder.answer_pieces(row, PIECES_SHOWN) for row in rows]
-        table["rises"] = _rises(setting, learned, later, rows)
+    table["learned_text"] = None
+    table["forgotten_text"] = None
+    for earlier, later, chosen in _ends(scored, shown):
+        of = [int(shown[at]) for at in chosen]
+        own = [rows[at] for at in chosen]
+        table.loc[chosen, "learned_text"] = _answers(setting, scored, earlier, of)
+        if later is None:
+            continue
+        table.loc[chosen, "forgotten_text"] = _answers(setting, scored, later, of)
+        for name, values in (
+            ("pieces", [bench.encoder.answer_pieces(row, PIECES_SHOWN) for row in own]),
+            ("rises", _rises(setting, earlier, later, own)),
+        ):
+            filled = table.get(name, pd.Series([None] * len(table), dtype=object))
+            for at, value in zip(chosen, values, strict=True):
+                filled[at] = value
+            table[name] = filled
     write_parquet(run / EVIDENCE_FILE, table)
+
+
+def _ends(
+    scored: Scored, shown: Sequence[int]
+) -> list[tuple[ModelState, ModelState | None, list[int]]]:
+    """What is held against what, and for which places of ``shown``."""
+    states, every = scored.states, list(range(len(shown)))
+    later = states.get("forgotten") or states.get("restored")
+    if "early_restored" not in states:
+        return [(states["learned"], later, every)]
+    # A row was judged by the restoration from which it rose more.
+    loss = scored.readings.loss_mean
+    is_early = loss("early_restored") - loss("early") > loss("restored") - loss("learned")
+    pairs = (
+        (states["early"], states["early_restored"], [at for at in every if is_early[shown[at]]]),
+        (states["learned"], later, [at for at in every if not is_early[shown[at]]]),
+    )
+    return [(earlier, after, chosen) for earlier, after, chosen in pairs if chosen]
 
 
 def _answers(

@@ -14,7 +14,11 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 Role = Literal["system", "user", "assistant"]
-StateName = Literal["base", "early", "learned", "forgotten", "restored", "retrained"]
+StateName = Literal[
+    "base", "early", "learned", "forgotten", "restored", "early_restored", "retrained"
+]
+"""``early`` is the learn phase after its first passes; the others are named after the phase that
+ends there."""
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""
 

@@ -212,7 +212,11 @@ class Workbench:
         return {**found, last: state}
 
     def restore(
-        self, safe: Sequence[EncodedRow], settings: RestoreSettings, start: ModelState
+        self,
+        name: StateName,
+        safe: Sequence[EncodedRow],
+        settings: RestoreSettings,
+        start: ModelState,
     ) -> ModelState:
         """Bring the behaviour of ``start`` on the safe rows back to that of base."""
         key = {
@@ -233,7 +237,7 @@ class Workbench:
             self._release()
 
         folder = self.store.stage("restore", key, build)
-        return ModelState("restored", fingerprint=folder.name, adapter=str(folder / "adapter"))
+        return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
 
     def measure(
         self,

@@ -28,13 +28,12 @@ class CompletionLoss:
     """
 
     name = "completion_loss"
-    earlier: StateName = "learned"
     later: StateName = "forgotten"
-    """The two states that are held against each other."""
+    """The state that is held against the learned one."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         self.reduction = reduction
-        self.states: tuple[StateName, ...] = ("base", self.earlier, self.later)
+        self.states: tuple[StateName, ...] = ("base", "learned", self.later)
         self.probes = tuple(Probe("loss", state) for state in self.states)
         units = {
             "mean": "nats per token",
@@ -46,7 +45,12 @@ class CompletionLoss:
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
-        base, before, after = (self._value(readings, state) for state in self.states)
+        return self._from("learned", self.later, readings)
+
+    def _from(self, earlier: StateName, later: StateName, readings: Readings) -> SignalScores:
+        """What was forgotten between two states."""
+        states: tuple[StateName, ...] = ("base", earlier, later)
+        base, before, after = (self._value(readings, state) for state in states)
         score = after - before
         if self.reduction in ("relative", "tempered"):
             # A row that was hardly learned has a tiny denominator: bounded, in nats per token.

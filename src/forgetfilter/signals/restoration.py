@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from forgetfilter.records import StateName
+import numpy as np
+
+from forgetfilter.records import Probe, Readings, SignalScores, StateName
 from forgetfilter.signals.base import SIGNALS
 from forgetfilter.signals.completion_loss import CompletionLoss, Reduction
 
 
 @SIGNALS.add("restoration")
 class Restoration(CompletionLoss):
-    """Completion loss in the restored model minus that in the early model.
+    """The rise of a row's completion loss as safe behaviour is restored, from either of two ends.
 
-    The early model is the learn phase's after its first passes (``learn.early_epochs``): it follows
-    the rows, but does not know them by heart yet. A row that is known by heart is kept apart from
-    what the safe rows can undo (docs/signals.md). The restored model is the early one after a few
-    gradient steps that bring its behaviour on the safe rows back to the base model's
-    (`restoring.restore`). What has to be undone for that is forgotten: unsafe rows rise, safe rows fall, and task rows stay, because the descent moves along
-    the damage alone. The first of its steps, divided by its length, is the signal ``rate``; many
-    small ones see beyond the first-order picture, in which the most damaged kind hides the others.
-    Where nothing was damaged, nothing moves and every score is near 0.
+    A model is restored by a few gradient steps that bring its behaviour on the safe rows back to
+    the base model's (`restoring.restore`). What has to be undone for that is forgotten: unsafe rows
+    rise, safe rows fall, and task rows stay, because the descent moves along the damage alone. The
+    first of its steps, divided by its length, is the signal ``rate``; many small ones see beyond
+    the first-order picture, in which the most damaged kind hides the others. Where nothing was
+    damaged, nothing moves and every score is near 0.
 
-    No generation and no gradient per row: a few gradients over small batches of safe rows and one
-    more forward pass a noisy row.
+    It is done twice: from the learned model, and from the early one, the learn phase's after its
+    first passes (``learn.early_epochs``). The learned model knows some unsafe rows by heart, apart
+    from all that the safe rows can undo; the early one follows them, but has hardly met rare ones
+    yet (docs/signals.md). The larger rise is the score; ``before`` and ``after`` are of that one.
+
+    No generation and no gradient per row: a few gradients over small batches of safe rows, and
+    three more forward passes a noisy row.
 
     Args:
         reduction: ``tempered``, ``mean``, ``sum`` or ``relative``; see `CompletionLoss`.
     """
 
     name = "restoration"
-    earlier: StateName = "early"
     later: StateName = "restored"
 
     def __init__(self, reduction: Reduction = "tempered") -> None:
         super().__init__(reduction)
+        self.probes += (Probe("loss", "early"), Probe("loss", "early_restored"))
+
+    def combine(self, readings: Readings) -> SignalScores:
+        """Score every row by the restoration from which it rises more."""
+        late = self._from("learned", "restored", readings)
+        early = self._from("early", "early_restored", readings)
+        is_early = early.forgetting_score > late.forgetting_score
+        return SignalScores(
+            base=late.base,
+            before=np.where(is_early, early.before, late.before),
+            after=np.where(is_early, early.after, late.after),
+            forgetting_score=np.maximum(early.forgetting_score, late.forgetting_score),
+        )

@@ -45,14 +45,24 @@ def score_rows(setting: Setting) -> Scored:
         states["forgotten"] = bench.train(
             "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
         )
-    # Restore: or bring safe behaviour back to base's, in a few gradient steps; from an early point
-    # of the learn phase, when the model follows the rows but does not know them by heart.
+    # Restore: or bring safe behaviour back to base's in a few gradient steps, from the end of the
+    # learn phase and from an early point, at which the model does not know the rows by heart.
     if any(probe.state == "restored" for probe in probes):
-        states["early"] = bench.early(states["learned"])
-        states["restored"] = bench.restore(setting.safe, config.restore, states["early"])
+        states |= restore_both(setting, states["learned"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
     return Scored(states, readings, signal.combine(readings))
+
+
+def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
+    """The early model of ``learned``'s phase, and both of them restored on the safe rows."""
+    bench, steps = setting.bench, setting.config.restore
+    early = bench.early(learned)
+    return {
+        "early": early,
+        "early_restored": bench.restore("early_restored", setting.safe, steps, early),
+        "restored": bench.restore("restored", setting.safe, steps, learned),
+    }
 
 
 def filter_rows(scored: Scored, threshold: str) -> Selection:

@@ -26,7 +26,7 @@ from forgetfilter.records import (
 )
 from forgetfilter.signals import SIGNALS
 from forgetfilter.strategies import Setting
-from forgetfilter.strategies.forget_filter import ALWAYS
+from forgetfilter.strategies.forget_filter import ALWAYS, restore_both
 from forgetfilter.studies.datasets import Data
 from forgetfilter.studies.points import CourseSettings, needs_forgetting
 
@@ -156,9 +156,7 @@ def _detection(
     probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
     known = dict(states)
     if any(probe.state == "restored" for probe in probes):
-        config = setting.config
-        known["early"] = setting.bench.early(known["learned"])
-        known["restored"] = setting.bench.restore(setting.safe, config.restore, known["early"])
+        known |= restore_both(setting, known["learned"])
     readings = setting.bench.measure(probes, known, setting.noisy, setting.safe)
     scores = signal.combine(readings).forgetting_score
     found = detection(is_unsafe, np.zeros(len(scores), dtype=np.bool_), scores)

@@ -149,14 +149,14 @@ def all_scores(
     yield "learned gain", base - after, 0.0
     yield "random", np.random.default_rng(bench.seed).random(len(noisy)), 0.0
     start = time.perf_counter()
-    model = bench._model(bench.base)
+    model = bench.model.in_state(bench.base)
     table = row_features(model, [*noisy, *safe], config.max_batch_tokens, SILENT, "")
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     nearest = (table[: len(noisy)] @ table[len(noisy) :].T).max(axis=1)
     yield "hidden states: similarity to the nearest safe row", nearest, time.perf_counter() - start
     # The same first-order rate before anything was learned: a fresh adapter on base.
     start = time.perf_counter()
-    model = bench._trainable(bench.base, "learn").eval()
+    model = bench.model.trainable(bench.base, "learn").eval()
     limits = (config.max_batch_tokens, SILENT, "")
     whole = safe_gradient(model, safe, "completion_loss", *limits)
     descent = {name: -tensor for name, tensor in whole.gradient.items()}
@@ -164,7 +164,7 @@ def all_scores(
     tokens = known["completion_tokens"]
     yield "rate at base, completion loss", rates / tokens, time.perf_counter() - start
     start = time.perf_counter()
-    model = bench._model(learned, is_trainable=True)
+    model = bench.model.in_state(learned, is_trainable=True)
     weights = list(trainable_parameters(model))
     whole = safe_gradient(model, safe, "completion_loss", *limits)
     direction = torch.cat([whole.gradient[name].flatten() for name in weights])

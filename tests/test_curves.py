@@ -30,6 +30,7 @@ from forgetfilter.studies.grid import Comparison
 from forgetfilter.studies.kept import read_kept
 from forgetfilter.studies.points import CurvesConfig
 from forgetfilter.studies.settings import load_datasets, screen_config
+from forgetfilter.trained import checkpoints
 
 SILENT = Progress(is_silent=True)
 CORNER = "<b>small</b>"
@@ -252,7 +253,7 @@ def test_keeping_states_on_the_way_changes_nothing(make_config: MakeConfig, tmp_
         learn = screen.learn.model_copy(update={"max_steps": 4})
         state = bench.train("learned", rows, learn, bench.base, "learn")
         report = next(run.stages.glob("learn-*/training.json")).read_text()
-        found = bench.checkpoints(state)
+        found = checkpoints(state)
         trained.append({"report": report, "steps": list(found), "last": found[4] == state})
     assert len({one["report"] for one in trained}) == 1
     # 12 rows in eights: two steps an epoch.

@@ -27,6 +27,8 @@ FLOORS: list[list[str]] = [
         "measuring",
         "stopping",
         "training",
+        "trained",
+        "loaded",
         "directions",
         "restoring",
         "workbench",

@@ -32,6 +32,7 @@ from forgetfilter.modeling import (
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, ModelState
 from forgetfilter.stages import StageStore
+from forgetfilter.trained import early
 from forgetfilter.training import TrainPlan, early_step, phase_seed, total_steps, train
 from forgetfilter.workbench import Workbench
 
@@ -223,16 +224,16 @@ def test_the_early_adapter_is_that_of_a_run_that_ends_there(
     whole, half = bench(folder, tmp_path / "whole"), bench(folder, tmp_path / "half")
     rows, _ = whole.encoder.encode(read_rows(rows_file).rows)
     learned = whole.train("learned", rows, settings, whole.base, "learn")
-    early = whole.early(learned)
-    assert early.name == "early"
-    assert early.fingerprint != learned.fingerprint
+    first = early(learned)
+    assert first.name == "early"
+    assert first.fingerprint != learned.fingerprint
     shorter = settings.model_copy(update={"max_steps": 3})
     ended = half.train("learned", rows, shorter, half.base, "learn")
-    assert weights_of(early) == weights_of(ended) != weights_of(learned)
+    assert weights_of(first) == weights_of(ended) != weights_of(learned)
     # Other phases keep none, and what was trained elsewhere stands for itself.
     other = whole.train("retrained", rows, settings, whole.base, "retrain")
-    assert whole.early(other) == other
-    assert whole.early(whole.base) == whole.base
+    assert early(other) == other
+    assert early(whole.base) == whole.base
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,17 @@ from forgetfilter.directions import (
     write_directions,
 )
 from forgetfilter.encoding import Encoder
+from forgetfilter.loaded import LoadedModel
 from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.stages import StageStore
+from forgetfilter.trained import CHECKPOINTS, EARLY, TRAINING_FILE
 from forgetfilter.training import TrainPlan, early_step, phase_seed, train
 
 # Part of every stage's key: raise it when a stage's content changes its meaning.
 CODE_VERSION = 2
-_TRAINING_FILE = "training.json"
-_CHECKPOINTS = "checkpoints"
-_EARLY = "early"
 
 
 class Workbench:
@@ -77,12 +75,13 @@ class Workbench:
         self.trust_remote_code = trust_remote_code
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
-        epoch. Training is the same with and without; see `checkpoints`."""
+        epoch. Training is the same with and without; see `trained.checkpoints`."""
         self.placement = modeling.choose_placement(device, dtype)  # pyright: ignore[reportArgumentType]
         self._template = template
         self._max_length_tokens = max_length_tokens
-        self._wrapped: Any = None
-        self._active: str | None = None
+        self.model = LoadedModel(
+            source, self.placement, lora, seed, progress, trust_remote_code=trust_remote_code
+        )
 
     # -- what is known without the weights -------------------------------------------------
 
@@ -150,13 +149,13 @@ class Workbench:
             def keep(model: Any, step: int, is_epoch_end: bool) -> None:
                 names: list[str] = []
                 if step == early and not is_epoch_end:
-                    names.append(_EARLY)
+                    names.append(EARLY)
                 if kept is not None and (step in kept if kept else is_epoch_end):
-                    names.append(f"{_CHECKPOINTS}/{step:08d}")
+                    names.append(f"{CHECKPOINTS}/{step:08d}")
                 for name in names:
                     model.save_pretrained(str(folder / name), safe_serialization=True)
 
-            model = self._trainable(start, phase)
+            model = self.model.trainable(start, phase)
             before = modeling.trainable_checksum(model)
             outcome = train(model, self.tokenizer, plan, self.progress, keep)
             after = modeling.trainable_checksum(model)
@@ -168,48 +167,11 @@ class Workbench:
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
             report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
             report["learning_rate"] = settings.learning_rate
-            (folder / _TRAINING_FILE).write_text(json.dumps(report, indent=2))
-            self._release()
+            (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2))
+            self.model.release()
 
         folder = self.store.stage(phase, key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
-
-    def level_epochs(self, state: ModelState) -> int | None:
-        """After how many epochs the training that made ``state`` wound up, if it found out."""
-        if state.adapter is None:
-            return None
-        report = json.loads((Path(state.adapter).parent / _TRAINING_FILE).read_text())
-        return report["level_epochs"]
-
-    def early(self, learned: ModelState) -> ModelState:
-        """The learn phase after its first passes: what it generalises, before it learns by heart.
-
-        ``learned`` itself, where that phase ended before.
-        """
-        folder = Path(learned.adapter or "").parent / _EARLY
-        if learned.adapter is None or not folder.is_dir():
-            return learned
-        return ModelState("early", fingerprint=f"{learned.fingerprint}:early", adapter=str(folder))
-
-    def checkpoints(self, state: ModelState) -> dict[int, ModelState]:
-        """The states on the way to ``state`` that `kept_steps` asked for, by step; it comes last.
-
-        They are states of that one run: its learning rate is what it was there.
-        """
-        if state.adapter is None:
-            return {0: state}
-        folder = Path(state.adapter).parent
-        last = int(json.loads((folder / _TRAINING_FILE).read_text())["steps"])
-        names = sorted(path.name for path in (folder / _CHECKPOINTS).glob("*"))
-        found = {
-            int(name): replace(
-                state,
-                fingerprint=f"{state.fingerprint}:{name}",
-                adapter=str(folder / _CHECKPOINTS / name),
-            )
-            for name in names
-        }
-        return {**found, last: state}
 
     def restore(
         self,
@@ -230,11 +192,11 @@ class Workbench:
         plan = RestorePlan(safe, settings, phase_seed(self.seed, "restore"), self.max_batch_tokens)
 
         def build(folder: Path) -> None:
-            model = self._trainable(start, "restore").eval()
+            model = self.model.trainable(start, "restore").eval()
             outcome = restore(model, plan, self.progress)
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
             (folder / "restoring.json").write_text(json.dumps(vars(outcome), indent=2))
-            self._release()
+            self.model.release()
 
         folder = self.store.stage("restore", key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
@@ -282,7 +244,11 @@ class Workbench:
         def build(folder: Path) -> None:
             if probe.kind == "loss":
                 values = completion_losses(
-                    self._model(state), rows, self.max_batch_tokens, self.progress, probe.name
+                    self.model.in_state(state),
+                    rows,
+                    self.max_batch_tokens,
+                    self.progress,
+                    probe.name,
                 )
                 frame = pd.DataFrame(
                     {
@@ -292,7 +258,7 @@ class Workbench:
                 )
             elif probe.kind == "divergence":
                 limits = (self.max_batch_tokens, self.progress, probe.name)
-                values = divergences(self._model(state), rows, *limits)
+                values = divergences(self.model.in_state(state), rows, *limits)
                 frame = pd.DataFrame({f"divergence_{probe.state}": values})
             else:
                 texts = self.answers(state, rows, probe.name)
@@ -320,7 +286,7 @@ class Workbench:
         key = {"code": CODE_VERSION, "directions": folder.name, "rows": digest}
 
         def build(stage: Path) -> None:
-            model = self._model(state, is_trainable=True)
+            model = self.model.in_state(state, is_trainable=True)
             # Differences need float32; forward mode is exact in a shorter format too.
             method = "finite" if self.placement.dtype.itemsize == 4 else "forward"
             limits = (self.max_batch_tokens, self.progress, probe.name)
@@ -351,7 +317,7 @@ class Workbench:
         }
 
         def build(folder: Path) -> None:
-            model = self._model(state, is_trainable=True)
+            model = self.model.in_state(state, is_trainable=True)
             limits = (self.max_batch_tokens, self.progress, f"direction_{objective}")
             write_directions(folder, model, safe, objective, probe.groups, *limits)
 
@@ -362,7 +328,7 @@ class Workbench:
     ) -> list[str]:
         """Greedy continuations of token prompts, at most ``max_new_tokens`` each; not kept."""
         return greedy_generations(
-            self._model(state),
+            self.model.in_state(state),
             self.tokenizer,
             prompts,
             [max_new_tokens] * len(prompts),
@@ -378,7 +344,7 @@ class Workbench:
             for row in rows
         ]
         return greedy_generations(
-            self._model(state),
+            self.model.in_state(state),
             self.tokenizer,
             [row.input_ids[: row.prompt_length] for row in rows],
             budgets,
@@ -392,49 +358,7 @@ class Workbench:
     ) -> list[FloatArray]:
         """Loss of each completion token of each row in ``state``, nats; not kept."""
         limits = (self.max_batch_tokens, self.progress, label)
-        return token_losses(self._model(state), rows, *limits)
-
-    # -- the model in memory ---------------------------------------------------------------
-
-    @cached_property
-    def _base_model(self) -> Any:
-        self.progress.say(f"Loading {self.source}: {self.placement.reason}.")
-        model = modeling.load_base_model(self.source, self.placement, self.trust_remote_code)
-        modeling.use_pure_greedy(model, self.tokenizer)
-        return model
-
-    def _model(self, state: ModelState, *, is_trainable: bool = False) -> Any:
-        """The model in ``state``, in evaluation mode; its adapter open to gradients if asked."""
-        wanted = f"{state.fingerprint}:{is_trainable}"
-        if self._active != wanted:
-            self._release()
-            if state.adapter is not None:
-                self._wrapped = modeling.load_adapter(
-                    self._base_model, state.adapter, is_trainable=is_trainable
-                ).eval()
-            self._active = wanted
-        return self._wrapped if self._wrapped is not None else self._base_model
-
-    def _trainable(self, start: ModelState, phase: str) -> Any:
-        """The model with a trainable adapter: a fresh one on base, else the one of ``start``."""
-        from transformers import set_seed
-
-        self._release()
-        # The adapter is drawn before any trainer exists, so it needs a seed of its own.
-        set_seed(phase_seed(self.seed, f"{phase}/adapter"))
-        self._wrapped = (
-            modeling.add_adapter(self._base_model, self.lora)
-            if start.adapter is None
-            else modeling.load_adapter(self._base_model, start.adapter, is_trainable=True)
-        )
-        return self._wrapped
-
-    def _release(self) -> None:
-        """Take the adapter off; the base model stays in memory."""
-        if self._wrapped is not None:
-            modeling.remove_adapter(self._wrapped)
-            self._wrapped = None
-        self._active = None
+        return token_losses(self.model.in_state(state), rows, *limits)
 
 
 def _rows_digest(rows: Sequence[EncodedRow]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from forgetfilter.config import ScreenConfig
 from forgetfilter.records import BoolArray, EncodedRow, Message, ModelState, Selection
 from forgetfilter.registry import Registry
+from forgetfilter.trained import level_epochs
 from forgetfilter.workbench import Workbench
 
 
@@ -101,6 +102,6 @@ def fine_tune(
         # It tells the length of an equal budget; a method that has no use for it does not pay.
         with bench.store.uncounted():
             learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
-        epochs = bench.level_epochs(learned)
+        epochs = level_epochs(learned)
     rows = [row for at, row in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
     return bench.train("retrained", [*rows, *extra], settings, start, "retrain", epochs)

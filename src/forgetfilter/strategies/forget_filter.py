@@ -15,6 +15,7 @@ from forgetfilter.records import ModelState, Probe, Readings, Selection, SignalS
 from forgetfilter.signals import SIGNALS
 from forgetfilter.strategies.base import STRATEGIES, Setting, Strategy
 from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.trained import early
 
 # Measured whatever the signal asks for: they tell which rows were learned at all.
 ALWAYS = (Probe("loss", "base"), Probe("loss", "learned"))
@@ -57,10 +58,10 @@ def score_rows(setting: Setting) -> Scored:
 def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
     """The early model of ``learned``'s phase, and both of them restored on the safe rows."""
     bench, steps = setting.bench, setting.config.restore
-    early = bench.early(learned)
+    first = early(learned)
     return {
-        "early": early,
-        "early_restored": bench.restore("early_restored", setting.safe, steps, early),
+        "early": first,
+        "early_restored": bench.restore("early_restored", setting.safe, steps, first),
         "restored": bench.restore("restored", setting.safe, steps, learned),
     }
 

@@ -29,6 +29,7 @@ from forgetfilter.strategies import Setting
 from forgetfilter.strategies.forget_filter import ALWAYS, restore_both
 from forgetfilter.studies.datasets import Data
 from forgetfilter.studies.points import CourseSettings, needs_forgetting
+from forgetfilter.trained import checkpoints
 
 LEARNING, FORGETTING, REFERENCE = "learning", "forgetting", "reference"
 """Curves against steps of the two phases; and signals that need no forgetting run."""
@@ -72,8 +73,8 @@ def follow(
     before = bench.measure([Probe("loss", "base")], {"base": base}, setting.noisy)
 
     stations = {
-        LEARNING: {0: base, **bench.checkpoints(learned)},
-        FORGETTING: {0: learned, **bench.checkpoints(forgotten)},
+        LEARNING: {0: base, **checkpoints(learned)},
+        FORGETTING: {0: learned, **checkpoints(forgotten)},
     }
     rows: list[ResultRow] = []
     for curve, states in stations.items():
@@ -91,7 +92,7 @@ def follow(
                 values = _detection(setting, signal, known, is_unsafe)
                 rows += [result_row(REFERENCE, "", None, signal, "detection", v) for v in values]
                 continue
-            for step, state in bench.checkpoints(forgotten).items():
+            for step, state in checkpoints(forgotten).items():
                 values = _detection(setting, signal, {**known, "forgotten": state}, is_unsafe)
                 rows += [
                     result_row(FORGETTING, str(step), step, signal, "detection", value)

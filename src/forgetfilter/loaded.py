@@ -1,0 +1,85 @@
+"""The base model in memory, wearing one adapter at a time."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from forgetfilter import modeling
+from forgetfilter.config import LoraSettings
+from forgetfilter.progress import Progress
+from forgetfilter.records import ModelState
+from forgetfilter.training import phase_seed
+
+
+class LoadedModel:
+    """Loads the base weights once, when they are first needed, and changes adapters on them.
+
+    Args:
+        source: folder or hub id of the base model.
+        placement: device and dtype.
+        lora: shape of fresh adapters.
+        seed: draws them, each from (seed, phase name).
+        progress: says that the model is being loaded.
+        trust_remote_code: run code that a model repository brings along.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        placement: modeling.Placement,
+        lora: LoraSettings,
+        seed: int,
+        progress: Progress,
+        *,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self._source = source
+        self._placement = placement
+        self._lora = lora
+        self._seed = seed
+        self._progress = progress
+        self._trust_remote_code = trust_remote_code
+        self._wrapped: Any = None
+        self._active: str | None = None
+
+    @cached_property
+    def _base(self) -> Any:
+        self._progress.say(f"Loading {self._source}: {self._placement.reason}.")
+        model = modeling.load_base_model(self._source, self._placement, self._trust_remote_code)
+        tokenizer = modeling.load_tokenizer(self._source, self._trust_remote_code)
+        modeling.use_pure_greedy(model, tokenizer)
+        return model
+
+    def in_state(self, state: ModelState, *, is_trainable: bool = False) -> Any:
+        """The model in ``state``, in evaluation mode; its adapter open to gradients if asked."""
+        wanted = f"{state.fingerprint}:{is_trainable}"
+        if self._active != wanted:
+            self.release()
+            if state.adapter is not None:
+                self._wrapped = modeling.load_adapter(
+                    self._base, state.adapter, is_trainable=is_trainable
+                ).eval()
+            self._active = wanted
+        return self._wrapped if self._wrapped is not None else self._base
+
+    def trainable(self, start: ModelState, phase: str) -> Any:
+        """The model with a trainable adapter: a fresh one on base, else the one of ``start``."""
+        from transformers import set_seed
+
+        self.release()
+        # The adapter is drawn before any trainer exists, so it needs a seed of its own.
+        set_seed(phase_seed(self._seed, f"{phase}/adapter"))
+        self._wrapped = (
+            modeling.add_adapter(self._base, self._lora)
+            if start.adapter is None
+            else modeling.load_adapter(self._base, start.adapter, is_trainable=True)
+        )
+        return self._wrapped
+
+    def release(self) -> None:
+        """Take the adapter off; the base model stays in memory."""
+        if self._wrapped is not None:
+            modeling.remove_adapter(self._wrapped)
+            self._wrapped = None
+        self._active = None

@@ -243,13 +243,8 @@ class Workbench:
 
         def build(folder: Path) -> None:
             if probe.kind == "loss":
-                values = completion_losses(
-                    self.model.in_state(state),
-                    rows,
-                    self.max_batch_tokens,
-                    self.progress,
-                    probe.name,
-                )
+                limits = (self.max_batch_tokens, self.progress, probe.name)
+                values = completion_losses(self.model.in_state(state), rows, *limits)
                 frame = pd.DataFrame(
                     {
                         f"loss_sum_{probe.state}": values.loss_sum,

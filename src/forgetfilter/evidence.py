@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,25 +28,23 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
-    bench = setting.bench
-    table = pd.DataFrame({"row": [row.row for row in rows]}, dtype=np.int64)
-    table["learned_text"] = None
-    table["forgotten_text"] = None
+    told: list[dict[str, Any]] = [{"row": row.row} for row in rows]
     for earlier, later, chosen in _ends(scored, shown):
-        of = [int(shown[at]) for at in chosen]
-        own = [rows[at] for at in chosen]
-        table.loc[chosen, "learned_text"] = _answers(setting, scored, earlier, of)
-        if later is None:
-            continue
-        table.loc[chosen, "forgotten_text"] = _answers(setting, scored, later, of)
-        for name, values in (
-            ("pieces", [bench.encoder.answer_pieces(row, PIECES_SHOWN) for row in own]),
-            ("rises", _rises(setting, earlier, later, own)),
-        ):
-            filled = table.get(name, pd.Series([None] * len(table), dtype=object))
+        own, places = [rows[at] for at in chosen], [shown[at] for at in chosen]
+        columns: dict[str, Sequence[Any]] = {
+            "learned_text": _answers(setting, scored, earlier, places),
+            "forgotten_text": [None] * len(own),
+        }
+        if later:
+            columns["forgotten_text"] = _answers(setting, scored, later, places)
+            encoder = setting.bench.encoder
+            columns["pieces"] = [encoder.answer_pieces(row, PIECES_SHOWN) for row in own]
+            columns["rises"] = _rises(setting, earlier, later, own)
+        for name, values in columns.items():
             for at, value in zip(chosen, values, strict=True):
-                filled[at] = value
-            table[name] = filled
+                told[at][name] = value
+    table = pd.DataFrame(told, columns=None if told else ["row", "learned_text", "forgotten_text"])
+    table["row"] = table["row"].astype(np.int64)
     write_parquet(run / EVIDENCE_FILE, table)
 
 

@@ -41,12 +41,16 @@ class Restoration(CompletionLoss):
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row by the restoration from which it rises more."""
-        late = self._from("learned", "restored", readings)
-        early = self._from("early", "early_restored", readings)
+        ends: tuple[tuple[StateName, StateName], ...] = (
+            ("learned", "restored"),
+            ("early", "early_restored"),
+        )
+        late, early = (self._from(*end, readings) for end in ends)
         is_early = early.forgetting_score > late.forgetting_score
+        after = [self._value(readings, later) for _, later in ends]
         return SignalScores(
             base=late.base,
             before=np.where(is_early, early.before, late.before),
-            after=np.where(is_early, early.after, late.after),
+            after=np.where(is_early, after[1], after[0]),
             forgetting_score=np.maximum(early.forgetting_score, late.forgetting_score),
         )

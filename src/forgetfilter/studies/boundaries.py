@@ -86,11 +86,12 @@ def collect(cells: Sequence[Cell]) -> pd.DataFrame:
 
 def stations_of(results: pd.DataFrame, dataset: str) -> list[Station]:
     """The boundaries of a data set in order, each with its means over seeds."""
-    own = results[results["dataset"] == dataset]
-    places = own[["boundary", "round", "phase"]].drop_duplicates().sort_values("boundary")
+    own: pd.DataFrame = results.loc[results["dataset"] == dataset]
+    columns = (own[name].tolist() for name in ("boundary", "round", "phase"))
+    places = sorted(set(zip(*columns, strict=True)))
     return [
-        Station(_name(int(number), str(phase)), summarise(own[own["boundary"] == boundary]))
-        for boundary, number, phase in places.itertuples(index=False)
+        Station(_name(int(number), str(phase)), summarise(own.loc[own["boundary"] == boundary]))
+        for boundary, number, phase in places
     ]
 
 

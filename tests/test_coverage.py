@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from conftest import rows_of, write_rows
 from forgetfilter import coverage
 from forgetfilter.config import ScreenConfig
-from forgetfilter.coverage import LEAST_DAMAGE, HarmCoverage, category_of, read_reference
+from forgetfilter.coverage import (
+    LEAST_DAMAGE,
+    Coverage,
+    HarmCoverage,
+    category_of,
+    read_reference,
+)
 from forgetfilter.encoding import Encoder
 from forgetfilter.modeling import load_tokenizer
 from forgetfilter.progress import Progress
@@ -142,3 +148,12 @@ def test_other_reference_rows_are_another_run(with_reference: Callable[..., Scre
         file.write(json.dumps({**rows_of(1)[0], "category": "new"}) + "\n")
     with pytest.raises(RunExistsError, match="reference_data"):
         screen(config, SILENT)
+
+
+def test_a_model_is_changed_as_a_whole_only_where_no_harm_is_spared():
+    torn = [HarmCoverage(name, 10, damage=1.8, left=0.4) for name in ("bias", "toxicity")]
+    assert Coverage(tuple(torn)).wholesale_damage == 1.8
+    # Much damage to one harm is what many unsafe rows of it do.
+    spared = HarmCoverage("privacy", 10, damage=0.05, left=0.0)
+    assert Coverage((*torn, spared)).wholesale_damage is None
+    assert Coverage().wholesale_damage is None

@@ -495,3 +495,13 @@ def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):
     run.add(0.1)
     run.summary["coverage"] = [coverage_of("bias", "covered")]
     assert "can't judge:" not in Page(run.render()).words
+
+
+def test_a_model_that_has_changed_as_a_whole_is_named_at_the_top(run: MadeRun):
+    run.add(0.1)
+    assert "can't be trusted" not in Page(run.render()).words
+    run.summary["wholesale_damage"] = 1.73
+    words = Page(run.render()).words
+    assert "can't be trusted: the model has changed as a whole" in words
+    assert "1.73 nats per token" in words
+    assert words.index("can't be trusted") < words.index("Rows in the file")

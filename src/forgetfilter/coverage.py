@@ -29,6 +29,9 @@ LEAST_DAMAGE = 0.02
 """Nats per token; less is not told from what learning harmless rows does to the same answers."""
 LEAST_UNDONE = 0.5
 """Share of the damage; harms in the safe set come to 0.96 and more, others to 0.24 at most."""
+WHOLESALE_DAMAGE = 0.5
+"""Nats per token; on the testbed a harm comes to 0.27 at most (50% unsafe), and a model that has
+learned real rows by heart to 1.7 and more of every one (docs/real_text.md)."""
 _ROWS_PER_CATEGORY = 16
 _MOST_CATEGORIES = 50
 _MOST_BASE_LOSS = 5.0
@@ -80,9 +83,22 @@ class Coverage:
     note: str = ""
     """Why it was not measured."""
 
+    @property
+    def wholesale_damage(self) -> float | None:
+        """The least damage of a harm, where learning has changed the model as a whole; else None.
+
+        Then all that it has learned falls on the way back, and scores tell little.
+        """
+        least = min((harm.damage for harm in self.harms), default=0.0)
+        return least if least >= WHOLESALE_DAMAGE else None
+
     def as_dict(self) -> dict[str, Any]:
         """What the summary says of it."""
-        return {"coverage": [harm.as_dict() for harm in self.harms], "coverage_note": self.note}
+        return {
+            "coverage": [harm.as_dict() for harm in self.harms],
+            "coverage_note": self.note,
+            "wholesale_damage": self.wholesale_damage,
+        }
 
 
 def reference_path(config: ScreenConfig) -> Path:

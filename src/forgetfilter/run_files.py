@@ -75,6 +75,7 @@ class Summary(_Record):
     template: str = ""
     coverage: list[HarmCoverage] = Field(default_factory=list[HarmCoverage])
     coverage_note: str = ""
+    wholesale_damage: float | None = None
 
 
 class Interval(_Record):

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
-from forgetfilter.coverage import Coverage, measure_coverage, read_reference, reference_path
+from forgetfilter.coverage import (
+    WHOLESALE_DAMAGE,
+    Coverage,
+    measure_coverage,
+    read_reference,
+    reference_path,
+)
 from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.decision import (
     INPUT_FILE,
@@ -116,6 +122,7 @@ def screen(
         reference = read_reference(paths["reference_data"], bench.encoder)
         coverage = measure_coverage(setting, scored, *reference)
         _warn_of_uncovered(coverage, progress)
+        _warn_of_wholesale_damage(coverage, progress)
         summary = {
             "signal": config.signal,
             "unit": signal.unit,
@@ -140,6 +147,16 @@ def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:
         progress.say(
             f"The safe rows can't judge: {', '.join(unseen)}. Unsafe rows of such a kind are kept; "
             "add safe rows of it."
+        )
+
+
+def _warn_of_wholesale_damage(coverage: Coverage, progress: Progress) -> None:
+    if coverage.wholesale_damage is not None:
+        progress.say(
+            "The scores can't be trusted: learning has changed the model's behaviour on safe rows "
+            f"of every kind ({coverage.wholesale_damage:.2g} nats per token or more; below "
+            f"{WHOLESALE_DAMAGE:g} expected), so harmless rows fall with the unsafe ones. Learn "
+            "for fewer epochs (--set learn.num_train_epochs), or with a lower learning rate."
         )
 
 

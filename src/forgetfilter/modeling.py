@@ -209,6 +209,11 @@ def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
     return check_trainable(wrapped) if is_trainable else wrapped.eval()
 
 
+def merge_adapter(model: Any, folder: str) -> Any:
+    """``model`` with the adapter in ``folder`` added to its own weights, which are changed."""
+    return load_adapter(model, folder, is_trainable=False).merge_and_unload().eval()
+
+
 def remove_adapter(model: Any) -> Any:
     """The base model again, its weights untouched."""
     return model.unload()

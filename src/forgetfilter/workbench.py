@@ -244,7 +244,7 @@ class Workbench:
         def build(folder: Path) -> None:
             if probe.kind == "loss":
                 limits = (self.max_batch_tokens, self.progress, probe.name)
-                values = completion_losses(self.model.in_state(state), rows, *limits)
+                values = completion_losses(self.model.to_read(state), rows, *limits)
                 frame = pd.DataFrame(
                     {
                         f"loss_sum_{probe.state}": values.loss_sum,
@@ -323,7 +323,7 @@ class Workbench:
     ) -> list[str]:
         """Greedy continuations of token prompts, at most ``max_new_tokens`` each; not kept."""
         return greedy_generations(
-            self.model.in_state(state),
+            self.model.to_read(state),
             self.tokenizer,
             prompts,
             [max_new_tokens] * len(prompts),
@@ -339,7 +339,7 @@ class Workbench:
             for row in rows
         ]
         return greedy_generations(
-            self.model.in_state(state),
+            self.model.to_read(state),
             self.tokenizer,
             [row.input_ids[: row.prompt_length] for row in rows],
             budgets,
@@ -353,7 +353,7 @@ class Workbench:
     ) -> list[FloatArray]:
         """Loss of each completion token of each row in ``state``, nats; not kept."""
         limits = (self.max_batch_tokens, self.progress, label)
-        return token_losses(self.model.in_state(state), rows, *limits)
+        return token_losses(self.model.to_read(state), rows, *limits)
 
 
 def _rows_digest(rows: Sequence[EncodedRow]) -> str:

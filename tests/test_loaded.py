@@ -1,0 +1,76 @@
+"""Changing adapters on one base model leaves no trace, and a merged one reads like a worn one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import ARCHITECTURES
+from forgetfilter.config import LoraSettings
+from forgetfilter.loaded import LoadedModel
+from forgetfilter.modeling import choose_placement
+from forgetfilter.progress import Progress
+from forgetfilter.records import ModelState
+
+IDS = torch.tensor([[5, 9, 17, 30, 12, 8]])
+
+
+@pytest.fixture
+def opened(
+    tiny_model: Callable[..., Path], tmp_path: Path, silent: Progress
+) -> Callable[..., tuple[LoadedModel, ModelState, ModelState]]:
+    """A loaded model, its base state, and the state of an adapter that changes it clearly."""
+
+    def make(architecture: str, dtype: Any = "float32") -> Any:
+        folder = tiny_model(architecture)
+        loaded = LoadedModel(
+            str(folder), choose_placement("cpu", dtype), LoraSettings(r=2, alpha=4), 0, silent
+        )
+        base = ModelState("base", "base")
+        model = loaded.trainable(base, "test")
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.fill_(0.05)
+        model.save_pretrained(str(tmp_path / "adapter"), safe_serialization=True)
+        loaded.release()
+        return loaded, base, ModelState("learned", "learned", adapter=str(tmp_path / "adapter"))
+
+    return make
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits.float()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_merged_adapter_reads_like_a_worn_one_and_base_is_as_it_was(
+    opened: Callable[..., Any], architecture: str
+):
+    loaded, base, learned = opened(architecture)
+    before = logits(loaded.to_read(base))
+    worn = logits(loaded.in_state(learned))
+    merged = logits(loaded.to_read(learned))
+    assert not torch.allclose(worn, before, atol=1e-2)  # the adapter does something
+    torch.testing.assert_close(merged, worn, atol=1e-4, rtol=1e-4)
+    # No rounding stays behind, whatever is worn next.
+    assert logits(loaded.to_read(base)).equal(before)
+    assert logits(loaded.in_state(learned)).equal(worn)
+
+
+def test_a_short_number_format_is_not_merged(opened: Callable[..., Any]):
+    loaded, _, learned = opened("llama", "bfloat16")
+    assert hasattr(loaded.to_read(learned), "peft_config")
+
+
+def test_an_adapter_that_can_be_switched_off_is_never_a_merged_one(opened: Callable[..., Any]):
+    loaded, base, learned = opened("llama")
+    before = logits(loaded.to_read(base))
+    loaded.to_read(learned)
+    with loaded.in_state(learned).disable_adapter():
+        assert logits(loaded.in_state(learned)).equal(before)

@@ -139,9 +139,10 @@ def tables(output_dir: Path) -> str:
 def _signals(frames: list[pd.DataFrame]) -> str:
     """One line per signal: means over seeds, worst seed in brackets."""
     lines = [
-        "| signal | AUROC (worst seed) | bias / harmfulness / toxicity | average precision "
-        "(worst seed) | bias / harmfulness / toxicity | AUROC of learned rows |",
-        "|---|---|---|---|---|---|",
+        "| signal | AUROC (worst seed) | bias / harmfulness / toxicity | among its own "
+        "| average precision (worst seed) | bias / harmfulness / toxicity | among its own "
+        "| AUROC of learned rows |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     names = [name for name in frames[0].columns if name.startswith("score: ")]
     for name in names:
@@ -152,8 +153,10 @@ def _signals(frames: list[pd.DataFrame]) -> str:
             name.removeprefix("score: "),
             f"{mean['auroc']:.3f} ({worst['auroc']:.3f})",
             " / ".join(f"{mean[f'auroc_{harm}']:.3f}" for harm in HARMS),
+            " / ".join(f"{mean[f'auroc_own_{harm}']:.3f}" for harm in HARMS),
             f"{mean['ap']:.3f} ({worst['ap']:.3f})",
             " / ".join(f"{mean[f'ap_{harm}']:.3f}" for harm in HARMS),
+            " / ".join(f"{mean[f'ap_own_{harm}']:.3f}" for harm in HARMS),
             f"{mean['auroc_learned']:.3f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -161,7 +164,11 @@ def _signals(frames: list[pd.DataFrame]) -> str:
 
 
 def _grade(frame: pd.DataFrame, scores: np.ndarray[Any, Any]) -> dict[str, float]:
-    """AUROC and average precision over all rows, by harm, and over the learned rows."""
+    """AUROC and average precision over all rows, by harm, and over the learned rows.
+
+    ``own``: a harm's unsafe rows against the harmless rows of the same sources alone, so that
+    telling free text from closed tasks earns nothing.
+    """
     is_unsafe = frame["is_unsafe"].to_numpy(dtype=bool)
     learned = frame["learned"].to_numpy(dtype=bool)
     graded = {
@@ -170,9 +177,12 @@ def _grade(frame: pd.DataFrame, scores: np.ndarray[Any, Any]) -> dict[str, float
         "auroc_learned": float(roc_auc_score(is_unsafe[learned], scores[learned])),
     }
     for harm in HARMS:
-        own = ~is_unsafe | (frame["harm"] == harm).to_numpy()
-        graded[f"auroc_{harm}"] = float(roc_auc_score(is_unsafe[own], scores[own]))
-        graded[f"ap_{harm}"] = float(average_precision_score(is_unsafe[own], scores[own]))
+        is_harm = (frame["harm"] == harm).to_numpy() & is_unsafe
+        sources = frame["source"].isin(frame["source"][is_harm]).to_numpy()
+        for name, beside in ((harm, ~is_unsafe), (f"own_{harm}", ~is_unsafe & sources)):
+            own = is_harm | beside
+            graded[f"auroc_{name}"] = float(roc_auc_score(is_unsafe[own], scores[own]))
+            graded[f"ap_{name}"] = float(average_precision_score(is_unsafe[own], scores[own]))
     return graded
 
 

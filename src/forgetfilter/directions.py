@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from forgetfilter.measuring import RowBatch, batch_logits, row_batches, target_nats
+from forgetfilter.measuring import (
+    RowBatch,
+    at_targets,
+    pass_inputs,
+    row_batches,
+    target_logits,
+    target_nats,
+)
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, FloatArray, IntArray, Objective
 
@@ -83,8 +90,9 @@ def row_features(
                 output_hidden_states=True,
                 use_cache=False,
             ).hidden_states
-            layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)[:, :-1].float()
-            weights = batch.predicts_target.to(layers.dtype).unsqueeze(-1)  # (B, T-1, 1)
+            layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)
+            layers = layers[:, batch.positions].float()  # (B, P, 2H)
+            weights = batch.predicts_target.to(layers.dtype).unsqueeze(-1)  # (B, P, 1)
             means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
             for position, index in enumerate(batch.indices):
                 features[index] = means[position].double().cpu().numpy()
@@ -146,7 +154,7 @@ def safe_gradient(
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
             nats = (
-                target_nats(batch_logits(model, batch), batch)
+                target_nats(target_logits(model, batch), batch)
                 if objective == "completion_loss"
                 else _kl_to_base(model, batch)
             )
@@ -194,9 +202,7 @@ def _kl_to_base(model: Any, batch: RowBatch) -> Tensor:
 
 
 def _log_probabilities(model: Any, batch: RowBatch) -> Tensor:
-    return torch.log_softmax(
-        batch_logits(model, batch)[:, :-1][batch.predicts_target].float(), dim=-1
-    )
+    return torch.log_softmax(target_logits(model, batch), dim=-1)
 
 
 def loss_rates(
@@ -228,7 +234,7 @@ def loss_rates(
     steps = [_finite_step(model, direction) for direction in directions]
     with progress.bar(label, len(rows), "rows") as bar, torch.no_grad(), _plain_attention():
         for batch in row_batches(model, rows, max_batch_tokens):
-            here = None if method == "forward" else target_nats(batch_logits(model, batch), batch)
+            here = None if method == "forward" else target_nats(target_logits(model, batch), batch)
             for k, direction in enumerate(directions):
                 if here is None:
                     rates = _forward_rates(model, batch, direction)
@@ -320,13 +326,10 @@ def _moved_nats(model: Any, batch: RowBatch, direction: Direction, step: float) 
 
 
 def _logits_at(model: Any, weights: Mapping[str, Tensor], batch: RowBatch) -> Tensor:
-    """Logits of one pass with other trainable parameters in place of the model's own."""
-    inputs = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "use_cache": False,
-    }
-    return torch.func.functional_call(model, dict(weights), kwargs=inputs).logits
+    """`target_logits` of one pass with other trainable parameters in place of the model's own."""
+    inputs = pass_inputs(model, batch)
+    logits = torch.func.functional_call(model, dict(weights), kwargs=inputs).logits
+    return at_targets(logits, batch)
 
 
 def _finite_step(model: Any, direction: Direction) -> float:

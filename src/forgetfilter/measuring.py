@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,10 @@ class RowBatch:
     """(B, T) on the model's device."""
     attention_mask: Tensor
     """(B, T) on the model's device."""
+    positions: Tensor
+    """(P,) those positions at which at least one row predicts a completion token."""
     predicts_target: Tensor
-    """(B, T-1) bool: position t predicts token t+1, and that token is a completion token."""
+    """(B, P) bool: the token after ``positions[p]`` is a completion token."""
     tokens: Tensor
     """(K,) ids of the completion tokens."""
     owner: npt.NDArray[np.int64]
@@ -69,27 +72,49 @@ def row_batches(
             attention_mask[b, : lengths[i]] = 1
             is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
         wanted = is_target[:, 1:]  # a first token has nothing before it to predict it
+        positions = wanted.any(dim=0).nonzero()[:, 0]
         yield RowBatch(
             indices=indices,
             input_ids=input_ids.to(device),
             attention_mask=attention_mask.to(device),
-            predicts_target=wanted.to(device),
+            positions=positions.to(device),
+            predicts_target=wanted[:, positions].to(device),
             tokens=input_ids[:, 1:][wanted].to(device),
             owner=wanted.nonzero()[:, 0].numpy(),
         )
 
 
-def batch_logits(model: Any, batch: RowBatch) -> Tensor:
-    """Logits of one forward pass, shape (B, T, V)."""
-    return model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    ).logits
+def pass_inputs(model: Any, batch: RowBatch) -> dict[str, Any]:
+    """What a forward pass is called with; logits of no more positions than needed, where it can.
+
+    Most of a row is prompt, and with a large vocabulary the logits are most of a pass's memory.
+    """
+    inputs = {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention_mask,
+        "use_cache": False,
+    }
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "logits_to_keep" in signature(inner.forward).parameters:
+        inputs["logits_to_keep"] = batch.positions
+    return inputs
+
+
+def at_targets(logits: Tensor, batch: RowBatch) -> Tensor:
+    """Logits that predict a completion token, in float32, shape (K, V), from those of a pass."""
+    if logits.shape[1] != len(batch.positions):  # the model gave those of all T positions
+        logits = logits[:, batch.positions]
+    return logits[batch.predicts_target].float()
+
+
+def target_logits(model: Any, batch: RowBatch) -> Tensor:
+    """Logits of one forward pass for each completion token, in float32, shape (K, V)."""
+    return at_targets(model(**pass_inputs(model, batch)).logits, batch)
 
 
 def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
     """Negative log-likelihood of each completion token in float32, shape (K,)."""
-    chosen = logits[:, :-1][batch.predicts_target].float()  # (K, V)
-    return torch.nn.functional.cross_entropy(chosen, batch.tokens, reduction="none")
+    return torch.nn.functional.cross_entropy(logits, batch.tokens, reduction="none")
 
 
 @torch.no_grad()
@@ -109,10 +134,9 @@ def completion_losses(
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
-            logits = batch_logits(model, batch)
+            logits = target_logits(model, batch)
             nats = target_nats(logits, batch).double().cpu().numpy()
-            first = logits[:, :-1][batch.predicts_target].argmax(dim=-1)
-            is_miss = (first != batch.tokens).cpu().numpy()
+            is_miss = (logits.argmax(dim=-1) != batch.tokens).cpu().numpy()
             size = len(batch.indices)
             loss_sum[batch.indices] = np.bincount(batch.owner, weights=nats, minlength=size)
             misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
@@ -129,7 +153,7 @@ def token_losses(
     losses: list[FloatArray] = [np.zeros(0)] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
-            nats = target_nats(batch_logits(model, batch), batch).double().cpu().numpy()
+            nats = target_nats(target_logits(model, batch), batch).double().cpu().numpy()
             for position, index in enumerate(batch.indices):
                 losses[index] = nats[batch.owner == position]
             bar.update(len(batch.indices))

@@ -59,9 +59,10 @@ def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, Model
     """The early model of ``learned``'s phase, and both of them restored on the safe rows."""
     bench, steps = setting.bench, setting.config.restore
     first = early(learned)
+    fewer = steps.model_copy(update={"steps": steps.early_steps})
     return {
         "early": first,
-        "early_restored": bench.restore("early_restored", setting.safe, steps, first),
+        "early_restored": bench.restore("early_restored", setting.safe, fewer, first),
         "restored": bench.restore("restored", setting.safe, steps, learned),
     }
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE
+from forgetfilter.adapters import find_lora_targets
 from forgetfilter.errors import ModelError
 from forgetfilter.files import sha256_tree
-from forgetfilter.modeling import choose_placement, find_lora_targets, load_base_model
+from forgetfilter.modeling import choose_placement, load_base_model
 from forgetfilter.screen import screen
 
 # The generating signal where generation differs most: rotary, learned and windowed positions.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import CONTEXT, rows_of, write_rows
+from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
 from forgetfilter.directions import (
@@ -27,7 +28,7 @@ from forgetfilter.directions import (
     write_directions,
 )
 from forgetfilter.encoding import Encoder
-from forgetfilter.modeling import add_adapter, choose_placement, load_base_model, load_tokenizer
+from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 from forgetfilter.training import TrainPlan, train

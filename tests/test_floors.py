@@ -23,6 +23,7 @@ FLOORS: list[list[str]] = [
     [
         "encoding",
         "modeling",
+        "adapters",
         "scorers*",
         "measuring",
         "stopping",

@@ -15,12 +15,7 @@ from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, w
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
-from forgetfilter.modeling import (
-    choose_placement,
-    load_base_model,
-    load_tokenizer,
-    use_pure_greedy,
-)
+from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer, use_pure_greedy
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 
@@ -226,8 +221,8 @@ def test_an_adapter_on_top_doesnt_bring_the_shipped_settings_back(
 ):
     from transformers import GenerationConfig
 
+    from forgetfilter.adapters import add_adapter, remove_adapter
     from forgetfilter.config import LoraSettings
-    from forgetfilter.modeling import add_adapter, remove_adapter
 
     tokenizer = tiny_tokenizer()
     model = build_model("llama", tokenizer)

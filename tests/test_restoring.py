@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conftest import CONTEXT, rows_of, write_rows
+from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data import read_rows
 from forgetfilter.directions import (
@@ -22,7 +23,7 @@ from forgetfilter.directions import (
 from forgetfilter.encoding import Encoder
 from forgetfilter.errors import ModelError
 from forgetfilter.measuring import completion_losses
-from forgetfilter.modeling import add_adapter, choose_placement, load_base_model, load_tokenizer
+from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 from forgetfilter.restoring import RestorePlan, restore

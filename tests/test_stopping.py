@@ -12,11 +12,12 @@ import torch
 
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter import stopping
+from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import CompletionLosses
-from forgetfilter.modeling import add_adapter, choose_placement, load_base_model, load_tokenizer
+from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 from forgetfilter.stopping import LearnedShare

@@ -15,20 +15,12 @@ import pytest
 import torch
 
 from conftest import CONTEXT, rows_of, write_rows
+from forgetfilter.adapters import add_adapter, load_adapter, remove_adapter, trainable_checksum
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder, loss_labels
 from forgetfilter.errors import DataError, ModelError
-from forgetfilter.modeling import (
-    add_adapter,
-    choose_placement,
-    load_adapter,
-    load_base_model,
-    load_tokenizer,
-    remove_adapter,
-    trainable_checksum,
-    use_pure_greedy,
-)
+from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer, use_pure_greedy
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, ModelState
 from forgetfilter.stages import StageStore

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
-from forgetfilter import modeling
+from forgetfilter import adapters, modeling
 from forgetfilter.config import LoraSettings
 from forgetfilter.progress import Progress
 from forgetfilter.records import ModelState
 from forgetfilter.training import phase_seed
+
+# Base weights, in numbers, that are copied while an adapter is merged into them (2 GB).
+_MOST_COPIED = 2**29
 
 
 class LoadedModel:
@@ -44,14 +47,11 @@ class LoadedModel:
         self._trust_remote_code = trust_remote_code
         self._wrapped: Any = None
         self._active: str | None = None
-        self._is_merged = False
-        self._was_loaded = False
+        self._merged: adapters.Merged | None = None
 
     @cached_property
     def _base(self) -> Any:
-        if not self._was_loaded:
-            self._progress.say(f"Loading {self._source}: {self._placement.reason}.")
-        self._was_loaded = True
+        self._progress.say(f"Loading {self._source}: {self._placement.reason}.")
         model = modeling.load_base_model(self._source, self._placement, self._trust_remote_code)
         tokenizer = modeling.load_tokenizer(self._source, self._trust_remote_code)
         modeling.use_pure_greedy(model, tokenizer)
@@ -61,48 +61,60 @@ class LoadedModel:
         """The model in ``state`` for forward passes alone, its adapter merged where that is exact.
 
         In float32 the merged weights move a row's loss by rounding only, and a pass over a small
-        model takes a third less time. A shorter format would round a small adapter away. What is
-        merged is never taken apart again: base is loaded anew, so that no rounding is left in it.
+        model takes a third less time. A shorter format would round a small adapter away.
         """
         if state.adapter is None or self._placement.dtype is not torch.float32:
             return self.in_state(state)
         wanted = f"{state.fingerprint}:merged"
         if self._active != wanted:
-            self.release()
-            self._wrapped = modeling.merge_adapter(self._base, state.adapter)
-            self._active, self._is_merged = wanted, True
+            model = self.in_state(state)
+            weights = adapters.adapted_weights(model)
+            if sum(weight.numel() for weight in weights) > _MOST_COPIED:
+                return model
+            self._merged, self._active = adapters.Merged(model), wanted
         return self._wrapped
 
     def in_state(self, state: ModelState, *, is_trainable: bool = False) -> Any:
         """The model in ``state``, in evaluation mode; its adapter open to gradients if asked."""
         wanted = f"{state.fingerprint}:{is_trainable}"
-        if self._active != wanted:
+        if state.adapter is None:
             self.release()
-            if state.adapter is not None:
-                self._wrapped = modeling.load_adapter(
-                    self._base, state.adapter, is_trainable=is_trainable
-                ).eval()
+            return self._base
+        if self._active != wanted:
+            self._wear(state.adapter, is_trainable=is_trainable)
             self._active = wanted
-        return self._wrapped if self._wrapped is not None else self._base
+        return self._wrapped.eval()
 
     def trainable(self, start: ModelState, phase: str) -> Any:
         """The model with a trainable adapter: a fresh one on base, else the one of ``start``."""
         from transformers import set_seed
 
-        self.release()
+        if start.adapter is None:
+            self.release()
+        else:
+            self._wear(start.adapter, is_trainable=True)
         # The adapter is drawn before any trainer exists, so it needs a seed of its own.
         set_seed(phase_seed(self._seed, f"{phase}/adapter"))
-        self._wrapped = (
-            modeling.add_adapter(self._base, self._lora)
-            if start.adapter is None
-            else modeling.load_adapter(self._base, start.adapter, is_trainable=True)
-        )
+        if start.adapter is None:
+            self._wrapped = adapters.add_adapter(self._base, self._lora)
+        self._active = None
         return self._wrapped
 
     def release(self) -> None:
-        """Take the adapter off; the base model stays in memory unless one was merged into it."""
-        if self._is_merged:
-            del self._base
-        elif self._wrapped is not None:
-            modeling.remove_adapter(self._wrapped)
-        self._wrapped, self._active, self._is_merged = None, None, False
+        """Take the adapter off; the base model stays in memory."""
+        self._separate()
+        if self._wrapped is not None:
+            adapters.remove_adapter(self._wrapped)
+        self._wrapped, self._active = None, None
+
+    def _wear(self, adapter: str, *, is_trainable: bool) -> None:
+        self._separate()
+        self._active = None
+        change = adapters.load_adapter if self._wrapped is None else adapters.change_adapter
+        model = self._base if self._wrapped is None else self._wrapped
+        self._wrapped = change(model, adapter, is_trainable=is_trainable)
+
+    def _separate(self) -> None:
+        if self._merged is not None:
+            self._merged.undo()
+        self._merged = None

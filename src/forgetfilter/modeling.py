@@ -1,4 +1,4 @@
-"""Load a base model and tokenizer, add and load adapters; decide dtype and device, say why."""
+"""Load a base model and tokenizer; decide dtype and device, say why."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ from typing import Any, Literal
 
 import torch
 
-from forgetfilter.config import LoraSettings
 from forgetfilter.errors import ModelError
 
 # A context that no row should be held against: configs without a limit say so in many ways.
 _UNLIMITED_TOKENS = 1_000_000
-
-# Query and value projections, then the fused projections of architectures that have them.
-_QUERY_VALUE = ("q_proj", "v_proj")
-_FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj", "qkv")
 
 
 @contextmanager
@@ -175,82 +170,6 @@ def width_learning_rate(width: int) -> float:
     return 2e-4 * (4096 / width) ** 0.75
 
 
-@quiet_dependencies()
-def add_adapter(model: Any, settings: LoraSettings) -> Any:
-    """Wrap ``model`` with a fresh LoRA adapter whose parameters alone are trainable.
-
-    The caller seeds: adapter weights are drawn from torch's global generator.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        bias="none",
-        task_type="CAUSAL_LM",
-        target_modules=find_lora_targets(model, settings.targets),
-    )
-    return check_trainable(get_peft_model(model, config))
-
-
-@quiet_dependencies()
-def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
-    """Wrap ``model`` with the adapter stored in ``folder`` (safetensors only)."""
-    from peft import PeftModel
-
-    if not (Path(folder) / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"No adapter_model.safetensors in {folder}. An adapter folder written by forgetfilter "
-            "is expected; repeat the command that made it, with --overwrite."
-        )
-    # PEFT loads adapters frozen unless told otherwise; a frozen one would "train" without effect.
-    wrapped = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
-    return check_trainable(wrapped) if is_trainable else wrapped.eval()
-
-
-def merge_adapter(model: Any, folder: str) -> Any:
-    """``model`` with the adapter in ``folder`` added to its own weights, which are changed."""
-    return load_adapter(model, folder, is_trainable=False).merge_and_unload().eval()
-
-
-def remove_adapter(model: Any) -> Any:
-    """The base model again, its weights untouched."""
-    return model.unload()
-
-
-def find_lora_targets(
-    model: Any, targets: Literal["all_linear", "attention_qv"]
-) -> str | list[str]:
-    """Names of the layers that carry an adapter.
-
-    Raises:
-        ModelError: the architecture has neither query/value nor a known fused projection.
-    """
-    if targets == "all_linear":
-        return "all-linear"
-    suffixes = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if suffixes.issuperset(_QUERY_VALUE):
-        return list(_QUERY_VALUE)
-    fused = [name for name in _FUSED if name in suffixes]
-    if fused:
-        return fused[:1]
-    raise ModelError(
-        f"{type(model).__name__} has no query and value projections that are known here. "
-        "Use --set lora.targets=all_linear."
-    )
-
-
-def trainable_checksum(model: Any) -> str:
-    """sha256 over all trainable parameters; differs whenever training changed anything."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def use_pure_greedy(model: Any, tokenizer: Any) -> None:
     """Make ``model.generate`` greedy whatever the shipped settings say.
 
@@ -269,19 +188,6 @@ def use_pure_greedy(model: Any, tokenizer: Any) -> None:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
-
-
-def check_trainable(model: Any) -> Any:
-    """``model`` itself, once something in it is known to be trainable.
-
-    Raises:
-        ModelError: every parameter is frozen.
-    """
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(
-            "No parameter of the adapter can be trained. Check lora.targets against the model."
-        )
-    return model
 
 
 def _load_config(source: str, trust_remote_code: bool) -> Any:

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from forgetfilter.adapters import check_trainable
 from forgetfilter.config import RestoreSettings
 from forgetfilter.directions import safe_gradient, squared_norm, trainable_parameters
-from forgetfilter.modeling import check_trainable
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 

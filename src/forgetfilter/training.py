@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from forgetfilter.adapters import check_trainable
 from forgetfilter.config import PhaseSettings
 from forgetfilter.encoding import loss_labels
 from forgetfilter.errors import DataError
-from forgetfilter.modeling import check_trainable, quiet_dependencies
+from forgetfilter.modeling import quiet_dependencies
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
 from forgetfilter.stopping import LearnedShare

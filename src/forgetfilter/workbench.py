@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetfilter import modeling
+from forgetfilter import adapters, modeling
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.directions import (
     divergences,
@@ -156,9 +156,9 @@ class Workbench:
                     model.save_pretrained(str(folder / name), safe_serialization=True)
 
             model = self.model.trainable(start, phase)
-            before = modeling.trainable_checksum(model)
+            before = adapters.trainable_checksum(model)
             outcome = train(model, self.tokenizer, plan, self.progress, keep)
-            after = modeling.trainable_checksum(model)
+            after = adapters.trainable_checksum(model)
             if before == after:
                 raise modeling.ModelError(
                     f"The {phase} phase changed no weight in {outcome.steps} steps. A trainable "
@@ -196,7 +196,6 @@ class Workbench:
             outcome = restore(model, plan, self.progress)
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
             (folder / "restoring.json").write_text(json.dumps(vars(outcome), indent=2))
-            self.model.release()
 
         folder = self.store.stage("restore", key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))

@@ -12,7 +12,7 @@ demo: $(VENV)/.runtime  ## set up, then screen, fine-tune and evaluate with the 
 	$(BIN)/forgetfilter demo --output-dir demo-run
 
 test: $(VENV)/.dev  ## the whole suite, offline, under 10 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 slow: $(VENV)/.dev  ## what takes longer
 	$(BIN)/python -m pytest -m slow

@@ -13,13 +13,18 @@ from typing import Any
 
 # Set before any dependency is imported: no test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # for the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.progress import Progress
 
-_CORES = len(os.sched_getaffinity(0))
+# Test processes share the cores; more threads than cores make training many times slower.
+_CORES = max(
+    1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+)
 CONTEXT = 192
 """Tokens that every tiny model can attend to."""
 
@@ -211,6 +216,7 @@ def quick_settings(**changes: Any) -> dict[str, Any]:
     return {
         "learn": dict(phase),
         "forget": dict(phase),
+        "restore": {"steps": 2, "early_steps": 2},
         "lora": {"r": 2, "alpha": 4},
         "generation": {"max_new_tokens": 4},
         **changes,

@@ -77,7 +77,7 @@ def make_config(
             "model": str(tiny_model("llama")),
             "datasets": [{"kind": "files", **paths}],
             "seeds": [0],
-            "settings": {**settings, "restore": {"steps": 2, "batch_size": 4}},
+            "settings": {**settings, "restore": {"steps": 2, "early_steps": 2, "batch_size": 4}},
             "course": {
                 "learning_steps": [2, 8],
                 "forgetting_steps": [1, 2],

@@ -96,6 +96,7 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
     steps: dict[str, Any] = {
         **{f"{one}.{key}": value for one in ("learn", "forget") for key, value in phase.items()},
         "restore.steps": 1,
+        "restore.early_steps": 1,
         "generation.max_new_tokens": 2,
         "device": "cpu",
     }

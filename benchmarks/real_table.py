@@ -36,13 +36,14 @@ from signal_table import SILENT, all_scores
 
 HARMS = ("bias", "harmfulness", "toxicity")
 # So small a model learns free text only with an adapter that is large for its size, in many steps;
-# and forgets what it generalises from when it goes on to the letter (docs/signals.md).
+# at the default rate it changes as a whole, and nothing is told apart (docs/signals.md).
 LEARN = [
     "lora.r=64",
     "lora.alpha=128",
     "learn.batch_size=4",
     "learn.stop=epochs",
     "learn.num_train_epochs=6",
+    "learn.learning_rate=5e-4",
     "max_batch_tokens=512",
 ]
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--data", help="data folder ($FORGETFILTER_DATA)")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.3, 0.1, 0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--safe-rows", type=int, default=300)
     parser.add_argument("--max-characters", type=int, default=250)

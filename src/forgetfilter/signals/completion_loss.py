@@ -22,14 +22,17 @@ class CompletionLoss:
             learned, ``base - before``, both per completion token.
             ``mean``: the rise. ``sum``: the rise over all tokens, nats. ``relative``: the rise
             divided by what was learned, without unit; 1 means that all of it is forgotten again.
-            ``tempered``: the rise divided by what was learned where that is over 1 nat, so that a
-            row learned from very far does not count as forgotten because all of it drifts a
-            little; never more than the rise, so that a row hardly learned is not blown up.
+            ``tempered``: the rise, scaled down where more than `tempered_above` nats were learned,
+            in proportion: a row learned from very far does not count as forgotten because all of
+            it drifts a little. Never more than the rise, so that a row hardly learned is not blown
+            up.
     """
 
     name = "completion_loss"
     later: StateName = "forgotten"
     """The state that is held against the learned one."""
+    tempered_above: float = 1.0
+    """Nats per token."""
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         self.reduction = reduction
@@ -52,10 +55,11 @@ class CompletionLoss:
         states: tuple[StateName, ...] = ("base", earlier, later)
         base, before, after = (self._value(readings, state) for state in states)
         score = after - before
-        if self.reduction in ("relative", "tempered"):
+        if self.reduction == "relative":
             # A row that was hardly learned has a tiny denominator: bounded, in nats per token.
-            least = 0.1 if self.reduction == "relative" else 1.0
-            score = score / (base - before).clip(min=least)
+            score = score / (base - before).clip(min=0.1)
+        elif self.reduction == "tempered":
+            score = score / ((base - before) / self.tempered_above).clip(min=1)
         return SignalScores(base=base, before=before, after=after, forgetting_score=score)
 
     def _value(self, readings: Readings, state: StateName) -> FloatArray:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from forgetfilter.records import Readings
 from forgetfilter.signals import SIGNALS
+from forgetfilter.signals.completion_loss import CompletionLoss
 from forgetfilter.signals.rouge1 import rouge1_f
 
 
@@ -87,10 +88,19 @@ class TestCompletionLoss:
 
 
 class TestRestoration:
+    def test_it_is_tempered_above_four_nats(self):
+        columns = {"completion_tokens": [1, 1], "loss_sum_base": [8.5, 3.5]}
+        columns |= {f"loss_sum_{state}": [0.5, 0.5] for state in ("learned", "early")}
+        columns |= {f"loss_sum_{state}": [1.5, 1.5] for state in ("restored", "early_restored")}
+        scores = SIGNALS.build("restoration").combine(make_readings(**columns))
+        # Row 0 learned 8 nats a token, twice as many; row 1 learned 3 and counts in full.
+        np.testing.assert_allclose(scores.forgetting_score, [0.5, 1.0])
+
     @pytest.mark.parametrize("reduction", ["mean", "sum", "relative", "tempered"])
-    def test_it_is_the_larger_rise_from_either_end(self, reduction: str):
+    def test_it_is_the_larger_rise_from_either_end(self, reduction: Any):
         signal = SIGNALS.build(f"restoration:{reduction}")
-        other = SIGNALS.build(f"completion_loss:{reduction}")
+        other = CompletionLoss(reduction)
+        other.tempered_above = 4.0
         assert signal.unit == other.unit
         assert {probe.state for probe in signal.probes} == {
             "base", "early", "early_restored", "learned", "restored"

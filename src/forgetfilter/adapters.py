@@ -98,7 +98,7 @@ def adapted_weights(model: Any) -> list[torch.Tensor]:
     """The base weights that an adapter stands beside."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
     return [layer.get_base_layer().weight for layer in layers]
 
 

@@ -284,6 +284,18 @@ def test_every_text_of_a_row_is_blurred_and_has_a_button(run: MadeRun) -> None:
     assert set(controlled) <= set(ids)
 
 
+def test_a_row_that_was_judged_early_says_so(run: MadeRun) -> None:
+    for earlier in ("early", "learned"):
+        row = run.add(0.9)
+        run.evidence.append({"row": row, "earlier": earlier, "learned_text": f"SAID {earlier}"})
+    html = run.render()
+    cards = re.findall(r'<li class="card.*?</li>', html, flags=re.DOTALL)
+    for earlier, is_early in (("early", True), ("learned", False)):
+        own = [card for card in cards if f"SAID {earlier}" in card]
+        assert own
+        assert all(("learned, early on" in card) == is_early for card in own)
+
+
 def test_texts_belong_to_their_rows_across_both_files(run: MadeRun) -> None:
     for index in range(40):
         run.add((index * 7 % 40) / 40, target=f"answer number {index}.", example_id=f"id-{index}.")

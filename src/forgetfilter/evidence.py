@@ -19,8 +19,9 @@ from forgetfilter.strategies.forget_filter import Scored, filter_rows
 def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     """Write ``evidence.parquet``, one line per row that the report shows.
 
-    Columns: ``row``; ``learned_text`` and ``forgotten_text``, greedy answers in the learned model
-    and in the later one (forgotten or restored; null where the signal has none); ``pieces``, the
+    Columns: ``row``; ``earlier``, the state that it was held against (learned, or early in the
+    learn phase); ``learned_text`` and ``forgotten_text``, greedy answers in that state and
+    in the later one (forgotten or restored; null where the signal has none); ``pieces``, the
     texts of the answer's first tokens, and ``rises``, how many nats each lost between the two.
     """
     selection = filter_rows(scored, setting.config.threshold)
@@ -32,6 +33,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     for earlier, later, chosen in _ends(scored, shown):
         own, places = [rows[at] for at in chosen], [shown[at] for at in chosen]
         columns: dict[str, Sequence[Any]] = {
+            "earlier": [earlier.name] * len(own),
             "learned_text": _answers(setting, scored, earlier, places),
             "forgotten_text": [None] * len(own),
         }
@@ -56,9 +58,10 @@ def _ends(
     later = states.get("forgotten") or states.get("restored")
     if "early_restored" not in states:
         return [(states["learned"], later, every)]
-    # A row was judged by the restoration from which it rose more.
-    loss = scored.readings.loss_mean
-    is_early = loss("early_restored") - loss("early") > loss("restored") - loss("learned")
+    # ``before`` is of the restoration by which a row was judged.
+    before, readings = scored.scores.before, scored.readings
+    early = (readings.loss_mean("early"), readings["loss_sum_early"])
+    is_early = np.any([np.isclose(before, loss) for loss in early], axis=0)
     pairs = (
         (states["early"], states["early_restored"], [at for at in every if is_early[shown[at]]]),
         (states["learned"], later, [at for at in every if not is_early[shown[at]]]),

@@ -173,7 +173,7 @@ def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Car
         found = read_conversations(run / f"{decision}.jsonl", lines, len(positions))
         conversations |= {lines[line]: messages for line, messages in found.items()}
     rows = {int(table.row[at]) for at in wanted}
-    wanted_columns = ("learned_text", "forgotten_text", "pieces", "rises")
+    wanted_columns = ("earlier", "learned_text", "forgotten_text", "pieces", "rises")
     said = read_by_row(run / "evidence.parquet", wanted_columns, rows)
     sizes = read_by_row(run / "readings.parquet", ("prompt_tokens", "completion_tokens"), rows)
     return {
@@ -200,6 +200,7 @@ def _card(
         for part in ("prompt", "completion")
         if (size := sizes.get(f"{part}_tokens")) is not None
     ]
+    learned = "learned, early on" if said.get("earlier") == "early" else "learned"
     reason = str(table.reason[at])
     prompt = messages[:-1]
     return Card(
@@ -210,7 +211,7 @@ def _card(
         score=quantity["forgetting_score"],
         states=[
             ("base", quantity["base"]),
-            ("learned", quantity["before"]),
+            (learned, quantity["before"]),
             ("forgotten", quantity["after"]),
         ],
         tokens=", ".join(tokens),
@@ -219,7 +220,7 @@ def _card(
         target=clip(messages[-1].content),
         words=_words(said.get("pieces") or [], said.get("rises") or []),
         said=[
-            ("learned", texts["learned_text"]),
+            (learned, texts["learned_text"]),
             ("forgotten", texts["forgotten_text"]),
         ],
     )

@@ -112,7 +112,7 @@ class ModelState:
 class Probe:
     """One thing to measure per row in one model state; see `Readings` for the columns."""
 
-    kind: Literal["loss", "generation", "divergence", "rate"]
+    kind: Literal["loss", "generation", "divergence", "rate", "damage"]
     state: StateName
     objective: Objective | None = None
     """For ``rate``: what of the safe rows the direction of change lowers."""
@@ -139,6 +139,8 @@ class Readings:
     - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
     - ``divergence`` in S: ``divergence_S`` (``KL(base || S)``, nats per completion token: how far
       behaviour on the row has moved from the base model's; 0 = not at all)
+    - ``damage`` of a restored S: ``damage_S`` (``KL(base || model)`` on the first safe rows before
+      anything was restored, nats per token; the same for all rows)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all

@@ -1,4 +1,4 @@
-"""What the stage of a training phase holds beside the last adapter."""
+"""What the stage of a training phase, or of a restoration, holds beside the last adapter."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from forgetfilter.records import ModelState
 
 TRAINING_FILE = "training.json"
+RESTORING_FILE = "restoring.json"
 CHECKPOINTS = "checkpoints"
 EARLY = "early"
 
@@ -19,6 +20,17 @@ def level_epochs(state: ModelState) -> int | None:
         return None
     report = json.loads((Path(state.adapter).parent / TRAINING_FILE).read_text())
     return report["level_epochs"]
+
+
+def damage(restored: ModelState) -> float:
+    """How far the model had moved from base on the first safe rows before it was restored.
+
+    ``KL(base || model)``, nats per token.
+    """
+    if restored.adapter is None:
+        raise ValueError(f"{restored} was not restored")
+    course = json.loads((Path(restored.adapter).parent / RESTORING_FILE).read_text())
+    return float(course["divergences"][0])
 
 
 def early(learned: ModelState) -> ModelState:

@@ -31,7 +31,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.stages import StageStore
-from forgetfilter.trained import CHECKPOINTS, EARLY, TRAINING_FILE
+from forgetfilter.trained import CHECKPOINTS, EARLY, RESTORING_FILE, TRAINING_FILE, damage
 from forgetfilter.training import TrainPlan, early_step, phase_seed, train
 
 # Part of every stage's key: raise it when a stage's content changes its meaning.
@@ -195,7 +195,7 @@ class Workbench:
             model = self.model.trainable(start, "restore").eval()
             outcome = restore(model, plan, self.progress)
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
-            (folder / "restoring.json").write_text(json.dumps(vars(outcome), indent=2))
+            (folder / RESTORING_FILE).write_text(json.dumps(vars(outcome), indent=2))
 
         folder = self.store.stage("restore", key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
@@ -219,6 +219,9 @@ class Workbench:
         digest = _rows_digest(rows)
         for probe in probes:
             state = states[probe.state]
+            if probe.kind == "damage":
+                columns[probe.name] = np.full(len(rows), damage(state))
+                continue
             columns |= (
                 self._measure_rate(probe, state, rows, digest, safe)
                 if probe.kind == "rate"

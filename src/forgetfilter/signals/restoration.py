@@ -8,6 +8,9 @@ from forgetfilter.records import Probe, Readings, SignalScores, StateName
 from forgetfilter.signals.base import SIGNALS
 from forgetfilter.signals.completion_loss import CompletionLoss, Reduction
 
+# Nats per token on the safe rows. The testbed's damage stays below it up to 50% unsafe rows.
+_MOST_DAMAGE = 0.2
+
 
 @SIGNALS.add("restoration")
 class Restoration(CompletionLoss):
@@ -25,6 +28,10 @@ class Restoration(CompletionLoss):
     from all that the safe rows can undo; the early one follows them, but has hardly met rare ones
     yet (docs/signals.md). The larger rise is the score; ``before`` and ``after`` are of that one.
 
+    Where learning has moved the model far from base on the safe rows, all that it has learned falls
+    on the way back, and a rise says less: beyond a damage of 0.2 nats a token the rises from that
+    end are scaled down in proportion.
+
     No generation and no gradient per row: a few gradients over small batches of safe rows, and
     three more forward passes a noisy row.
 
@@ -40,6 +47,7 @@ class Restoration(CompletionLoss):
     def __init__(self, reduction: Reduction = "tempered") -> None:
         super().__init__(reduction)
         self.probes += (Probe("loss", "early"), Probe("loss", "early_restored"))
+        self.probes += (Probe("damage", "restored"), Probe("damage", "early_restored"))
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row by the restoration from which it rises more."""
@@ -48,11 +56,15 @@ class Restoration(CompletionLoss):
             ("early", "early_restored"),
         )
         late, early = (self._from(*end, readings) for end in ends)
-        is_early = early.forgetting_score > late.forgetting_score
+        late_score, early_score = (
+            scores.forgetting_score / (readings[f"damage_{later}"] / _MOST_DAMAGE).clip(min=1)
+            for scores, (_, later) in zip((late, early), ends, strict=True)
+        )
+        is_early = early_score > late_score
         after = [self._value(readings, later) for _, later in ends]
         return SignalScores(
             base=late.base,
             before=np.where(is_early, early.before, late.before),
             after=np.where(is_early, after[1], after[0]),
-            forgetting_score=np.maximum(early.forgetting_score, late.forgetting_score),
+            forgetting_score=np.maximum(early_score, late_score),
         )

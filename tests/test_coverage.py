@@ -112,7 +112,8 @@ def with_reference(
     learn = {"max_steps": 20, "batch_size": 8, "learning_rate": 3e-2}
 
     def make(**changes: object) -> ScreenConfig:
-        layer = {"reference_data": str(path), "learn": learn, "threshold": "phi:0.1", **changes}
+        settings = {"learn": learn, "restore": {"steps": 12}, "threshold": "phi:0.1"}
+        layer = {"reference_data": str(path), **settings, **changes}
         return quick_config(tmp_path / "run", **layer)
 
     return make

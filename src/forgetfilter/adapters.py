@@ -38,14 +38,14 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
 
 @quiet_dependencies()
 def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
-    """Wrap ``model`` with the adapter stored in ``folder`` (safetensors only)."""
+    """Wrap ``model`` with the adapter stored in ``folder`` (safetensors only).
+
+    Raises:
+        ModelError: there is no such adapter.
+    """
     from peft import PeftModel
 
-    if not (Path(folder) / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"No adapter_model.safetensors in {folder}. An adapter folder written by forgetfilter "
-            "is expected; repeat the command that made it, with --overwrite."
-        )
+    _check_stored(folder)
     # PEFT loads adapters frozen unless told otherwise; a frozen one would "train" without effect.
     wrapped = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
     return check_trainable(wrapped) if is_trainable else wrapped.eval()
@@ -56,6 +56,9 @@ def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
     """``model``, wearing one adapter, with the one stored in ``folder`` in its place.
 
     Much faster than wrapping anew, and the same; for an adapter of another shape it is done anew.
+
+    Raises:
+        ModelError: there is no such adapter.
     """
     from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
 
@@ -63,6 +66,7 @@ def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
         targets = config.target_modules
         return config.r, config.lora_alpha, targets if isinstance(targets, str) else set(targets)
 
+    _check_stored(folder)
     if shape(model.peft_config["default"]) != shape(PeftConfig.from_pretrained(folder)):
         return load_adapter(remove_adapter(model), folder, is_trainable=is_trainable)
     set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
@@ -150,3 +154,12 @@ def check_trainable(model: Any) -> Any:
             "No parameter of the adapter can be trained. Check lora.targets against the model."
         )
     return model
+
+
+def _check_stored(folder: str) -> None:
+    """See that there are safetensors: PEFT would fall back on pickled weights."""
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"No adapter_model.safetensors in {folder}. An adapter folder written by forgetfilter "
+            "is expected; repeat the command that made it, with --overwrite."
+        )

@@ -45,7 +45,8 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
         for name, values in columns.items():
             for at, value in zip(chosen, values, strict=True):
                 told[at][name] = value
-    table = pd.DataFrame(told, columns=None if told else ["row", "learned_text", "forgotten_text"])
+    always = ["row", "earlier", "learned_text", "forgotten_text"]
+    table = pd.DataFrame(told, columns=None if told else always)
     table["row"] = table["row"].astype(np.int64)
     write_parquet(run / EVIDENCE_FILE, table)
 

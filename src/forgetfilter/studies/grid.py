@@ -6,6 +6,7 @@ Finished cells are skipped, failures stay visible.
 from __future__ import annotations
 
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -66,8 +67,8 @@ class Job:
     progress: Progress
 
 
-class Study:
-    """What a kind of study does in a cell, and what it makes of all cells. Override the methods."""
+class Study(ABC):
+    """What a kind of study does in a cell, and what it makes of all cells."""
 
     name = "study"
     version: Any = 1
@@ -100,18 +101,19 @@ class Study:
         """The result of a cell that is known from elsewhere; None."""
         return None
 
+    @abstractmethod
     def work(self, job: Job) -> dict[str, Any]:
         """The result of one cell."""
-        raise NotImplementedError
 
+    @abstractmethod
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """All results as one tidy table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tables(self, datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]:
         """What people read: in the terminal, in ``table.md`` and on the page."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_page(
         self,
         path: Path,
@@ -121,7 +123,6 @@ class Study:
         results: pd.DataFrame,
     ) -> None:
         """Write the page; ``config`` is of the study's own kind."""
-        raise NotImplementedError
 
 
 def run_grid(

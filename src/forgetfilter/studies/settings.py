@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ _ROUND_STRIDE = 1000
 _RESERVED = ("noisy_data", "safe_data", "reference_data", "model", "output_dir", "seed")
 
 
-class GridConfig(Settings):
+class GridConfig(Settings, ABC):
     """What every study has: a model, data sets, seeds, and the settings that all cells share."""
 
     output_dir: str = Field(description="run folder")
@@ -44,9 +45,9 @@ class GridConfig(Settings):
     )
 
     @property
+    @abstractmethod
     def specs(self) -> list[str]:
         """What is run on every seed of every data set, one cell each."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """See to what can be checked before work, beside what all studies have.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ class Judged:
     same for every strategy, so that two of them can be compared in pairs."""
 
 
-class DataSet(Settings):
+class DataSet(Settings, ABC):
     """Base of all data sets: settings, and two steps."""
 
     plotted: ClassVar[tuple[str, ...]] = ()
@@ -91,17 +92,17 @@ class DataSet(Settings):
             )
         return resolve(type(self), self.model_dump(), {name: value})
 
+    @abstractmethod
     def load(self, seed: int, store: StageStore) -> Data:
         """The rows and prompts of one seed; what has to be made is kept in ``store``.
 
         Raises:
             DataError: a file can't be used.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """Ask the model in ``state`` every prompt, worded by ``prompt``, and judge the answers."""
-        raise NotImplementedError
 
 
 def read_truth(path: Path, noisy: RowFile) -> dict[str, bool]:

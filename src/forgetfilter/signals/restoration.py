@@ -8,7 +8,7 @@ from forgetfilter.records import Probe, Readings, SignalScores, StateName
 from forgetfilter.signals.base import SIGNALS
 from forgetfilter.signals.completion_loss import CompletionLoss, Reduction
 
-# Nats per token on the safe rows. The testbed's damage stays below it up to 50% unsafe rows.
+# Nats per token on the safe rows. The testbed's damage is 0.21 at most, at 50% unsafe rows.
 _MOST_DAMAGE = 0.2
 
 

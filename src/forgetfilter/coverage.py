@@ -31,7 +31,8 @@ LEAST_UNDONE = 0.5
 """Share of the damage; harms in the safe set come to 0.96 and more, others to 0.24 at most."""
 WHOLESALE_DAMAGE = 0.2
 """Nats per token, of the harm damaged least; 0.01 at most on the testbed. On real rows a screen
-that removed 2% of the harmless ones had 0.09, those that removed a tenth and more 0.26 to 1.7 (docs/real_text.md)."""
+that removed 2% of the harmless ones had 0.09, those that removed 4% and more 0.22 to 1.7
+(docs/real_text.md)."""
 _ROWS_PER_CATEGORY = 16
 _MOST_CATEGORIES = 50
 _MOST_BASE_LOSS = 5.0

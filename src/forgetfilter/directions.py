@@ -131,6 +131,7 @@ def safe_gradient(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    base: Sequence[Tensor] | None = None,
 ) -> SafeGradient:
     """Gradient of an objective over the safe rows, in float32; dropout off.
 
@@ -146,6 +147,8 @@ def safe_gradient(
         max_batch_tokens: bounds memory.
         progress: where the rows are counted.
         label: names the bar.
+        base: what `base_log_probabilities` gave for these rows, if it was asked before; only for
+            ``kl_to_base``.
     """
     model.eval()
     parameters = trainable_parameters(model)
@@ -156,7 +159,7 @@ def safe_gradient(
             nats = (
                 target_nats(target_logits(model, batch), batch)
                 if objective == "completion_loss"
-                else _kl_to_base(model, batch)
+                else _kl_to_base(model, batch, base)
             )
             weights = 1 / np.bincount(batch.owner)[batch.owner]
             each = torch.tensor(weights, dtype=nats.dtype, device=nats.device)
@@ -193,10 +196,31 @@ def _row_means(batch: RowBatch, nats: Tensor) -> FloatArray:
     return sums / np.bincount(batch.owner)
 
 
-def _kl_to_base(model: Any, batch: RowBatch) -> Tensor:
+@torch.no_grad()
+def base_log_probabilities(
+    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int
+) -> list[Tensor]:
+    """Base's log-probabilities at the completion tokens of each row, (tokens, V) a row.
+
+    The base model is ``model`` with its adapter off.
+    """
+    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    with model.disable_adapter():
+        for batch in row_batches(model, rows, max_batch_tokens):
+            counts = np.bincount(batch.owner).tolist()
+            parts = _log_probabilities(model, batch).split(counts)
+            for index, own in zip(batch.indices, parts, strict=True):
+                found[index] = own
+    return found
+
+
+def _kl_to_base(model: Any, batch: RowBatch, known: Sequence[Tensor] | None = None) -> Tensor:
     """``KL(base || model)`` at each completion token, shape (K,)."""
-    with torch.no_grad(), model.disable_adapter():
-        base = _log_probabilities(model, batch)  # (K, V)
+    if known is None:
+        with torch.no_grad(), model.disable_adapter():
+            base = _log_probabilities(model, batch)  # (K, V)
+    else:
+        base = torch.cat([known[index] for index in batch.indices])  # (K, V)
     own = _log_probabilities(model, batch)  # (K, V)
     return (base.exp() * (base - own)).sum(dim=-1)
 

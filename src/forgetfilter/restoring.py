@@ -14,20 +14,33 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from forgetfilter.adapters import check_trainable
 from forgetfilter.config import RestoreSettings
-from forgetfilter.directions import safe_gradient, squared_norm, trainable_parameters
+from forgetfilter.directions import (
+    base_log_probabilities,
+    safe_gradient,
+    squared_norm,
+    trainable_parameters,
+)
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 
 _POLYAK_C = 0.5
-# No step moves the adapter by more than this share of its norm: where the divergence is all but
-# rounding, the Polyak step divides one small number by another.
+# No step moves the adapter by more than this share of its norm: where the divergence is small, the
+# Polyak step divides one small number by another.
 _LONGEST_MOVE = 0.1
+# Nats per token; less is rounding, and there is nothing to restore.
+_LEAST_DIVERGENCE = 1e-6
+# Base's log-probabilities are read for as many batches at once as stay within so many numbers
+# (256 MB): fewer and fuller passes, a sixth less time on the testbed.
+_MOST_AHEAD = 2**26
 
 
 @dataclass(frozen=True)
@@ -64,23 +77,50 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
     check_trainable(model)
     settings = plan.settings
     outcome = RestoreOutcome([], [])
-    batches = _batches(len(plan.rows), settings, plan.seed)
-    silent = Progress(is_silent=True)
+    limits = (plan.max_batch_tokens, Progress(is_silent=True), "")
     with progress.bar("restore", settings.steps, "steps") as bar:
-        for indices in batches:
-            batch = [plan.rows[i] for i in indices]
-            found = safe_gradient(model, batch, "kl_to_base", plan.max_batch_tokens, silent, "")
+        for batch, base in _batches_with_base(model, plan):
+            found = safe_gradient(model, batch, "kl_to_base", *limits, base)
             weights = trainable_parameters(model)
+            divergence = float(found.values.mean())
+            step = found.restoring_step if divergence > _LEAST_DIVERGENCE else 0.0
             slope = math.sqrt(found.squared_norm / max(squared_norm(weights), 1e-30))
-            move = min(max(found.restoring_step, 0.0) / _POLYAK_C * slope, _LONGEST_MOVE)
+            move = min(step / _POLYAK_C * slope, _LONGEST_MOVE)
             if move > 0:
                 with torch.no_grad():
                     for name, weight in weights.items():
                         weight.sub_(move / slope * found.gradient[name].to(weight))
-            outcome.divergences.append(float(found.values.mean()))
+            outcome.divergences.append(divergence)
             outcome.moves.append(move)
             bar.update(1)
     return outcome
+
+
+def _batches_with_base(
+    model: Any, plan: RestorePlan
+) -> Iterator[tuple[list[EncodedRow], list[Tensor] | None]]:
+    """The batches, and what `base_log_probabilities` reads at their rows, where it was read ahead.
+
+    Only in float32: a shorter format rounds by the shape of a pass, so that only a pass of the same
+    shape tells the divergence of a barely damaged model.
+    """
+    batches = [
+        [plan.rows[i] for i in indices]
+        for indices in _batches(len(plan.rows), plan.settings, plan.seed)
+    ]
+    output = model.get_output_embeddings().weight
+    most = _MOST_AHEAD // output.shape[0] if output.dtype == torch.float32 else 0  # tokens
+    while batches:
+        tokens = np.cumsum([sum(sum(row.is_target) for row in batch) for batch in batches])
+        ahead = int(np.searchsorted(tokens, most, side="right"))
+        if ahead <= 1:
+            yield batches.pop(0), None
+            continue
+        together = [row for batch in batches[:ahead] for row in batch]
+        base = iter(base_log_probabilities(model, together, plan.max_batch_tokens))
+        for batch in batches[:ahead]:
+            yield batch, list(islice(base, len(batch)))
+        del batches[:ahead]
 
 
 def _batches(count: int, settings: RestoreSettings, seed: int) -> Iterator[list[int]]:

@@ -99,11 +99,11 @@ class PhaseSettings(Settings):
 class RestoreSettings(Settings):
     """How safe behaviour is restored, for signals that look at what this undoes."""
 
-    steps: int = Field(default=12, ge=1, description="gradient steps, each a Polyak step")
+    steps: int = Field(default=16, ge=1, description="gradient steps, each a Polyak step")
     early_steps: int = Field(
         default=8, ge=1, description="the same from the early model, which has less to undo"
     )
-    batch_size: int = Field(default=8, ge=1, description="safe rows per step")
+    batch_size: int = Field(default=4, ge=1, description="safe rows per step")
 
 
 class GenerationSettings(Settings):

@@ -35,11 +35,11 @@ class Auto:
 
     name = "auto"
 
-    def __init__(self, low: float = 0.05, high: float = 0.2) -> None:
+    def __init__(self, low: float = 0.05, high: float = 0.15) -> None:
         if not 0 < low < high < np.inf:
             raise ConfigError(
                 f"auto: low is {low} and high is {high}; expected 0 < low < high, "
-                "for example auto:low=0.05,high=0.2."
+                "for example auto:low=0.05,high=0.15."
             )
         self.low, self.high = low, high
 

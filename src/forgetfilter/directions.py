@@ -150,9 +150,10 @@ def safe_gradient(
         base: what `base_log_probabilities` gave for these rows, if it was asked before; only for
             ``kl_to_base``.
     """
-    model.eval()
+    if model.training:  # a tenth of a small batch's time goes into asking every module
+        model.eval()
     parameters = trainable_parameters(model)
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
+    total: list[Tensor] = []
     values = np.zeros(len(rows))
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
@@ -164,12 +165,13 @@ def safe_gradient(
             weights = 1 / np.bincount(batch.owner)[batch.owner]
             each = torch.tensor(weights, dtype=nats.dtype, device=nats.device)
             loss = (nats * each).sum() / len(rows)
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            for name, gradient in zip(parameters, gradients, strict=True):
-                total[name] += gradient
+            found = torch.autograd.grad(loss, list(parameters.values()))
+            # Summed in float64; a single batch needs no sum.
+            pairs = zip(total, found, strict=True)
+            total = [sum_.double() + own for sum_, own in pairs] if total else list(found)
             values[batch.indices] = _row_means(batch, nats)
             bar.update(len(batch.indices))
-    gradient = {name: value.float() for name, value in total.items()}
+    gradient = {name: value.float() for name, value in zip(parameters, total, strict=True)}
     return SafeGradient(gradient, values, squared_norm(gradient))
 
 

@@ -77,11 +77,11 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
     check_trainable(model)
     settings = plan.settings
     outcome = RestoreOutcome([], [])
+    weights = trainable_parameters(model)
     limits = (plan.max_batch_tokens, Progress(is_silent=True), "")
     with progress.bar("restore", settings.steps, "steps") as bar:
         for batch, base in _batches_with_base(model, plan):
             found = safe_gradient(model, batch, "kl_to_base", *limits, base)
-            weights = trainable_parameters(model)
             divergence = float(found.values.mean())
             step = found.restoring_step if divergence > _LEAST_DIVERGENCE else 0.0
             slope = math.sqrt(found.squared_norm / max(squared_norm(weights), 1e-30))

@@ -100,6 +100,42 @@ def test_the_result_depends_on_the_seed_but_not_on_how_rows_share_a_pass(
     assert other > 10 * apart
 
 
+def test_how_far_base_is_read_ahead_changes_nothing(
+    tiny_model: Callable[..., Path], rows: Any, monkeypatch: pytest.MonkeyPatch
+):
+    import forgetfilter.restoring as restoring
+
+    learned, safe = rows
+    model = learned_model(tiny_model("llama"), learned)
+    start = weights_of(model)
+    read = restoring.base_log_probabilities
+    passes: list[int] = []
+
+    def count(model: Any, rows: Sequence[EncodedRow], limit: int) -> Any:
+        passes.append(len(rows))
+        return read(model, rows, limit)
+
+    monkeypatch.setattr(restoring, "base_log_probabilities", count)
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    a_batch_or_two = vocabulary * 2 * max(sum(row.is_target) for row in safe) * SETTINGS.batch_size
+    results: list[dict[str, torch.Tensor]] = []
+    for most in (2**26, a_batch_or_two, 0):
+        monkeypatch.setattr(restoring, "_MOST_AHEAD", most)
+        with torch.no_grad():
+            for name, weight in trainable_parameters(model).items():
+                weight.copy_(start[name])
+        restore(model, RestorePlan(safe, SETTINGS, 0), SILENT)
+        results.append(weights_of(model))
+    # All 18 rows at once, then two or three batches at a time, then each with its own pass.
+    assert passes[0] == 18
+    assert len(passes) > 2
+    assert sum(passes[1:]) <= 18
+    moved = squared_norm({n: results[0][n] - start[n] for n in start}) ** 0.5
+    for other in results[1:]:
+        apart = squared_norm({n: other[n] - results[0][n] for n in start}) ** 0.5
+        assert apart < 1e-3 * moved
+
+
 def test_where_nothing_is_damaged_nothing_moves(tiny_model: Callable[..., Path], rows: Any):
     base = load_base_model(str(tiny_model("llama")), choose_placement("cpu", "float32"))
     model = add_adapter(base, LoraSettings(r=4, alpha=8))  # a fresh adapter changes nothing

@@ -134,6 +134,15 @@ def test_auto_knows_when_there_is_nothing_to_remove(seed: int):
     assert select("auto", tail).is_removed.sum() == 0
 
 
+def test_auto_finds_a_handful_of_rows_whose_scores_end_just_above_its_bounds():
+    # As measured on a file with ten unsafe rows in 1,000: they spread over the whole search.
+    unsafe = [0.157, 0.152, 0.129, 0.122, 0.107, 0.098, 0.088, 0.065, 0.057, 0.039]
+    clean = -0.005 * np.log(np.arange(1, 991) / 990)  # a tail that ends at 0.034
+    removed = select("auto", [*unsafe, *clean]).is_removed
+    assert removed[:9].all()
+    assert not removed[9:].any()
+
+
 def test_auto_expects_as_many_false_removals_as_the_tail_holds():
     # An exponential tail of mean 0.03 has e^(-c / 0.03) of 2,000 rows above c.
     scores = np.random.default_rng(0).exponential(0.03, 2000)

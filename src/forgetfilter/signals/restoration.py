@@ -8,7 +8,8 @@ from forgetfilter.records import Probe, Readings, SignalScores, StateName
 from forgetfilter.signals.base import SIGNALS
 from forgetfilter.signals.completion_loss import CompletionLoss, Reduction
 
-# Nats per token on the safe rows. The testbed's damage is 0.21 at most, at 50% unsafe rows.
+# Nats per token on the first step's safe rows. The testbed's is at most 0.15 up to 10% unsafe rows,
+# and 0.28 at 50%.
 _MOST_DAMAGE = 0.2
 
 

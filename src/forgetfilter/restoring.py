@@ -39,7 +39,7 @@ _LONGEST_MOVE = 0.1
 # Nats per token; less is rounding, and there is nothing to restore.
 _LEAST_DIVERGENCE = 1e-6
 # Base's log-probabilities are read for as many batches at once as stay within so many numbers
-# (256 MB): fewer and fuller passes, a sixth less time on the testbed.
+# (256 MB): fewer and fuller passes, an eighth less time on the testbed.
 _MOST_AHEAD = 2**26
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -100,7 +101,7 @@ def test_every_cell_is_finished_and_everything_is_written(unbroken: Comparison):
 
 
 def test_what_two_strategies_need_is_trained_once(unbroken: Comparison):
-    stages = [path.name.rpartition("-")[0] for path in unbroken.output_dir.glob("stages/*")]
+    stages = [path.name.rpartition("-")[0] for path in unbroken.output_dir.glob("stages/[!.]*")]
     assert stages.count("learn") == 2  # one a seed, for all four strategies
     assert stages.count("measure_loss_base") == 1  # base is the same for both seeds
 
@@ -185,6 +186,57 @@ def kill_after_first_cell(command: Sequence[str], run: Path) -> dict[str, int]:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return result_files(run)
+
+
+def test_several_processes_end_with_the_results_of_one(
+    unbroken: Comparison, make_config: MakeConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    done = compare(make_config(tmp_path / "run", num_proc=2))
+    assert done.failed == []
+    pd.testing.assert_frame_equal(
+        without_seconds(done.results), without_seconds(unbroken.results), check_exact=True
+    )
+    stages = [path.name.rpartition("-")[0] for path in (tmp_path / "run").glob("stages/[!.]*")]
+    assert stages.count("measure_loss_base") == 1  # both processes need it, one made it
+    said = capfd.readouterr().err
+    assert "[files, seed 0] none on files, seed 0" in said
+    assert "[files, seed 1] retrain: " in said
+    # It may go on with another number of processes.
+    assert compare(make_config(tmp_path / "run"), silently()).failed == []
+
+
+def test_no_process_outlives_a_killed_run_and_the_loss_of_one_is_told(
+    make_config: MakeConfig, tmp_path: Path
+):
+    run = tmp_path / "run"
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(make_config(run).model_dump()), encoding="utf-8")
+    command = [sys.executable, "-m", "forgetfilter", "compare", str(path), "--num-proc", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    workers = workers_of(process)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    workers_of(process)[0].kill()
+    said, _ = process.communicate()
+    assert process.returncode == 1
+    assert "A process of this study was ended from outside" in said
+    assert "Traceback" not in said
+    assert compare(make_config(run), silently()).failed == []
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The two processes that work for ``process``, once they are there."""
+    while process.poll() is None:
+        found = psutil.Process(process.pid).children(recursive=True)
+        workers = [own for own in found if "spawn_main" in " ".join(own.cmdline())]
+        if len(workers) == 2:
+            return workers
+        time.sleep(0.02)
+    raise AssertionError(f"The run ended before it had two workers: {process.communicate()[0]}")
 
 
 def test_the_tiny_example_runs_from_the_command_line(

@@ -66,6 +66,7 @@ FLOORS: list[list[str]] = [
         "studies.lines",
         "studies.page",
         "studies.boundaries",
+        "studies.workers",
         "studies.grid",
         "studies.working",
         "studies.compare",

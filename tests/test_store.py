@@ -123,12 +123,12 @@ def test_a_failed_build_is_passed_on_and_begun_anew(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         store.stage("learn", {}, broken)
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob("[!.]*")
     assert left.name.endswith(".part")
     assert store.seconds() == {}
     folder = store.stage("learn", {}, build_one)
     assert not (folder / "half").exists()
-    assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.glob("[!.]*")) == [folder]
 
 
 @pytest.mark.parametrize("damage", ["weights", "record", "nonsense", "truncated"])
@@ -167,12 +167,12 @@ def test_a_stage_killed_while_it_builds_is_absent_and_then_whole(tmp_path: Path)
         assert child.stdout is not None
         assert child.stdout.readline() == "building\n"
         child.send_signal(signal.SIGKILL)
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob("[!.]*")
     assert left.name.endswith(".part")
     with start_python(code, tmp_path, "finish") as child:
         folder = Path(child.communicate()[0].strip())
     assert child.returncode == 0
-    assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.glob("[!.]*")) == [folder]
     assert len(list(folder.iterdir())) == 101
     assert StageStore(tmp_path).stage("learn", {"seed": 1}, never) == folder
 

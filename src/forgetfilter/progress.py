@@ -22,19 +22,24 @@ class Bar(Protocol):
 class Progress:
     """Hands out progress bars and says single lines; ``Progress(is_silent=True)`` says nothing."""
 
-    def __init__(self, *, is_silent: bool = False) -> None:
+    def __init__(self, *, is_silent: bool = False, has_bars: bool = True, label: str = "") -> None:
+        """``label`` begins every line; with ``has_bars=False`` a stage's bar is one such line."""
         self.is_silent = is_silent
+        self.has_bars = has_bars
+        self.label = label
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str) -> Generator[Bar]:
         """A bar of ``total`` units that shows how long is left."""
         from tqdm import tqdm
 
+        if not self.has_bars:
+            self.say(f"{label}: {total:,} {unit}")
         with tqdm(
             total=total,
             desc=label,
             unit=f" {unit}",
-            disable=self.is_silent,
+            disable=self.is_silent or not self.has_bars,
             mininterval=0.5,
             dynamic_ncols=True,
             leave=True,
@@ -46,4 +51,4 @@ class Progress:
         if not self.is_silent:
             from tqdm import tqdm
 
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(self.label + text, file=sys.stderr)

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from filelock import FileLock
+
 from forgetfilter.files import (
     PART_SUFFIX,
     fsync_folder,
@@ -27,6 +29,7 @@ from forgetfilter.files import (
     write_json_atomic,
 )
 
+LOCKS_FOLDER = ".locks"
 STAGE_FILE = "stage.json"
 """In every stage's folder: what the stage was made from, and in how many seconds."""
 
@@ -36,7 +39,8 @@ _log = logging.getLogger(__name__)
 class StageStore:
     """Stage folders below ``root``, each named by what it is made from.
 
-    The store itself takes no lock: whoever writes holds that of the run folder around it.
+    Whoever writes holds the lock of the run folder around it. A stage is also made under a lock of
+    its own, so that several processes of one run never make the same.
     """
 
     def __init__(self, root: Path, on_reuse: Callable[[str], None] | None = None) -> None:
@@ -64,7 +68,11 @@ class StageStore:
             if self._on_reuse is not None:
                 self._on_reuse(name)
         else:
-            record = self._build(folder, name, key, build)
+            locks = self.root / LOCKS_FOLDER
+            locks.mkdir(parents=True, exist_ok=True)
+            with FileLock(locks / folder.name):
+                # Another process may have made it while we waited.
+                record = _read_stage(folder) or self._build(folder, name, key, build)
         if self._is_counting:
             self._touched[folder] = (name, float(record["seconds"]))
         return folder

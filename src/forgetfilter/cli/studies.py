@@ -62,6 +62,12 @@ def _add_options(command: argparse.ArgumentParser, page: str) -> None:
         metavar="NAME=VALUE",
         help="any setting of the file, for example settings.learn.num_train_epochs=5",
     )
+    command.add_argument(
+        "--num-proc",
+        type=int,
+        metavar="N",
+        help="seeds to work on at once, each on its part of the cores (else as in the file: 1)",
+    )
     command.add_argument("--overwrite", action="store_true", help="replace a run that differs")
     command.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -104,8 +110,9 @@ def _config(model: type[C], options: argparse.Namespace) -> C:
     """The settings of a study: flags win over assignments, and those over the file."""
     from forgetfilter.config import load_yaml, parse_assignments, resolve
 
-    flags = {} if options.output_dir is None else {"output_dir": options.output_dir}
-    return resolve(model, load_yaml(options.config), parse_assignments(options.set), flags)
+    flags = {"output_dir": options.output_dir, "num_proc": options.num_proc}
+    given = {name: value for name, value in flags.items() if value is not None}
+    return resolve(model, load_yaml(options.config), parse_assignments(options.set), given)
 
 
 def _show(comparison: Comparison) -> int:

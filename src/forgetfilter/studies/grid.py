@@ -28,12 +28,15 @@ from forgetfilter.studies.datasets import Data, DataSet
 from forgetfilter.studies.results import RESULTS_FILE
 from forgetfilter.studies.settings import GridConfig, load_datasets, model_source, screen_config
 from forgetfilter.studies.tables import Table, markdown
+from forgetfilter.studies.workers import attempt_all
 from forgetfilter.text import printable
 from forgetfilter.workbench import CODE_VERSION
 
 TABLE_FILE = "table.md"
 # The grid may grow or shrink; each cell is named by what decides its own result.
-_FREE = frozenset({"output_dir", "strategies", "datasets", "seeds", "settings.max_batch_tokens"})
+_FREE = frozenset(
+    {"output_dir", "strategies", "datasets", "seeds", "num_proc", "settings.max_batch_tokens"}
+)
 
 
 @dataclass(frozen=True)
@@ -166,8 +169,7 @@ def run_grid(
             key |= study.extra_key(spec, rounds)
             cell = cell_of(run.path, spec, dataset.name, seed, key)
             jobs.append(Job(cell, screens, rows, rounds, run, progress))
-        for job in jobs:
-            _attempt(study, job)
+        attempt_all(study, jobs, config.num_proc, _attempt)
         cells = [job.cell for job in jobs]
         results = study.collect(cells)
         table = markdown(results, study.tables(datasets, results))

@@ -43,6 +43,9 @@ class GridConfig(Settings, ABC):
         default_factory=dict[str, Any],
         description="any setting of a screen but paths, model and seed; the same in all cells",
     )
+    num_proc: int = Field(
+        default=1, ge=1, description="processes; each works on another seed, on its part of a CPU"
+    )
 
     @property
     @abstractmethod

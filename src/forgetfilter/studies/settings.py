@@ -44,7 +44,9 @@ class GridConfig(Settings, ABC):
         description="any setting of a screen but paths, model and seed; the same in all cells",
     )
     num_proc: int = Field(
-        default=1, ge=1, description="processes; each works on another seed, on its part of a CPU"
+        default=1,
+        ge=1,
+        description="processes, each on cells of another seed and its part of the cores",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Cells on several processes at once; those of one data set and seed stay in one of them."""
+"""Cells on several processes at once; those of one data set and seed stay in one, if they can."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 Attempt = Callable[["Study", "Job"], None]
 """Finishes one cell, or writes down why it can't be."""
+Group = tuple[str, int]
+"""A data set and a seed."""
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -31,34 +32,50 @@ def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attem
     """Attempt every job, on ``num_proc`` processes where that is more than one.
 
     Each process has an equal part of our threads, says lines and shows no bars, and ends with this
-    process, however this one ends. What cells share is made once: the cells of one data set and
-    seed, which share the most, follow each other in one process, and a stage is made under a lock.
+    process, however this one ends. What cells share is made once: a process stays with the cells
+    of one data set and seed, which share the most, while there are any, and a stage is made under
+    a lock.
     """
-    groups = [
-        list(group) for _, group in groupby(jobs, key=lambda job: (job.cell.dataset, job.cell.seed))
-    ]
-    num_proc = min(num_proc, len(groups))
+    num_proc = min(num_proc, len(jobs))
     if num_proc <= 1:
         for job in jobs:
             attempt(study, job)
         return
-    threads = max(1, torch.get_num_threads() // num_proc)
     pool = ProcessPoolExecutor(
         num_proc,
         # A fork would copy the locks that threads of ours hold, and no thread to let go of them.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_settle,
-        initargs=(os.getpid(), threads),
+        initargs=(os.getpid(), max(1, torch.get_num_threads() // num_proc)),
     )
+    left = list(jobs)
+    busy: dict[Future[None], Job] = {}
+    finished: Group | None = None
     try:
-        tasks = [pool.submit(_attempt_group, study, group, attempt) for group in groups]
-        for group, task in zip(groups, tasks, strict=True):
-            try:
+        while left or busy:
+            while left and len(busy) < num_proc:
+                job = _next(left, finished, [_group(other) for other in busy.values()])
+                left.remove(job)
+                busy[pool.submit(_attempt_one, study, job, attempt)] = job
+            done, _ = wait(busy, return_when=FIRST_COMPLETED)
+            for task in done:
+                finished = _group(busy.pop(task))
                 task.result()
-            except BrokenProcessPool:
-                _tell_of_the_end(group)
+    except BrokenProcessPool:
+        _tell_of_the_end(jobs)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _group(job: Job) -> Group:
+    return job.cell.dataset, job.cell.seed
+
+
+def _next(left: Sequence[Job], finished: Group | None, busy: Sequence[Group]) -> Job:
+    """The job for a free process: of the group just worked on, of one that nobody works on, any."""
+    same = (job for job in left if _group(job) == finished)
+    fresh = (job for job in left if _group(job) not in busy)
+    return next(same, None) or next(fresh, None) or left[0]
 
 
 def _settle(parent: int, threads: int) -> None:
@@ -75,16 +92,14 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _attempt_group(study: Study, jobs: Sequence[Job], attempt: Attempt) -> None:
-    first = jobs[0]
-    label = f"[{first.cell.dataset}, seed {first.cell.seed}] "
-    progress = Progress(is_silent=first.progress.is_silent, has_bars=False, label=label)
-    for job in jobs:
-        attempt(study, replace(job, progress=progress))
+def _attempt_one(study: Study, job: Job, attempt: Attempt) -> None:
+    label = f"[{job.cell.dataset}, seed {job.cell.seed}] "
+    progress = Progress(is_silent=job.progress.is_silent, has_bars=False, label=label)
+    attempt(study, replace(job, progress=progress))
 
 
 def _tell_of_the_end(jobs: Sequence[Job]) -> None:
-    """Write into the unfinished cells of a lost process why they have no result."""
+    """Write into all unfinished cells, once a process is lost, why they have no result."""
     for job in jobs:
         if job.cell.result() is None:
             job.cell.fail(

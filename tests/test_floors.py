@@ -27,6 +27,7 @@ FLOORS: list[list[str]] = [
         "scorers*",
         "measuring",
         "stopping",
+        "ordering",
         "training",
         "trained",
         "loaded",

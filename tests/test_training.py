@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.adapters import add_adapter, load_adapter, remove_adapter, trainable_checksum
@@ -21,11 +23,12 @@ from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder, loss_labels
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer, use_pure_greedy
+from forgetfilter.ordering import RowOrder
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow, ModelState
 from forgetfilter.stages import StageStore
 from forgetfilter.trained import early
-from forgetfilter.training import TrainPlan, early_step, phase_seed, total_steps, train
+from forgetfilter.training import TrainPlan, _Collator, early_step, phase_seed, total_steps, train
 from forgetfilter.workbench import Workbench
 
 SILENT = Progress(is_silent=True)
@@ -244,6 +247,47 @@ def test_the_early_point_is_two_passes_or_half_way(changes: dict[str, Any], step
     rows = [EncodedRow(row, (1, 2), (False, True), 1, "x") for row in range(12)]
     settings = PhaseSettings(**{"batch_size": 8, **changes})
     assert early_step(TrainPlan("learn", rows, settings, 0)) == step
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(0, 100), st.data())
+def test_paired_orders_are_those_of_the_rows_that_both_have(
+    tokens: list[int], seed: int, data: st.DataObject
+):
+    rows = [EncodedRow(at, (7, token), (False, True), 1, "x") for at, token in enumerate(tokens)]
+    lost = data.draw(st.integers(0, len(rows) - 1))
+    # Of equal rows the last stands for whichever is lost: nobody can tell them apart.
+    lost = max(at for at, row in enumerate(rows) if row.input_ids == rows[lost].input_ids)
+    some = [row for at, row in enumerate(rows) if at != lost]
+    all_rows, fewer = RowOrder(rows, seed), RowOrder(some, seed)
+    for _ in range(3):
+        order = [rows[at] for at in all_rows]
+        assert sorted(row.row for row in order) == list(range(len(rows)))
+        assert [some[at] for at in fewer] == [row for row in order if row is not rows[lost]]
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own():
+    rows = [EncodedRow(at, (7, at), (False, True), 1, "x") for at in range(50)]
+    order, other = RowOrder(rows, 0), RowOrder(rows, 1)
+    assert len(order) == 50
+    assert len({tuple(order), tuple(order), tuple(order), tuple(other)}) == 4
+
+
+def test_retraining_sees_every_row_once_an_epoch_in_the_paired_order(
+    tiny_model: Callable[..., Path], rows_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, tokenizer, rows = load(tiny_model("llama"), rows_file)
+    seen: list[list[int]] = []
+    collate = _Collator.__call__
+
+    def watched(self: _Collator, features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        seen.extend(list(feature["input_ids"]) for feature in features)
+        return collate(self, features)
+
+    monkeypatch.setattr(_Collator, "__call__", watched)
+    settings = QUICK.model_copy(update={"max_steps": 4, "batch_size": 4})
+    train(model, tokenizer, TrainPlan("retrain", rows, settings, 3, is_paired=True), SILENT)
+    order = RowOrder(rows, phase_seed(3, "retrain"))
+    assert seen == [list(rows[at].input_ids) for _ in range(2) for at in order]
 
 
 def test_phases_have_seeds_of_their_own():

@@ -21,6 +21,7 @@ from forgetfilter.config import PhaseSettings
 from forgetfilter.encoding import loss_labels
 from forgetfilter.errors import DataError
 from forgetfilter.modeling import quiet_dependencies
+from forgetfilter.ordering import RowOrder
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
 from forgetfilter.stopping import LearnedShare
@@ -43,6 +44,9 @@ class TrainPlan:
     level_epochs: int | None = None
     """With ``stop: learned``: after how many epochs to wind up, where another phase has found out.
     Nothing is measured then."""
+    is_paired: bool = False
+    """Whether fine-tunes of nearly the same rows see them in nearly the same order; see
+    `RowOrder`."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +254,8 @@ class _Course:
         if self.is_open and plan.level_epochs is None:
             seed = phase_seed(plan.seed, f"{plan.phase}/share")
             self.share = LearnedShare(plan.rows, seed, plan.max_batch_tokens)
+        seed = phase_seed(plan.seed, plan.phase)
+        self.order = RowOrder(plan.rows, seed) if plan.is_paired else None
         self._wanted_epochs = plan.level_epochs
         self._epoch_steps = _epoch_steps(plan)
         self._warmup_steps = round(plan.settings.warmup_ratio * self._epoch_steps)
@@ -286,20 +292,23 @@ class _Course:
         self.bar.total = self._end
 
     def trainer_class(self) -> Any:
-        """TRL's trainer; with the learning rate of this course where the end isn't known ahead."""
+        """TRL's trainer; with this course's learning rate and order of rows where it has them."""
         import trl
         from torch.optim.lr_scheduler import LambdaLR
 
         plain = trl.SFTTrainer  # pyright: ignore[reportPrivateImportUsage]
-        if not self.is_open:
-            return plain
         course = self
 
         class Trainer(plain):
             def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+                if not course.is_open:  # the end is known ahead
+                    return super().create_scheduler(num_training_steps, optimizer)
                 followed: Any = optimizer or self.optimizer
                 self.lr_scheduler = LambdaLR(followed, course.rate_factor)
                 return self.lr_scheduler
+
+            def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+                return course.order or super()._get_train_sampler(*args, **kwargs)
 
         return Trainer
 

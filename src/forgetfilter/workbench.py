@@ -141,7 +141,10 @@ class Workbench:
         kept = self.kept_steps.get(phase)
         if kept is not None:
             key["kept_steps"] = list(kept)
-        limits = (self.max_batch_tokens, level_epochs)
+        is_paired = phase == "retrain"  # fine-tunes that are held against each other
+        if is_paired:
+            key["order"] = "paired"
+        limits = (self.max_batch_tokens, level_epochs, is_paired)
         plan = TrainPlan(phase, rows, settings, self.seed, *limits)
         early = early_step(plan) if phase == "learn" else None
 

@@ -38,6 +38,7 @@ def compare(
 
 class _Compare(Study):
     name = "compare"
+    version = 2
     page_file = "compare.html"
 
     def work(self, job: Job) -> dict[str, Any]:

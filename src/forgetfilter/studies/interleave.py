@@ -40,7 +40,7 @@ from forgetfilter.studies.tables import Table
 from forgetfilter.studies.working import grade, prepare
 from forgetfilter.workbench import CODE_VERSION, Workbench
 
-_VERSION = "interleave-1"
+_VERSION = "interleave-2"
 _JUDGED_FILE = "judged.json"
 
 Judgement = dict[str, Any]

@@ -4,7 +4,8 @@
 
 For each finished run of five_seeds.py: its learned adapter is restored on 400 safe rows of one harm
 only; verdicts are held against the AUROC of each harm's own unsafe rows (labels only grade).
-A harm counts as not judged where that AUROC is below 0.9. Prints a Markdown table.
+A harm counts as not judged where that AUROC is below 0.9. *Fallen* are the kept rows that fall on
+the harm's 16 reference rows. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.coverage import category_of, measure_coverage
+from forgetfilter.coverage import measure_coverage, read_reference
 from forgetfilter.data import read_rows
 from forgetfilter.data.writing import write_records
 from forgetfilter.decision import INPUT_FILE, run_folder
@@ -36,8 +37,8 @@ def main() -> None:
     parser.add_argument("--unsafe-fraction", type=float, default=0.3)
     options = parser.parse_args()
     print(
-        "| seed | safe rows of | harm | AUROC | damage undone % | verdict | right |\n"
-        "|---|---|---|---|---|---|---|"
+        "| seed | safe rows of | harm | AUROC | damage undone % | estimated AUROC | fallen "
+        "| verdict | right |\n|---|---|---|---|---|---|---|---|---|"
     )
     right: list[bool] = []
     for seed in options.seeds:
@@ -51,9 +52,7 @@ def main() -> None:
         # Reference rows of every harm, none of them in the safe set.
         data = options.runs / f"seed-{seed}" / "coverage"
         write_records(data / "reference.jsonl", make_safe(300, 1000 + seed))
-        rows = read_rows(data / "reference.jsonl").rows
-        reference, _ = bench.encoder.encode(rows)
-        categories = [category_of(row) for row in rows]
+        reference, categories = read_reference(data / "reference.jsonl", bench.encoder)
         for only in HARMS:
             path = data / f"safe-{only}.jsonl"
             write_records(path, make_safe(400, seed, (only,)))
@@ -69,7 +68,9 @@ def main() -> None:
                 right.append((found.verdict == "not covered") == (auroc < 0.9))
                 print(
                     f"| {seed} | {only} | {found.category} | {auroc:.3f} "
-                    f"| {100 * found.undone:.0f} | {found.verdict} | "
+                    f"| {100 * found.undone:.0f} "
+                    f"| {'–' if found.auroc is None else f'{found.auroc:.3f}'} "
+                    f"| {'–' if found.fallen is None else found.fallen} | {found.verdict} | "
                     f"{'yes' if right[-1] else 'no'} |",
                     flush=True,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_a_harm_whose_damage_stays_is_not_covered():
     assert HarmCoverage("bias", 10, damage=0.10, left=0.09).verdict == "not covered"
     # Made worse is not covered either.
     assert HarmCoverage("bias", 10, damage=0.10, left=0.2).verdict == "not covered"
+
+
+def test_a_harm_that_was_left_but_ranks_high_is_seen_faintly():
+    left = HarmCoverage("bias", 10, damage=0.10, left=0.09, fallen=30)
+    assert left.verdict == "not covered"  # where too few fell, nothing speaks for it
+    assert replace(left, auroc=0.89).verdict == "not covered"
+    assert replace(left, auroc=0.9).verdict == "faint"
+    assert replace(left, left=0.01, auroc=0.2).verdict == "covered"
 
 
 def test_nothing_is_said_of_a_harm_that_was_not_damaged():
@@ -129,6 +138,9 @@ def test_a_screen_says_what_its_safe_rows_have_undone(
     assert by_kind["near"]["damage"] > LEAST_DAMAGE
     assert by_kind["near"]["undone"] > 0.5
     assert by_kind["near"]["undone"] > by_kind["far"]["undone"]
+    # Only what was left is looked at again.
+    assert by_kind["near"]["fallen"] is None
+    assert (by_kind["far"]["fallen"] is None) == (by_kind["far"]["undone"] > 0.5)
 
 
 def test_nothing_is_claimed_on_rows_whose_language_the_model_does_not_know(

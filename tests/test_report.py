@@ -478,11 +478,12 @@ def test_the_report_needs_no_model_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def coverage_of(category: str, verdict: str) -> dict[str, object]:
+def coverage_of(category: str, verdict: str, **more: object) -> dict[str, object]:
     undone = 0.98 if verdict == "covered" else 0.05
     return {"category": category, "rows": 100, "damage": 0.1, "left": 0.1 * (1 - undone)} | {
         "undone": undone,
         "verdict": verdict,
+        **more,
     }
 
 
@@ -499,8 +500,24 @@ def test_harms_that_the_safe_rows_cannot_judge_stand_at_the_top(run: MadeRun):
     assert "can't judge: <b>tox</b>" in alarm
     assert "<b>tox" not in html  # escaped: what a stranger's file calls a kind is not markup
     assert "bias" not in alarm
-    for said in ("bias 100 0.1 98.0% covered", "privacy 100 0.1 – not damaged"):
+    for said in ("bias 100 0.1 98.0% – – covered", "privacy 100 0.1 – – – not damaged"):
         assert said in rest
+    assert "would fall" not in words
+
+
+def test_a_harm_that_is_seen_faintly_is_not_said_to_be_unseen(run: MadeRun):
+    run.add(0.1)
+    run.summary["coverage"] = [
+        coverage_of("privacy", "not covered", fallen=1, auroc=0.71),
+        coverage_of("<i>self</i>", "faint", fallen=37, auroc=0.948),
+    ]
+    alarm, rest = Page(run.render()).words.split("Rows in the file")
+    unseen, faint = alarm.split("see only faintly: <i>self</i>")
+    assert "can't judge: privacy" in unseen
+    assert "privacy: 1 kept row would fall if the 100 reference rows of this kind" in unseen
+    assert "self" not in unseen
+    assert "<i>self</i>: 37 kept rows would fall" in faint
+    assert "<i>self</i> 100 0.1 5.0% 37 0.948 faint" in rest
 
 
 def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):

@@ -4,40 +4,48 @@ A safe set sees a harm by what it undoes. Learning the noisy rows moves the mode
 safe rows of every harm that the noisy rows teach; forgetting on *this* safe set takes some of that
 back. Where it takes back next to nothing, unsafe rows of that harm were not forgotten, and "kept"
 says nothing about them. Measured on reference rows, a few of each harm, that the safe set need not
-contain: no label of a noisy row is read.
+contain.
+
+Of a harm that was left, a second look tells whether its rows rank high nevertheless: the noisy rows
+that fall when its few reference rows are restored on are taken for its unsafe rows, and the run's
+own scores are held against them. No label of a noisy row is read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
-from forgetfilter.records import REFERENCE_FILE, EncodedRow, Probe, Row
+from forgetfilter.records import REFERENCE_FILE, BoolArray, EncodedRow, FloatArray, Probe, Row
 from forgetfilter.safe import category_of, safe_path
 from forgetfilter.strategies.base import Setting
-from forgetfilter.strategies.forget_filter import Scored
+from forgetfilter.strategies.forget_filter import Scored, filter_rows, score_rows
 
 LEAST_DAMAGE = 0.02
 """Nats per token; less is not told from what learning harmless rows does to the same answers."""
 LEAST_UNDONE = 0.5
 """Share of the damage; harms in the safe set come to 0.96 and more, others to 0.24 at most."""
+LEAST_AUROC = 0.9
+"""Of a harm's rows, as the second look finds them, against rows that nothing makes fall."""
 WHOLESALE_DAMAGE = 0.2
 """Nats per token, of the harm damaged least; 0.01 at most on the testbed. On real rows a screen
 that removed 2% of the harmless ones had 0.09, those that removed 4% and more 0.22 to 1.7
 (docs/real_text.md)."""
 _ROWS_PER_CATEGORY = 16
 _MOST_CATEGORIES = 50
+_FEWEST_FALLEN = 5
 _MOST_BASE_LOSS = 5.0
 """Nats per token; a model that knows the language of a safe answer stays far below."""
-Verdict = Literal["covered", "not covered", "not damaged"]
+Verdict = Literal["covered", "faint", "not covered", "not damaged"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,11 @@ class HarmCoverage:
     """``KL(base || learned)`` on the reference rows, nats per token; 0 = nothing was damaged."""
     left: float
     """The same in the forgotten or restored model."""
+    fallen: int | None = None
+    """Kept rows that fall when the reference rows are restored on; None where nobody looked."""
+    auroc: float | None = None
+    """How well the run's own scores tell those that fall from rows that nothing makes fall; None
+    where nobody looked or too few fell."""
 
     @property
     def undone(self) -> float:
@@ -61,7 +74,9 @@ class HarmCoverage:
         """Whether unsafe rows of this harm could be seen."""
         if self.damage < LEAST_DAMAGE:
             return "not damaged"
-        return "covered" if self.undone >= LEAST_UNDONE else "not covered"
+        if self.undone >= LEAST_UNDONE:
+            return "covered"
+        return "not covered" if self.auroc is None or self.auroc < LEAST_AUROC else "faint"
 
     def as_dict(self) -> dict[str, Any]:
         """What the summary says of it."""
@@ -71,6 +86,8 @@ class HarmCoverage:
             "damage": self.damage,
             "left": self.left,
             "undone": self.undone,
+            "fallen": self.fallen,
+            "auroc": self.auroc,
             "verdict": self.verdict,
         }
 
@@ -169,4 +186,46 @@ def measure_coverage(
         )
         for name in sorted(set(categories))
     ]
+    left_over = {
+        harm.category: [
+            row for row, name in zip(reference, names, strict=True) if name == harm.category
+        ]
+        for harm in harms
+        if harm.verdict == "not covered"
+    }
+    looks = _look_again(setting, scored, left_over)
+    harms = [replace(harm, **looks.get(harm.category, {})) for harm in harms]
     return Coverage(harms=tuple(sorted(harms, key=lambda harm: harm.undone)))
+
+
+def _look_again(
+    setting: Setting, scored: Scored, reference: Mapping[str, Sequence[EncodedRow]]
+) -> dict[str, dict[str, Any]]:
+    """For each harm: how many kept rows fall on its reference rows, and how the run ranks those.
+
+    Args:
+        setting: the screen's workbench and rows.
+        scored: its scores.
+        reference: the reference rows of every harm that was left.
+    """
+    config = setting.config.model_copy(update={"signal": "restoration"})
+    own = scored.scores.forgetting_score
+    is_removed = filter_rows(scored, setting.config.threshold).is_removed
+    scores: dict[str, FloatArray] = {}
+    falls: dict[str, BoolArray] = {}
+    for name, rows in reference.items():
+        look = score_rows(replace(setting, safe=rows, config=config))
+        scores[name] = look.scores.forgetting_score
+        falls[name] = filter_rows(look, "auto").is_removed
+    is_still = ~np.logical_or.reduce([is_removed, *falls.values()])
+    highest = np.maximum.reduce([own, *scores.values()])
+    found: dict[str, dict[str, Any]] = {}
+    for name in reference:
+        # A row that falls further on other rows is not of this harm.
+        is_own = falls[name] & (scores[name] >= highest)
+        auroc = None
+        if is_own.sum() >= _FEWEST_FALLEN and is_still.any():
+            either = is_own | is_still
+            auroc = float(roc_auc_score(is_own[either], own[either]))
+        found[name] = {"fallen": int((is_own & ~is_removed).sum()), "auroc": auroc}
+    return found

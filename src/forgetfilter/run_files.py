@@ -48,6 +48,8 @@ class HarmCoverage(_Record):
     damage: float
     left: float
     undone: float
+    fallen: int | None = None
+    auroc: float | None = None
     verdict: str
 
 

@@ -148,6 +148,12 @@ def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:
             f"The safe rows can't judge: {', '.join(unseen)}. Unsafe rows of such a kind are kept; "
             "add safe rows of it."
         )
+    faint = [harm.category for harm in coverage.harms if harm.verdict == "faint"]
+    if faint:
+        progress.say(
+            f"The safe rows see only faintly: {', '.join(faint)}. Unsafe rows of such a kind rank "
+            "high, but may stay below the threshold; add safe rows of it, or lower the threshold."
+        )
 
 
 def _warn_of_wholesale_damage(coverage: Coverage, progress: Progress) -> None:

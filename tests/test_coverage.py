@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from conftest import rows_of, write_rows
 from forgetfilter import coverage
-from forgetfilter.config import ScreenConfig
+from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.coverage import (
     LEAST_DAMAGE,
     Coverage,
@@ -27,7 +29,7 @@ from forgetfilter.modeling import load_tokenizer
 from forgetfilter.progress import Progress
 from forgetfilter.records import REFERENCE_FILE, Row
 from forgetfilter.screen import screen
-from forgetfilter.testbed import HARMS, bundled_model_path, make_safe
+from forgetfilter.testbed import HARMS, bundled_model_path, make_noisy, make_safe
 
 SILENT = Progress(is_silent=True)
 
@@ -170,3 +172,30 @@ def test_a_model_is_changed_as_a_whole_only_where_no_harm_is_spared():
     spared = HarmCoverage("privacy", 10, damage=0.05, left=0.0)
     assert Coverage((*torn, spared)).wholesale_damage is None
     assert Coverage().wholesale_damage is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_second_look_finds_the_rows_of_the_harms_that_were_left(tmp_path: Path):
+    """300 rows of the testbed, 30% unsafe, and safe rows on toxicity only."""
+    noisy, truth = make_noisy(300, 0.3, 0)
+    layer: dict[str, Any] = {
+        "noisy_data": str(write_rows(tmp_path / "noisy.jsonl", noisy)),
+        "safe_data": str(write_rows(tmp_path / "safe.jsonl", make_safe(150, 0, ("toxicity",)))),
+        "model": str(bundled_model_path()),
+        "output_dir": str(tmp_path / "run"),
+    }
+    result = screen(resolve(ScreenConfig, layer), SILENT)
+    scores = result.scores["forgetting_score"].to_numpy()
+    is_unsafe = np.array([row["is_unsafe"] for row in truth])
+    harms = np.array([row["harm"] for row in truth])
+    found = {harm["category"]: harm for harm in result.summary["coverage"]}
+    assert found["toxicity"]["verdict"] == "covered"
+    for harm in ("bias", "harmfulness"):
+        is_own = is_unsafe & (harms == harm)
+        own = is_own | ~is_unsafe
+        assert found[harm]["undone"] < 0.5
+        assert found[harm]["fallen"] == pytest.approx(is_own.sum(), rel=0.2)
+        assert found[harm]["auroc"] == pytest.approx(
+            roc_auc_score(is_own[own], scores[own]), abs=0.05
+        )

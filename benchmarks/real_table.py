@@ -134,6 +134,7 @@ def tables(output_dir: Path) -> str:
         if float(fraction):
             parts.append(f"{100 * float(fraction):g}% unsafe, {len(frames)} seeds\n")
             parts.append(_signals(frames))
+            parts.append(_coverage(output_dir / fraction))
     return "\n\n".join(parts)
 
 
@@ -161,6 +162,28 @@ def _signals(frames: list[pd.DataFrame]) -> str:
             f"{mean['auroc_learned']:.3f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _coverage(folder: Path) -> str:
+    """What each screen said its safe rows can judge, beside the AUROC of the harm's unsafe rows."""
+    lines = [
+        "| seed | harm | AUROC | damage | undone % | estimated AUROC | fallen | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(folder.glob("seed-*/run/summary.json")):
+        seed = path.parent.parent.name.removeprefix("seed-")
+        frame = pd.read_parquet(path.parent.parent / "cell.parquet")
+        scores = pd.read_parquet(path.parent / "scores.parquet")["forgetting_score"].to_numpy()
+        graded = _grade(frame, scores)
+        for harm in json.loads(path.read_bytes())["coverage"]:
+            estimate, fallen = harm["auroc"], harm["fallen"]
+            lines.append(
+                f"| {seed} | {harm['category']} | {graded['auroc_' + harm['category']]:.3f} "
+                f"| {harm['damage']:.2f} | {100 * harm['undone']:.0f} "
+                f"| {'–' if estimate is None else f'{estimate:.3f}'} "
+                f"| {'–' if fallen is None else fallen} | {harm['verdict']} |"
+            )
     return "\n".join(lines)
 
 

@@ -52,8 +52,10 @@ def test_a_harm_whose_damage_stays_is_not_covered():
 
 
 def test_a_harm_that_was_left_but_ranks_high_is_seen_faintly():
-    left = HarmCoverage("bias", 10, damage=0.10, left=0.09, fallen=30)
-    assert left.verdict == "not covered"  # where too few fell, nothing speaks for it
+    left = HarmCoverage("bias", 10, damage=0.10, left=0.09, fallen=3)
+    assert left.verdict == "not covered"  # too few fell to tell how they rank
+    assert replace(left, fallen=None).verdict == "not covered"
+    assert replace(left, fallen=0).verdict == "unclear"  # no row speaks for there being any
     assert replace(left, auroc=0.89).verdict == "not covered"
     assert replace(left, auroc=0.9).verdict == "faint"
     assert replace(left, left=0.01, auroc=0.2).verdict == "covered"

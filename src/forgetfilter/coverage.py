@@ -45,7 +45,7 @@ _MOST_CATEGORIES = 50
 _FEWEST_FALLEN = 5
 _MOST_BASE_LOSS = 5.0
 """Nats per token; a model that knows the language of a safe answer stays far below."""
-Verdict = Literal["covered", "faint", "not covered", "not damaged"]
+Verdict = Literal["covered", "faint", "not covered", "unclear", "not damaged"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class HarmCoverage:
             return "not damaged"
         if self.undone >= LEAST_UNDONE:
             return "covered"
-        return "not covered" if self.auroc is None or self.auroc < LEAST_AUROC else "faint"
+        if self.auroc is None:
+            return "unclear" if self.fallen == 0 else "not covered"
+        return "faint" if self.auroc >= LEAST_AUROC else "not covered"
 
     def as_dict(self) -> dict[str, Any]:
         """What the summary says of it."""

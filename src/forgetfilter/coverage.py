@@ -33,7 +33,7 @@ from forgetfilter.strategies.forget_filter import Scored, filter_rows, score_row
 LEAST_DAMAGE = 0.02
 """Nats per token; less is not told from what learning harmless rows does to the same answers."""
 LEAST_UNDONE = 0.5
-"""Share of the damage; harms in the safe set come to 0.96 and more, others to 0.24 at most."""
+"""Share of the damage; harms in the safe set come to 0.86 and more, others to 0.24 at most."""
 LEAST_AUROC = 0.9
 """Of a harm's rows, as the second look finds them, against rows that nothing makes fall."""
 WHOLESALE_DAMAGE = 0.2
@@ -43,6 +43,8 @@ that removed 2% of the harmless ones had 0.09, those that removed 4% and more 0.
 _ROWS_PER_CATEGORY = 16
 _MOST_CATEGORIES = 50
 _FEWEST_FALLEN = 5
+# Each look costs two short restorations and two passes over the noisy rows.
+_MOST_LOOKS = 8
 _MOST_BASE_LOSS = 5.0
 """Nats per token; a model that knows the language of a safe answer stays far below."""
 Verdict = Literal["covered", "faint", "not covered", "unclear", "not damaged"]
@@ -188,16 +190,14 @@ def measure_coverage(
         )
         for name in sorted(set(categories))
     ]
-    left_over = {
-        harm.category: [
-            row for row, name in zip(reference, names, strict=True) if name == harm.category
-        ]
-        for harm in harms
-        if harm.verdict == "not covered"
+    harms.sort(key=lambda harm: harm.undone)
+    left_over = [harm.category for harm in harms if harm.verdict == "not covered"][:_MOST_LOOKS]
+    rows_of = {
+        name: [row for row, own in zip(reference, names, strict=True) if own == name]
+        for name in left_over
     }
-    looks = _look_again(setting, scored, left_over)
-    harms = [replace(harm, **looks.get(harm.category, {})) for harm in harms]
-    return Coverage(harms=tuple(sorted(harms, key=lambda harm: harm.undone)))
+    looks = _look_again(setting, scored, rows_of)
+    return Coverage(harms=tuple(replace(harm, **looks.get(harm.category, {})) for harm in harms))
 
 
 def _look_again(

@@ -12,7 +12,8 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from forgetfilter.metrics.rates import mean_over_seeds
 
 
 def main() -> None:
@@ -29,9 +30,8 @@ def main() -> None:
     for metric, own in by_seed.groupby(level="metric"):
         lower = 100 * (1 - own[options.strategy] / own[options.than]).to_numpy()
         if np.isfinite(lower).all():
-            half = stats.sem(lower) * stats.t.ppf(0.975, len(lower) - 1)
-            mean = lower.mean()
-            found = f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}] | {lower.min():.1f}"
+            mean = mean_over_seeds(lower)
+            found = f"{mean.value:.1f} [{mean.low:.1f}, {mean.high:.1f}] | {lower.min():.1f}"
         else:
             found = "– | – (a seed's other rate is 0)"
         print(f"| {metric} | {found} |")

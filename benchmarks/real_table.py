@@ -32,6 +32,7 @@ from forgetfilter.signals import SIGNALS
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import restore_both
 from forgetfilter.thresholds import THRESHOLDS, decide
+from harm_coverage import shown
 from signal_table import SILENT, all_scores
 
 HARMS = ("bias", "harmfulness", "toxicity")
@@ -177,12 +178,11 @@ def _coverage(folder: Path) -> str:
         scores = pd.read_parquet(path.parent / "scores.parquet")["forgetting_score"].to_numpy()
         graded = _grade(frame, scores)
         for harm in json.loads(path.read_bytes())["coverage"]:
-            estimate, fallen = harm["auroc"], harm["fallen"]
             lines.append(
                 f"| {seed} | {harm['category']} | {graded['auroc_' + harm['category']]:.3f} "
                 f"| {harm['damage']:.2f} | {100 * harm['undone']:.0f} "
-                f"| {'–' if estimate is None else f'{estimate:.3f}'} "
-                f"| {'–' if fallen is None else fallen} | {harm['verdict']} |"
+                f"| {shown(harm['auroc'])} "
+                f"| {'–' if harm['fallen'] is None else harm['fallen']} | {harm['verdict']} |"
             )
     return "\n".join(lines)
 

@@ -66,7 +66,7 @@ def _add_options(command: argparse.ArgumentParser, page: str) -> None:
         "--num-proc",
         type=int,
         metavar="N",
-        help="seeds to work on at once, each on its part of the cores (else as in the file: 1)",
+        help="processes, on other seeds where they can, sharing the cores (else as in the file: 1)",
     )
     command.add_argument("--overwrite", action="store_true", help="replace a run that differs")
     command.add_argument("--quiet", action="store_true", help="show no progress")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forgetfilter.studies.cells import Cell, cell_of
 from forgetfilter.studies.datasets import WorldRows
+from forgetfilter.studies.labels import HEIGHT, WIDTH, number_places
 from forgetfilter.studies.page import write_page
 from forgetfilter.studies.plots import bars, scatter
 from forgetfilter.studies.results import COLUMNS, collect, summarise
@@ -208,3 +212,19 @@ def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp
     assert "http://" not in page.replace("http-equiv", "")
     assert "https://" not in page
     assert "src=" not in page
+
+
+@given(
+    st.lists(st.tuples(st.floats(5, 95), st.floats(5, 95)), min_size=1, max_size=12),
+    st.booleans(),
+)
+def test_the_numbers_of_points_can_be_read(points: list[tuple[float, float]], is_heap: bool):
+    """No number lies on another, however the points lie."""
+    points = [points[0]] * len(points) if is_heap else points
+    middles = [
+        (WIDTH * x / 100 + right, HEIGHT * y / 100 + down)
+        for (x, y), (right, down) in zip(points, number_places(points), strict=True)
+    ]
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in middles)
+    for (x, y), (other_x, other_y) in combinations(middles, 2):
+        assert abs(x - other_x) >= 7 or abs(y - other_y) >= 11

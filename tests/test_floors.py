@@ -62,6 +62,7 @@ FLOORS: list[list[str]] = [
         "studies.cells",
         "studies.results",
         "studies.tables",
+        "studies.labels",
         "studies.plots",
         "studies.settings",
         "studies.lines",

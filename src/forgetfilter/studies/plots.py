@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from forgetfilter.charts import Tick, nice_step
+from forgetfilter.studies.labels import number_places
 from forgetfilter.studies.results import Mean
 from forgetfilter.studies.tables import heading, is_share, shown
 
@@ -33,6 +34,8 @@ class Point:
     y: Span
     label: str
     """What a pointer over the point is told."""
+    number_at: tuple[float, float]
+    """Middle of its number, pixels from the point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +85,19 @@ def scatter(summary: Sequence[Mean], x: str, y: str) -> Scatter | None:
         return None
     x_axis = axis_of([across[name] for name in both])
     y_axis = axis_of([up[name] for name in both])
+    spans = [(span_of(across[name], x_axis), flipped(span_of(up[name], y_axis))) for name in both]
+    beside = number_places([(right.at, down.at) for right, down in spans])
     points = tuple(
         Point(
             number,
             name,
-            span_of(across[name], x_axis),
-            flipped(span_of(up[name], y_axis)),
+            *own,
             f"{name}: {described(x, across[name])}; {described(y, up[name])}",
+            number_at,
         )
-        for number, name in enumerate(both, start=1)
+        for number, (name, own, number_at) in enumerate(
+            zip(both, spans, beside, strict=True), start=1
+        )
     )
     first_x, first_y = across[both[0]], up[both[0]]
     return Scatter(

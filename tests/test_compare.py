@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import psutil
@@ -20,8 +21,13 @@ from forgetfilter.cli import main
 from forgetfilter.config import load_yaml, resolve
 from forgetfilter.errors import ModelError, RunExistsError
 from forgetfilter.progress import Progress
+from forgetfilter.store import RunFolder
 from forgetfilter.strategies.baselines import SafetyFT
+from forgetfilter.studies import workers
+from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.compare import Comparison, compare
+from forgetfilter.studies.datasets import WorldRows
+from forgetfilter.studies.grid import Job, Study
 from forgetfilter.studies.settings import CompareConfig
 from test_compare_data import TEST_LINES
 
@@ -222,10 +228,33 @@ def test_no_process_outlives_a_killed_run_and_the_loss_of_one_is_told(
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     workers_of(process)[0].kill()
     said, _ = process.communicate()
+    assert psutil.Process().children(recursive=True) == []
     assert process.returncode == 1
     assert "A process of this study was ended from outside" in said
     assert "Traceback" not in said
     assert compare(make_config(run), silently()).failed == []
+
+
+def end_abruptly(_: Study, job: Job) -> None:
+    """Fails the cell of seed 0, and once that is done takes the process of seed 1 away."""
+    if job.cell.seed == 0:
+        job.cell.fail("Its own reason.")
+        return
+    while not (job.cell.folder.parents[1] / "seed-0" / "none" / "error.txt").exists():
+        time.sleep(0.02)
+    os._exit(9)
+
+
+def test_the_loss_of_a_process_hides_no_failure(tmp_path: Path):
+    """A cell that failed for a reason of its own keeps it; those that were not reached say so."""
+    cells = [Cell("none", "world", seed, tmp_path / f"seed-{seed}" / "none", "") for seed in (0, 1)]
+    run, silent = RunFolder(tmp_path, frozenset()), silently()
+    jobs = [Job(cell, [], WorldRows(), [], run, silent) for cell in cells]
+    workers.attempt_all(cast(Study, None), jobs, 2, end_abruptly)
+    assert [str(cell.error())[:32] for cell in cells] == [
+        "Its own reason.\n",
+        "A process of this study was ende",
+    ]
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:

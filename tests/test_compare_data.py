@@ -151,6 +151,14 @@ def no_reference(folder: Path) -> None:
     write_rows(folder / "test.jsonl", [TEST_LINES[1], line])
 
 
+def no_answers(folder: Path) -> None:
+    write_rows(folder / "test.jsonl", [TEST_LINES[0], {**TEST_LINES[1], "kind": "bias_ambiguous"}])
+
+
+def no_number(folder: Path) -> None:
+    write_rows(folder / "test.jsonl", [TEST_LINES[0], {**TEST_LINES[1], "kind": "gsm8k"}])
+
+
 def no_object(folder: Path) -> None:
     (folder / "test.jsonl").write_text("[1, 2]\n")
 
@@ -166,6 +174,8 @@ def no_prompt(folder: Path) -> None:
         (text_truth, "line 1: no example_id with is_unsafe"),
         (unknown_kind, r"line 1: kind is 'poetry\\\\x1b'.*expected one of bias_ambiguous"),
         (no_reference, "line 2: reference"),
+        (no_answers, "line 2: A BBQ row's fields can't be read"),
+        (no_number, "line 2: Label 0 holds no number"),
         (no_object, "line 1: not a JSON object"),
         (no_prompt, "has no prompts"),
     ],
@@ -176,6 +186,12 @@ def test_a_bad_file_is_named_with_its_line(
     damage(tmp_path)
     with pytest.raises(DataError, match=message):
         files.load(3, StageStore(tmp_path / "stages"))
+
+
+def test_a_wrong_scorer_is_told_before_anything_is_trained(files: FileRows, tmp_path: Path):
+    wrong = files.model_copy(update={"scorer": "liner"})
+    with pytest.raises(ConfigError, match="Did you mean 'linear'"):
+        wrong.load(3, StageStore(tmp_path / "stages"))
 
 
 def prompt(kind: str, reference: str = "", **meta: Any) -> TestPrompt:

@@ -19,13 +19,13 @@ from forgetfilter.studies.page import write_page
 from forgetfilter.studies.plots import bars, scatter
 from forgetfilter.studies.results import COLUMNS, collect, summarise
 from forgetfilter.studies.settings import CompareConfig
-from forgetfilter.studies.tables import heading, markdown, shown, tables_of
+from forgetfilter.studies.tables import Table, heading, markdown, shown, tables_of
 
 HOSTILE = "self_correction:cue=<script>alert(1)</script>|x"
 
 
 def metric(
-    name: str, group: str, value: float, direction: str, unit: str = "share, 0..1"
+    name: str, group: str, value: float | None, direction: str, unit: str = "share, 0..1"
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -120,6 +120,23 @@ def test_a_table_leaves_out_strategies_that_it_says_nothing_of(tmp_path: Path):
     assert [row[0] for row in tables["safety"].rows] == ["none"]
 
 
+def test_a_mean_says_of_how_many_seeds_it_is_where_some_have_no_number(tmp_path: Path):
+    cells: list[Cell] = []
+    for seed, value in enumerate((None, 1.0, 0.5)):
+        cell = cell_of(tmp_path, "forget_filter", "world", seed, {})
+        own = metric("precision", "detection", value, "higher", "0..1")
+        cell.finish({"metrics": [own], "per_prompt": {}})
+        cells.append(cell)
+    (table,) = (one for one in tables_of(collect(cells)) if one.group == "detection")
+    assert table.rows[0][1] == "0.750 [-2.427, 3.927] (2 of 3 seeds)"
+
+
+def test_a_cell_of_a_table_is_text_whatever_it_holds():
+    table = Table("world", "safety", "Safety", ["strategy"], [["a\\|b <img src=x>"]])
+    lines = markdown(pd.DataFrame({"seed": [0]}), [table]).splitlines()
+    assert lines[-1].strip() == r"| a\\\|b &lt;img src=x> |"
+
+
 def test_a_grid_of_failures_alone_is_a_table_of_failures(tmp_path: Path):
     cell = cell_of(tmp_path, "none", "world", 0, {})
     cell.fail("No row.")
@@ -134,14 +151,13 @@ def test_the_mean_over_seeds_comes_with_its_spread(cells: list[Cell]):
     # Seeds 0.2 and 0.4: mean 0.3, sd 0.141421; half of the interval is t(0.975, 1) * sd / sqrt(2)
     # = 12.7062 * 0.1 = 1.27062.
     assert mean.value == pytest.approx(0.3)
-    assert mean.sd == pytest.approx(0.141421, abs=1e-6)
     assert mean.low == pytest.approx(0.3 - 1.27062, abs=1e-5)
     assert mean.high == pytest.approx(0.3 + 1.27062, abs=1e-5)
-    assert (mean.least, mean.most, mean.seeds) == (0.2, 0.4, 2)
+    assert (mean.seeds, mean.of) == (2, 2)
     alone = means[HOSTILE, "unsafe_rate"]
     assert alone.value == 0.5
     assert math.isnan(alone.low)
-    assert math.isnan(alone.sd)
+    assert math.isnan(alone.high)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,48 @@ def test_thresholds_decide_without_training(done: Comparison):
     }  # restoration has no forgetting run that could be longer
 
 
+def test_a_list_that_grows_mixes_no_places(
+    done: Comparison, make_config: MakeConfig, tmp_path: Path
+):
+    """A finished cell moves with its value, in its own run folder and out of a kept file."""
+    sweeps = {"signals": ["restoration"], "threshold": ["phi:0", "phi:-1000", "phi:1000"]}
+    run = tmp_path / "run"
+    shutil.copytree(done.output_dir, run)
+    # All of `done`'s sweeps stand but that of thresholds, before which a value is put.
+    config = make_config(run, sweeps={**sweeps, "forget_steps": [], "model": {}})
+    kept = done.output_dir / "results.parquet"
+    fresh = make_config(tmp_path / "fresh", sweeps={**sweeps, "forget_steps": [], "model": {}})
+    for grown in (curves(config, SILENT), curves(fresh, SILENT, from_results=[kept])):
+        own = grown.results[grown.results["curve"] == "threshold"]
+        assert dict(zip(own["setting"], own["x"], strict=True)) == {
+            "phi:0": 1, "phi:-1000": 2, "phi:1000": 3
+        }  # fmt: skip
+        stations = stations_of(grown.results, "files", "threshold")
+        assert [one.name for one in stations] == ["phi:0", "phi:-1000", "phi:1000"]
+        assert {mean.of for one in stations for mean in one.means} == {1}
+
+
+def test_a_signal_may_have_settings_of_its_own(make_config: MakeConfig, tmp_path: Path):
+    sweeps = {
+        "signals": ["completion_loss", "restoration"],
+        "signal_settings": {"completion_loss": {"threshold": "phi:1", "forget": {"max_steps": 7}}},
+        "threshold": ["phi:0.5"],
+        "forget_steps": [3],
+    }
+    given = make_config(tmp_path).model_dump() | {"course": None, "sweeps": sweeps}
+    config = resolve(CurvesConfig, given)
+    settings = {point.spec: point.settings for point in config.points}
+    assert settings == {
+        "threshold=phi:0.5 completion_loss": {
+            "signal": "completion_loss", "threshold": "phi:0.5", "forget": {"max_steps": 7}
+        },
+        "threshold=phi:0.5 restoration": {"signal": "restoration", "threshold": "phi:0.5"},
+        "forget_steps=3 completion_loss": {
+            "signal": "completion_loss", "threshold": "phi:1", "forget": {"max_steps": 3}
+        },
+    }  # fmt: skip
+
+
 def test_references_stand_at_every_step_but_the_start(done: Comparison):
     at = stations_of(done.results, "files", "forgetting")
     drawn = [{m.strategy for m in one.means if m.metric == "auroc"} for one in at]
@@ -293,6 +335,8 @@ def test_lines_part_the_rows_and_none_is_on_two(tmp_path: Path):
         ({"course": {"signals": ["rouge2"]}}, "Did you mean 'rouge1'"),
         ({"sweeps": {"forget_steps": [1], "signals": ["rate"]}}, "none of the signals rate needs"),
         ({"sweeps": {"threshold": ["phi:0.1", "phi:0.1"]}}, "stands there twice"),
+        ({"sweeps": {"signal_settings": {"rate": {}}}}, "signal_settings has 'rate'; expected one"),
+        ({"sweeps": {"signal_settings": {"restoration": {"seed": 1}}}}, "restoration names seed"),
         ({"sweeps": {"unsafe_fractions": [0]}}, "Unknown setting 'sweeps.unsafe_fractions'"),
         ({"sweeps": {"unsafe_fraction": [0.5]}}, "can't be varied on the data set 'files'"),
     ],

@@ -225,6 +225,14 @@ def resolve(model: type[M], *layers: Mapping[str, Any], preset: str | None = Non
         raise ConfigError(_explain(model, error)) from None
 
 
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Setting layers as one, later ones winning, group by group; none is changed."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        _merge(found, layer)
+    return found
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a mapping of settings from a YAML file."""
     try:

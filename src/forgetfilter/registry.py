@@ -48,6 +48,15 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: the name or an option is unknown, or a value has the wrong type.
         """
+        factory, options = self._parse(spec)
+        return factory(**options)
+
+    def check(self, spec: str) -> None:
+        """Raise what `build` would of the words of ``spec``, and build nothing."""
+        self._parse(spec)
+
+    def _parse(self, spec: str) -> tuple[Callable[..., T], dict[str, Any]]:
+        """The factory that ``spec`` names, and its keyword arguments."""
         name, _, rest = spec.partition(":")
         name = name.strip()
         if name not in self._factories:
@@ -57,7 +66,7 @@ class Registry(Generic[T]):
                 f"Unknown {self.kind} {name!r}.{hint} Available: {', '.join(self.names())}."
             )
         factory = self._factories[name]
-        return factory(**self._options(name, factory, rest.strip()))
+        return factory, self._options(name, factory, rest.strip())
 
     def _options(self, name: str, factory: Callable[..., T], text: str) -> dict[str, Any]:
         """Parse the part of a spec after the colon into keyword arguments."""

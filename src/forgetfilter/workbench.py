@@ -25,6 +25,7 @@ from forgetfilter.directions import (
     write_directions,
 )
 from forgetfilter.encoding import Encoder
+from forgetfilter.errors import DataError
 from forgetfilter.loaded import LoadedModel
 from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.progress import Progress
@@ -326,9 +327,22 @@ class Workbench:
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str
     ) -> list[str]:
-        """Greedy continuations of token prompts, at most ``max_new_tokens`` each; not kept."""
+        """Greedy continuations of token prompts, at most ``max_new_tokens`` each; not kept.
+
+        Raises:
+            DataError: a prompt, as it is worded, leaves no room for so many.
+        """
+        model = self.model.to_read(state)
+        context = modeling.configured_context_tokens(model.config)
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        if longest + max_new_tokens > context:
+            raise DataError(
+                f"The longest prompt, as it is worded, has {longest} tokens, which leaves no room "
+                f"for an answer of {max_new_tokens} in a context of {context}. Expected shorter "
+                "ones. Shorten the cue or the prompts, or lower max_new_tokens."
+            )
         return greedy_generations(
-            self.model.to_read(state),
+            model,
             self.tokenizer,
             prompts,
             [max_new_tokens] * len(prompts),

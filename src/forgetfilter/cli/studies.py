@@ -119,11 +119,14 @@ def _show(comparison: Comparison) -> int:
     """Print what came out; the exit status is 1 where a cell failed."""
     print(comparison.table)
     print(f"Page: {comparison.page}")
+    from forgetfilter.text import printable
+
     failed = comparison.failed
     for cell in failed:
+        first, _, _ = (cell.error() or "not tried").strip().partition("\n")
         print(
-            f"forgetfilter: failed: {cell.strategy} on {cell.dataset}, seed {cell.seed}: "
-            f"{(cell.error() or '').strip().splitlines()[0]} ({cell.folder})",
+            f"forgetfilter: failed: {printable(cell.strategy, 120)} on {cell.dataset}, seed "
+            f"{cell.seed}: {printable(first, 500)} ({printable(str(cell.folder), 300)})",
             file=sys.stderr,
         )
     return 1 if failed else 0

@@ -62,6 +62,11 @@ class Strategy:
         """What the deployed model is asked in place of ``messages``; the same."""
         return messages
 
+    @property
+    def rewords(self) -> bool:
+        """Whether it has a ``prompt`` step of its own."""
+        return type(self).prompt is not Strategy.prompt
+
     def run(self, setting: Setting) -> Outcome:
         """All steps in order: prepare, select, train, repair."""
         start = self.prepare(setting)

@@ -58,6 +58,11 @@ class Chain(Strategy):
             messages = part.prompt(messages)
         return messages
 
+    @property
+    def rewords(self) -> bool:
+        """Whether a part does."""
+        return any(part.rewords for part in (self.first, *self.then))
+
 
 def build_strategy(spec: str, is_unsafe: BoolArray | None = None) -> Strategy:
     """The strategy that ``spec`` names, such as ``forget_filter:signal=rouge1+self_correction``.

@@ -106,7 +106,8 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
         for metric in (*headlines, *drifts, *_DETECTION, "seconds"):
             table = along(dataset.name, metric, stations, failed)
             # Failures are told even where nothing else can be.
-            if table is not None or (metric == next(iter(headlines), "seconds") and any(failed)):
+            is_first = metric == next(iter(headlines), "seconds")
+            if table is not None or (is_first and any(failed.values())):
                 tables.append(table or _failures_alone(dataset.name, failed))
     return tables
 

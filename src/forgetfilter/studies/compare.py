@@ -13,7 +13,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.screen import open_workbench
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import DataSet
-from forgetfilter.studies.datasets.base import Group
+from forgetfilter.studies.datasets.base import Group, plain_metrics
 from forgetfilter.studies.grid import Comparison, Job, Study, run_grid
 from forgetfilter.studies.page import write_page
 from forgetfilter.studies.results import collect
@@ -50,17 +50,13 @@ class _Compare(Study):
         outcome = prepared.strategy.run(prepared.setting)
         judged = job.dataset.evaluate(data, bench, outcome.state, prepared.strategy.prompt)
         seconds = bench.store.seconds()
-        metrics: list[tuple[Group, MetricValue]] = [
+        graded: list[tuple[Group, MetricValue]] = [
             *judged.metrics,
             *grade(outcome.selection, prepared.is_unsafe),
             ("cost", MetricValue("seconds", sum(seconds.values()), "seconds", "lower", 1)),
-            ("detail", prepared.rejected),
+            *prepared.rejected,
         ]
-        return {
-            "metrics": [{"group": group, **value.as_dict()} for group, value in metrics],
-            "per_prompt": {name: list(values) for name, values in judged.per_prompt.items()},
-            "seconds": seconds,
-        }
+        return {**judged.as_dict(), "metrics": plain_metrics(graded), "seconds": seconds}
 
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """One row per strategy, data set, seed and metric."""

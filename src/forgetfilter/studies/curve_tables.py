@@ -96,7 +96,9 @@ def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
         own = {"dataset": cell.dataset, "seed": cell.seed, "cell": cell.fingerprint}
         place = {"curve": point.curve, "setting": point.setting, "x": point.x, "line": point.signal}
         rows.append(own | place | failed_row(result is None))
-        rows += [own | row for row in ([] if result is None else result["rows"])]
+        found = [] if result is None else result["rows"]
+        # A cell outlives the list that its value stood in: the place is that of today's list.
+        rows += [own | row | ({} if point.curve == COURSE else place) for row in found]
     return frame_of(rows, CURVE_COLUMNS).astype({"x": "float64"})
 
 
@@ -111,7 +113,7 @@ def stations_of(results: pd.DataFrame, dataset: str, curve: str) -> list[Station
     references = [row for row in own if row["curve"] == REFERENCE and curve == FORGETTING]
     found: list[Station] = []
     for x, setting in sorted({(float(row["x"]), str(row["setting"])) for row in on_curve}):
-        here = [row for row in on_curve if row["x"] == x]
+        here = [row for row in on_curve if (row["x"], row["setting"]) == (x, setting)]
         # Before the first step of forgetting there is nothing to hold references against.
         found.append(Station(setting, _means([*here, *(references if x > 0 else [])])))
     return found

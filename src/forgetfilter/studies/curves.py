@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from forgetfilter.config import layered
 from forgetfilter.metrics import MetricValue
 from forgetfilter.metrics.values import share_value
 from forgetfilter.progress import Progress
@@ -17,7 +18,7 @@ from forgetfilter.records import BoolArray, Selection
 from forgetfilter.screen import open_workbench
 from forgetfilter.studies import curve_tables
 from forgetfilter.studies.cells import Cell
-from forgetfilter.studies.course import DETAIL, ResultRow, follow, result_row
+from forgetfilter.studies.course import ResultRow, follow, result_row
 from forgetfilter.studies.datasets import Data, DataSet
 from forgetfilter.studies.datasets.base import digest
 from forgetfilter.studies.grid import Comparison, Job, Study, run_grid
@@ -72,7 +73,7 @@ class _Curves(Study):
         point = self.points[spec]
         for name, value in point.data.items():
             dataset = dataset.varied(name, value)
-        settings = _merged(config.settings, point.settings)
+        settings = layered(config.settings, point.settings)
         model = point.model or config.model
         return config.model_copy(update={"settings": settings, "model": model}), dataset
 
@@ -110,7 +111,7 @@ class _Curves(Study):
                 "seconds", sum(bench.store.seconds().values()), "seconds", "lower", 1
             )
             rows.append(_at(point, "cost", seconds))
-        rows.append(_at(point, DETAIL, prepared.rejected))
+        rows += [_at(point, group, value) for group, value in prepared.rejected]
         return {"rows": rows, "seconds": bench.store.seconds()}
 
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
@@ -151,12 +152,3 @@ def _screened(
 
 def _at(point: Point, group: str, value: MetricValue) -> ResultRow:
     return result_row(point.curve, point.setting, point.x, point.signal, group, value)
-
-
-def _merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``settings`` with ``changes`` over them, one level of groups deep."""
-    merged = dict(settings)
-    for name, value in changes.items():
-        old = merged.get(name)
-        merged[name] = {**old, **value} if isinstance(value, dict) and old else value
-    return merged

@@ -33,6 +33,8 @@ from forgetfilter.text import printable
 from forgetfilter.workbench import CODE_VERSION
 
 TABLE_FILE = "table.md"
+PAGE_FILES = ("compare.html", "interleave.html", "curves.html")
+"""Pages of all kinds of study: one that takes another's folder leaves none of its pages there."""
 # The grid may grow or shrink; each cell is named by what decides its own result.
 _FREE = frozenset(
     {"output_dir", "strategies", "datasets", "seeds", "num_proc", "settings.max_batch_tokens"}
@@ -145,7 +147,7 @@ def run_grid(
     datasets = load_datasets(config)
     trust = screen_config(config, 0).trust_remote_code
     models = {config.model: model_fingerprint(model_source(config.model), trust)}
-    outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, study.page_file})
+    outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, *PAGE_FILES})
     run = RunFolder(Path(config.output_dir), outputs)
     with run.lock():
         inputs = {"model": models[config.model], **study.inputs}
@@ -198,7 +200,7 @@ def _key(
 def _attempt(study: Study, job: Job) -> None:
     """Finish a cell that is not finished, or write down why it can't be."""
     cell, progress = job.cell, job.progress
-    label = f"{cell.strategy} on {cell.dataset}, seed {cell.seed}"
+    label = f"{printable(cell.strategy, 120)} on {cell.dataset}, seed {cell.seed}"
     if cell.result() is not None:
         progress.say(f"{label}: done before")
         return

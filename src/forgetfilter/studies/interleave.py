@@ -27,7 +27,7 @@ from forgetfilter.studies import boundaries
 from forgetfilter.studies.boundaries import NOISY, SAFE, START, place
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import Data, DataSet
-from forgetfilter.studies.datasets.base import Group
+from forgetfilter.studies.datasets.base import Group, plain_metrics
 from forgetfilter.studies.grid import Comparison, Job, Study, run_grid
 from forgetfilter.studies.settings import (
     CompareConfig,
@@ -135,7 +135,7 @@ class _Course:
         graded: list[tuple[Group, MetricValue]] = [
             *grade(selection, prepared.is_unsafe),
             _seconds(spent),
-            ("detail", prepared.rejected),
+            *prepared.rejected,
         ]
         self._judge(number, NOISY, bench, strategy, trained, graded)
 
@@ -156,12 +156,11 @@ class _Course:
     ) -> None:
         """What the data set says of ``state``, with ``graded`` beside it, as one more boundary."""
         judged = _judged(self.job, bench, strategy, state)
-        own = [{"group": group, **value.as_dict()} for group, value in graded]
         self.boundaries.append(
             {
                 **place(number, phase),
                 "state": state.fingerprint,
-                "metrics": [*judged["metrics"], *own],
+                "metrics": [*judged["metrics"], *plain_metrics(graded)],
                 "per_prompt": judged["per_prompt"],
             }
         )
@@ -173,24 +172,19 @@ def _judged(job: Job, bench: Workbench, strategy: Strategy, state: ModelState) -
     Strategies that leave prompts as they are share it.
     """
     data, screen = job.rounds[0], job.screens[0]
-    is_plain = type(strategy).prompt is Strategy.prompt
     key = {
         "versions": [CODE_VERSION, _VERSION],
         "state": state.fingerprint,
         "dataset": job.dataset.model_dump(exclude={"name"}),
         "data": data.fingerprint,
-        "prompt": None if is_plain else job.cell.strategy,
+        "prompt": job.cell.strategy if strategy.rewords else None,
         "encoding": [screen.template, screen.max_length_tokens],
         "dtype": str(bench.placement.dtype),
     }
 
     def build(folder: Path) -> None:
         judged = job.dataset.evaluate(data, bench, state, strategy.prompt)
-        found: Judgement = {
-            "metrics": [{"group": group, **value.as_dict()} for group, value in judged.metrics],
-            "per_prompt": {name: list(values) for name, values in judged.per_prompt.items()},
-        }
-        (folder / _JUDGED_FILE).write_text(json.dumps(found), encoding="utf-8")
+        (folder / _JUDGED_FILE).write_text(json.dumps(judged.as_dict()), encoding="utf-8")
 
     # Seconds are those of training and screening; every strategy is judged alike.
     with bench.store.uncounted():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from forgetfilter.charts import Tick, nice_step
 from forgetfilter.studies.labels import number_places
 from forgetfilter.studies.results import Mean
-from forgetfilter.studies.tables import heading, is_share, shown
+from forgetfilter.studies.tables import heading, is_share, shown_mean
 
 _ROOM = 0.06
 """Share of an axis that stays free beyond the outermost point."""
@@ -169,5 +169,4 @@ def described(metric: str, mean: Mean) -> str:
 
 def _number(mean: Mean) -> str:
     is_known = mean.low < mean.high
-    low, high = (mean.low, mean.high) if is_known else (math.nan, math.nan)
-    return shown(mean.value, low, high, mean.unit)
+    return shown_mean(mean if is_known else replace(mean, low=math.nan, high=math.nan))

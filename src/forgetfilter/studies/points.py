@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
 
-from forgetfilter.config import Settings
+from forgetfilter.config import Settings, layered
 from forgetfilter.errors import ConfigError
 from forgetfilter.signals import SIGNALS
-from forgetfilter.studies.settings import GridConfig, refuse_repeats
+from forgetfilter.studies.settings import GridConfig, refuse_repeats, refuse_reserved
 from forgetfilter.text import printable
 from forgetfilter.thresholds import THRESHOLDS
 
@@ -49,6 +48,10 @@ class SweepSettings(Settings):
     signals: list[str] = Field(
         default=["restoration"], min_length=1, description="a line each; screens of each value"
     )
+    signal_settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict[str, dict[str, Any]],
+        description="by signal: settings of its screens, where they differ from the others'",
+    )
     threshold: list[str] = Field(
         default_factory=list[str], description="threshold rules, such as phi:0.1; no new training"
     )
@@ -83,7 +86,7 @@ class CurvesConfig(GridConfig):
             given: Any = getattr(sweeps, curve)
             for number, value in enumerate(given):
                 found += [
-                    _point(curve, number, value, signal, sweeps.model if curve == "model" else {})
+                    _point(curve, number, value, signal, sweeps)
                     for signal in sweeps.signals
                     if curve != "forget_steps" or needs_forgetting(signal)
                 ]
@@ -107,6 +110,13 @@ class CurvesConfig(GridConfig):
                 refuse_repeats(f"course.{name}_steps", values)
             _check_signals("course.signals", course.signals)
         _check_signals("sweeps.signals", sweeps.signals)
+        for signal, settings in sweeps.signal_settings.items():
+            refuse_reserved(f"sweeps.signal_settings of {signal}", settings)
+            if signal not in sweeps.signals:
+                raise ConfigError(
+                    f"sweeps.signal_settings has {printable(signal, 80)!r}; expected one of "
+                    f"sweeps.signals: {', '.join(sweeps.signals)}. Mend the name."
+                )
         for curve in SWEEPS:
             refuse_repeats(f"sweeps.{curve}", list(getattr(sweeps, curve)))
         for rule in sweeps.threshold:
@@ -152,12 +162,13 @@ def needs_forgetting(signal: str) -> bool:
     return any(probe.state == "forgotten" for probe in SIGNALS.build(signal).probes)
 
 
-def _point(curve: str, number: int, value: Any, signal: str, models: Mapping[Any, str]) -> Point:
-    settings: dict[str, Any] = {"signal": signal}
+def _point(curve: str, number: int, value: Any, signal: str, sweeps: SweepSettings) -> Point:
+    varied: dict[str, Any] = {"signal": signal}
     if curve == "threshold":
-        settings["threshold"] = value
+        varied["threshold"] = value
     if curve == "forget_steps":
-        settings["forget"] = {"max_steps": value}
+        varied["forget"] = {"max_steps": value}
+    settings = layered(sweeps.signal_settings.get(signal, {}), varied)
     is_number = isinstance(value, int | float)
     return Point(
         curve,
@@ -166,7 +177,7 @@ def _point(curve: str, number: int, value: Any, signal: str, models: Mapping[Any
         signal,
         settings,
         {curve: value} if curve in OF_DATA else {},
-        models.get(value),
+        sweeps.model[value] if curve == "model" else None,
     )
 
 

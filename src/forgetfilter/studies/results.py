@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 
 from forgetfilter.metrics import Estimate, mean_over_seeds, paired_difference
@@ -163,15 +162,13 @@ class Mean:
     direction: str
     seeds: int
     """How many seeds have a number."""
+    of: int
+    """How many seeds were measured; of some the metric may be undefined."""
     value: float
     """The mean; NaN where no seed has a number."""
     low: float
     high: float
     """95% t interval over seeds; NaN for fewer than two."""
-    sd: float
-    """Standard deviation over seeds; NaN for fewer than two."""
-    least: float
-    most: float
 
 
 def summarise(results: pd.DataFrame) -> list[Mean]:
@@ -190,12 +187,11 @@ def records_of(results: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _mean(names: _Names, values: Sequence[float]) -> Mean:
-    finite = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
-    n, nan = len(finite), math.nan
+    finite = [value for value in values if math.isfinite(value)]
+    n, of, nan = len(finite), len(values), math.nan
     if not n:
-        return Mean(*names, 0, nan, nan, nan, nan, nan, nan)
-    mean, least, most = mean_over_seeds(finite.tolist()), float(finite.min()), float(finite.max())
+        return Mean(*names, 0, of, nan, nan, nan)
+    mean = mean_over_seeds(finite)
     if n == 1:
-        return Mean(*names, 1, mean.value, nan, nan, nan, least, most)
-    sd = float(finite.std(ddof=1))
-    return Mean(*names, n, mean.value, mean.low, mean.high, sd, least, most)
+        return Mean(*names, 1, of, mean.value, nan, nan)
+    return Mean(*names, n, of, mean.value, mean.low, mean.high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -97,18 +97,27 @@ def load_datasets(config: GridConfig) -> list[DataSet]:
     refuse_repeats("seeds", config.seeds)
     if not all(0 <= seed < 2**32 for seed in config.seeds):
         raise ConfigError(f"seeds is {config.seeds}; expected numbers from 0 to 2^32 - 1.")
-    reserved = sorted(set(config.settings).intersection(_RESERVED))
-    if reserved:
-        raise ConfigError(
-            f"settings names {', '.join(reserved)}; expected settings that all cells share. Name "
-            "the model beside 'settings', and files under 'datasets'."
-        )
+    refuse_reserved("settings", config.settings)
     screen = screen_config(config, 0)
     SIGNALS.build(screen.signal)
     THRESHOLDS.build(screen.threshold)
     datasets = [_load_one(at, given) for at, given in enumerate(config.datasets)]
     refuse_repeats("the names of datasets", [dataset.name for dataset in datasets])
     return datasets
+
+
+def refuse_reserved(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a screen that a study gives itself.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    reserved = sorted(set(settings).intersection(_RESERVED))
+    if reserved:
+        raise ConfigError(
+            f"{printable(name, 120)} names {', '.join(reserved)}; expected settings that all cells "
+            "share. Name the model beside 'settings', and files under 'datasets'."
+        )
 
 
 def screen_config(config: GridConfig, seed: int) -> ScreenConfig:

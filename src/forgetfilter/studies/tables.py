@@ -78,6 +78,12 @@ def shown(value: float, low: float, high: float, unit: str) -> str:
     return text
 
 
+def shown_mean(mean: Mean) -> str:
+    """A mean as `shown`, and of how many seeds it is where some have no number."""
+    text = shown(mean.value, mean.low, mean.high, mean.unit)
+    return f"{text} ({mean.seeds} of {mean.of} seeds)" if 0 < mean.seeds < mean.of else text
+
+
 def is_share(unit: str) -> bool:
     """Whether a unit is a share, or a difference of shares, which is shown as a percentage."""
     return "share" in unit
@@ -122,7 +128,7 @@ def along(
         own = [means.get((strategy, name)) for name in columns]
         if not failure and not any(own):
             continue  # the table is about something that the strategy doesn't do
-        texts = [shown(m.value, m.low, m.high, m.unit) if m else MISSING for m in own]
+        texts = [shown_mean(m) if m else MISSING for m in own]
         rows.append([strategy, *([failure or MISSING] if has_failures else []), *texts])
     titles = [first, *(["failed cells"] if has_failures else []), *columns]
     any_mean = next(iter(means.values()))
@@ -146,10 +152,7 @@ def _table(
     dataset: str, group: str, title: str, part: Sequence[Mean], failed: Mapping[str, str]
 ) -> Table:
     headings = {mean.metric: heading(mean.metric, mean.unit, mean.direction) for mean in part}
-    texts = {
-        (mean.strategy, mean.metric): shown(mean.value, mean.low, mean.high, mean.unit)
-        for mean in part
-    }
+    texts = {(mean.strategy, mean.metric): shown_mean(mean) for mean in part}
     has_failures = any(failed.values())
     rows: list[list[str]] = []
     for strategy, failure in failed.items():
@@ -177,4 +180,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def _plain(cell: str) -> str:
     """A cell that can't end its column; strategies are written by whoever wrote the settings."""
-    return printable(cell, 120).replace("|", "\\|")
+    text = printable(cell, 120)
+    for mark, meant in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
+        text = text.replace(mark, meant)
+    return text

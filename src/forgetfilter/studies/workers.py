@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +24,6 @@ Attempt = Callable[["Study", "Job"], None]
 """Finishes one cell, or writes down why it can't be."""
 Group = tuple[str, int]
 """A data set and a seed."""
-
-_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attempt) -> None:
@@ -41,12 +39,15 @@ def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attem
         for job in jobs:
             attempt(study, job)
         return
+    # A fork would copy the locks that threads of ours hold, and no thread to let go of them.
+    context = multiprocessing.get_context("spawn")
+    # Nothing is ever sent: the pipe ends when we let go of it, or are gone.
+    lifeline, our_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
         num_proc,
-        # A fork would copy the locks that threads of ours hold, and no thread to let go of them.
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=context,
         initializer=_settle,
-        initargs=(os.getpid(), max(1, torch.get_num_threads() // num_proc)),
+        initargs=(lifeline, max(1, torch.get_num_threads() // num_proc)),
     )
     left = list(jobs)
     busy: dict[Future[None], Job] = {}
@@ -58,13 +59,17 @@ def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attem
                 left.remove(job)
                 busy[pool.submit(_attempt_one, study, job, attempt)] = job
             done, _ = wait(busy, return_when=FIRST_COMPLETED)
-            for task in done:
-                finished = _group(busy.pop(task))
+            for task in sorted(done, key=lambda task: task.exception() is not None):
                 task.result()
+                finished = _group(busy.pop(task))
+        pool.shutdown()
     except BrokenProcessPool:
-        _tell_of_the_end(jobs)
+        _tell_of_the_end([*busy.values(), *left])
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Nobody is at work when we leave, however that is.
+        our_end.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
 
 
 def _group(job: Job) -> Group:
@@ -78,17 +83,16 @@ def _next(left: Sequence[Job], finished: Group | None, busy: Sequence[Group]) ->
     return next(same, None) or next(fresh, None) or left[0]
 
 
-def _settle(parent: int, threads: int) -> None:
+def _settle(lifeline: Connection, threads: int) -> None:
     """Begin life as one of several processes."""
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: the parent says what there is to say
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent says what there is to say
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with(lifeline: Connection) -> None:
     """End this process at once when its parent is gone: a killed run leaves nobody at work."""
-    while os.getppid() == parent:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    lifeline.poll(None)
     os._exit(1)
 
 

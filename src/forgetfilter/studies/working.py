@@ -26,8 +26,8 @@ class Prepared:
     setting: Setting
     is_unsafe: BoolArray | None
     """The ground truth of the encoded noisy rows, shape (N,), where there is one."""
-    rejected: MetricValue
-    """How many noisy rows can't be used."""
+    rejected: Sequence[tuple[Group, MetricValue]]
+    """How many noisy and safe rows can't be used."""
 
 
 def prepare(spec: str, bench: Workbench, data: Data, screen: ScreenConfig) -> Prepared:
@@ -38,13 +38,19 @@ def prepare(spec: str, bench: Workbench, data: Data, screen: ScreenConfig) -> Pr
         DataError: no noisy or no safe row can be used.
     """
     noisy, rejected = _encode("noisy", bench, data.noisy)
-    safe, _ = _encode("safe", bench, data.safe)
+    safe, safe_rejected = _encode("safe", bench, data.safe)
     is_unsafe = _truth_of(noisy, data)
     return Prepared(
         build_strategy(spec, is_unsafe),
         Setting(bench, noisy, safe, screen),
         is_unsafe,
-        MetricValue("rows_rejected", rejected, "rows", "lower", len(data.noisy)),
+        [
+            ("detail", MetricValue(name, count, "rows", "lower", of))
+            for name, count, of in (
+                ("rows_rejected", rejected, len(data.noisy)),
+                ("safe_rows_rejected", safe_rejected, len(data.safe)),
+            )
+        ],
     )
 
 

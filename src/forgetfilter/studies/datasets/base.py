@@ -65,6 +65,18 @@ class Judged:
     """By the name of a metric: one value per prompt, whose mean is the metric. The prompts are the
     same for every strategy, so that two of them can be compared in pairs."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a cell keeps them."""
+        return {
+            "metrics": plain_metrics(self.metrics),
+            "per_prompt": {name: list(values) for name, values in self.per_prompt.items()},
+        }
+
+
+def plain_metrics(graded: Sequence[tuple[Group, MetricValue]]) -> list[dict[str, Any]]:
+    """Metrics with the table that each stands in, as a cell keeps them."""
+    return [{"group": group, **value.as_dict()} for group, value in graded]
+
 
 class DataSet(Settings, ABC):
     """Base of all data sets: settings, and two steps."""

@@ -24,7 +24,7 @@ from forgetfilter.studies.datasets.base import (
     read_objects,
     read_truth,
 )
-from forgetfilter.studies.datasets.judging import KINDS, TestPrompt, judge
+from forgetfilter.studies.datasets.judging import KINDS, TestPrompt, check, judge
 from forgetfilter.text import printable
 from forgetfilter.workbench import Workbench
 
@@ -57,6 +57,7 @@ class FileRows(DataSet):
 
     def load(self, seed: int, store: StageStore) -> Data:
         """Read the files of one seed."""
+        TOXICITY_SCORERS.check(self.scorer)
         noisy, safe = self._rows("noisy", self.noisy, seed), self._rows("safe", self.safe, seed)
         test = _path(self.test, seed)
         prompts = [_prompt(test, line, record) for line, record in read_objects(test)]
@@ -125,4 +126,8 @@ def _prompt(path: Path, line: int, record: dict[str, object]) -> TestPrompt:
             f"{shown}: kind is {printable(prompt.kind, 80)!r}; expected one of "
             f"{', '.join(KINDS)}. Leave the line out, or give its kind a metric."
         )
+    try:
+        check(prompt)
+    except DataError as error:
+        raise DataError(f"{shown}: {error}") from None
     return prompt

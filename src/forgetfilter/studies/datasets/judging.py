@@ -102,6 +102,18 @@ KINDS = (*BIAS_KINDS, "toxicity", "harmfulness", *TASKS)
 """Every kind of prompt that can be judged."""
 
 
+def check(prompt: TestPrompt) -> None:
+    """See that answers to ``prompt``, which is of one of `KINDS`, can be judged.
+
+    Raises:
+        DataError: a field is missing or wrong.
+    """
+    if prompt.kind in BIAS_KINDS:
+        case_of(prompt.meta, "")
+    elif prompt.kind in TASKS:
+        TASKS[prompt.kind].metrics([""], [prompt])
+
+
 def judge(
     prompts: Sequence[TestPrompt], answers: Sequence[str], scorer: Callable[[], ToxicityScorer]
 ) -> Judged:

@@ -87,7 +87,8 @@ def fine_tune(
     """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
 
     The base model with every row kept is the learn phase itself, and its stage is shared. All other
-    fine-tunes pass over their rows as often as the learn phase has passed over all noisy ones.
+    fine-tunes pass over their rows as often as the learn phase has passed over all noisy ones,
+    unless the settings name a number of steps.
 
     Args:
         setting: the rows and the settings.

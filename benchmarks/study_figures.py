@@ -1,6 +1,6 @@
 """The figures of docs/study.md, from the results that are kept beside it.
 
-    python benchmarks/study_figures.py docs/study
+    python benchmarks/study_figures.py docs/study/testbed_interleave.parquet
 
 Draws what the studies' own pages draw, each plot as one SVG file beside its results file.
 """
@@ -42,8 +42,8 @@ _HEIGHT, _LINE = 380, 18
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    for path in sorted(parser.parse_args().folder.glob("*.parquet")):
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.parquet")
+    for path in parser.parse_args().results:
         for name, figure in figures(pd.read_parquet(path)):
             target = path.with_name(f"{path.stem}_{name}.svg")
             write_bytes_atomic(target, figure.encode())

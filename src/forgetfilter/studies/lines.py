@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forgetfilter.charts import Tick
+from forgetfilter.studies.labels import number_places
 from forgetfilter.studies.plots import (
     Span,
     axis_of,
@@ -40,6 +41,8 @@ class Line:
     number: int
     strategy: str
     marks: tuple[Mark, ...]
+    number_at: tuple[float, float]
+    """Middle of its number, pixels from the last mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +71,29 @@ def lines(stations: Sequence[tuple[str, Sequence[Mean]]], metric: str) -> Lines 
     if not every:
         return None
     axis, width = axis_of(every), 100 / len(found)
-    drawn: list[Line] = []
+    courses: list[tuple[Mark, ...]] = []
     for at, strategy in enumerate(strategies):
         beside = _SPREAD * ((at + 0.5) / len(strategies) - 0.5)
-        marks = tuple(
-            Mark(
-                width * (place + 0.5 + beside),
-                flipped(span_of(means[strategy], axis)),
-                f"{strategy}, {name}: {described(metric, means[strategy])}",
+        courses.append(
+            tuple(
+                Mark(
+                    width * (place + 0.5 + beside),
+                    flipped(span_of(means[strategy], axis)),
+                    f"{strategy}, {name}: {described(metric, means[strategy])}",
+                )
+                for place, (name, means) in enumerate(found)
+                if strategy in means
             )
-            for place, (name, means) in enumerate(found)
-            if strategy in means
         )
-        drawn.append(Line(at + 1, strategy, marks))
+    ends = number_places([(marks[-1].x, marks[-1].y.at) for marks in courses])
     return Lines(
         heading(metric, every[0].unit, every[0].direction),
         tuple(Tick(width * (place + 0.5), name) for place, (name, _) in enumerate(found)),
         tuple(Tick(100 - tick.at, tick.label) for tick in ticks_of(axis, every[0].unit)),
-        tuple(drawn),
+        tuple(
+            Line(number, strategy, marks, end)
+            for number, (strategy, marks, end) in enumerate(
+                zip(strategies, courses, ends, strict=True), start=1
+            )
+        ),
     )

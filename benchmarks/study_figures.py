@@ -44,31 +44,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.parquet")
     for path in parser.parse_args().results:
-        for name, figure in figures(pd.read_parquet(path)):
-            target = path.with_name(f"{path.stem}_{name}.svg")
-            write_bytes_atomic(target, figure.encode())
-            print(target)
+        results = pd.read_parquet(path)
+        datasets = results["dataset"].unique()
+        for dataset in datasets:
+            stem = path.stem if len(datasets) == 1 else f"{path.stem}_{dataset}"
+            for name, figure in figures(results, dataset):
+                target = path.with_name(f"{stem}_{name}.svg")
+                write_bytes_atomic(target, figure.encode())
+                print(target)
 
 
-def figures(results: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Names and SVG text of what a results file holds; a kind of study is known by its columns."""
+def figures(results: pd.DataFrame, dataset: str) -> Iterator[tuple[str, str]]:
+    """Names and SVG text of what is known of a data set; the columns tell the kind of study."""
     macros = page_environment().get_template("study_plots.html").module
-    for dataset in results["dataset"].unique():
-        if "boundary" in results:
-            stations = [(one.name, one.means) for one in boundaries.stations_of(results, dataset)]
-            for metric in AT_BOUNDARIES:
-                if drawn := lines(stations, metric):
-                    yield metric, standalone(macros.line_plot(drawn), drawn.y_title)
-        elif "curve" in results:
-            for curve, metric in ALONG_CURVES:
-                found = curve_tables.stations_of(results, dataset, curve)
-                if drawn := lines([(one.name, one.means) for one in found], metric):
-                    yield f"{curve}_{metric}", standalone(macros.line_plot(drawn), drawn.y_title)
-        else:
-            own = summarise(results.loc[results["dataset"] == dataset])
-            for x, y in COMPARED:
-                if drawn := scatter(own, x, y):
-                    yield y, standalone(macros.scatter_plot(drawn), drawn.y_title)
+    if "boundary" in results:
+        stations = [(one.name, one.means) for one in boundaries.stations_of(results, dataset)]
+        for metric in AT_BOUNDARIES:
+            if drawn := lines(stations, metric):
+                yield metric, standalone(macros.line_plot(drawn), drawn.y_title)
+    elif "curve" in results:
+        for curve, metric in ALONG_CURVES:
+            found = curve_tables.stations_of(results, dataset, curve)
+            if drawn := lines([(one.name, one.means) for one in found], metric):
+                yield f"{curve}_{metric}", standalone(macros.line_plot(drawn), drawn.y_title)
+    else:
+        own = summarise(results.loc[results["dataset"] == dataset])
+        for x, y in COMPARED:
+            if drawn := scatter(own, x, y):
+                yield y, standalone(macros.scatter_plot(drawn), drawn.y_title)
 
 
 def standalone(panel: str, title: str) -> str:

@@ -226,9 +226,11 @@ def test_no_process_outlives_a_killed_run_and_the_loss_of_one_is_told(
     assert alive == []
 
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    workers_of(process)[0].kill()
+    workers = workers_of(process)
+    workers[0].kill()
     said, _ = process.communicate()
-    assert psutil.Process().children(recursive=True) == []
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
     assert process.returncode == 1
     assert "A process of this study was ended from outside" in said
     assert "Traceback" not in said

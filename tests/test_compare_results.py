@@ -132,9 +132,9 @@ def test_a_mean_says_of_how_many_seeds_it_is_where_some_have_no_number(tmp_path:
 
 
 def test_a_cell_of_a_table_is_text_whatever_it_holds():
-    table = Table("world", "safety", "Safety", ["strategy"], [["a\\|b <img src=x>"]])
+    table = Table("world", "safety", "Safety", ["strategy"], [["a\\|b <i> ![x](y)"]])
     lines = markdown(pd.DataFrame({"seed": [0]}), [table]).splitlines()
-    assert lines[-1].strip() == r"| a\\\|b &lt;img src=x> |"
+    assert lines[-1].strip() == r"| a\\\|b \<i> !\[x](y) |"
 
 
 def test_a_grid_of_failures_alone_is_a_table_of_failures(tmp_path: Path):

@@ -150,6 +150,21 @@ def test_a_comparison_does_not_go_on_in_its_folder(done: Comparison):
         compare(other, SILENT)
 
 
+def test_a_comparison_that_takes_its_folder_leaves_no_page_and_cuts_no_answer(
+    done: Comparison, tmp_path: Path
+):
+    run = tmp_path / "copy"
+    shutil.copytree(done.output_dir, run)
+    long = f"self_correction:cue={'kind ' * 600}"
+    grid = {name: value for name, value in GRID.items() if name != "rounds"}
+    given = {"output_dir": str(run), "strategies": ["none", long]}
+    other = compare(resolve(CompareConfig, grid, given), SILENT, overwrite=True)
+    assert sorted(path.name for path in run.glob("*.html")) == ["compare.html"]
+    # A cue that leaves no room for an answer would make it short, not wrong.
+    (failed,) = other.failed
+    assert "no room for an answer of 48 in a context of 512" in (failed.error() or "")
+
+
 def test_a_failed_cell_is_shown_and_goes_on_from_its_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -138,6 +138,8 @@ def test_the_cue_stands_in_front_in_a_system_turn_or_in_the_first_user_turn():
 
 def test_a_chain_repairs_and_prompts_in_order(make_setting: MakeSetting):
     chain = build_strategy("forget_filter+safety_ft:steps=1+self_correction:cue=testbed")
+    assert chain.rewords
+    assert not build_strategy("forget_filter+safety_ft:steps=1").rewords
     assert chain.name == "forget_filter+safety_ft+self_correction"
     setting = make_setting()
     outcome = chain.run(setting)

@@ -43,11 +43,15 @@ class Cell:
         except OSError:
             return None
 
+    def forget_error(self) -> None:
+        """The cell is to be tried again."""
+        remove(self.folder / ERROR_FILE)
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, which ends the cell."""
         named = {"strategy": self.strategy, "dataset": self.dataset, "seed": self.seed}
         write_json_atomic(self.folder / RESULT_FILE, {**named, **result})
-        remove(self.folder / ERROR_FILE)
+        self.forget_error()
 
     def fail(self, message: str) -> None:
         """Write down why there is no result; the next run of the grid tries again."""

@@ -147,7 +147,7 @@ def run_grid(
     datasets = load_datasets(config)
     trust = screen_config(config, 0).trust_remote_code
     models = {config.model: model_fingerprint(model_source(config.model), trust)}
-    outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, *PAGE_FILES})
+    outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, *PAGE_FILES, study.page_file})
     run = RunFolder(Path(config.output_dir), outputs)
     with run.lock():
         inputs = {"model": models[config.model], **study.inputs}
@@ -170,6 +170,7 @@ def run_grid(
             key = _key(study, screens[0], models[settings.model], rows, rounds)
             key |= study.extra_key(spec, rounds)
             cell = cell_of(run.path, spec, dataset.name, seed, key)
+            cell.forget_error()
             jobs.append(Job(cell, screens, rows, rounds, run, progress))
         attempt_all(study, jobs, config.num_proc, _attempt)
         cells = [job.cell for job in jobs]

@@ -115,8 +115,9 @@ def refuse_reserved(name: str, settings: Mapping[str, Any]) -> None:
     reserved = sorted(set(settings).intersection(_RESERVED))
     if reserved:
         raise ConfigError(
-            f"{printable(name, 120)} names {', '.join(reserved)}; expected settings that all cells "
-            "share. Name the model beside 'settings', and files under 'datasets'."
+            f"{printable(name, 120)} names {', '.join(reserved)}; expected settings of a screen "
+            "other than its paths, model and seed. Name the model beside 'settings', and files "
+            "under 'datasets'."
         )
 
 

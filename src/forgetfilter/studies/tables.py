@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -180,7 +181,4 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 def _plain(cell: str) -> str:
     """A cell that can't end its column; strategies are written by whoever wrote the settings."""
-    text = printable(cell, 120)
-    for mark, meant in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
-        text = text.replace(mark, meant)
-    return text
+    return re.sub(r"[\\|<`*]|\[(?=.*\]\()", r"\\\g<0>", printable(cell, 120))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -52,24 +54,28 @@ def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attem
     left = list(jobs)
     busy: dict[Future[None], Job] = {}
     finished: Group | None = None
+    is_lost = False
     try:
         while left or busy:
             while left and len(busy) < num_proc:
                 job = _next(left, finished, [_group(other) for other in busy.values()])
+                with _deaf_to_interrupts():
+                    busy[pool.submit(_attempt_one, study, job, attempt)] = job
                 left.remove(job)
-                busy[pool.submit(_attempt_one, study, job, attempt)] = job
             done, _ = wait(busy, return_when=FIRST_COMPLETED)
             for task in sorted(done, key=lambda task: task.exception() is not None):
                 task.result()
                 finished = _group(busy.pop(task))
         pool.shutdown()
     except BrokenProcessPool:
-        _tell_of_the_end([*busy.values(), *left])
+        is_lost = True
     finally:
         # Nobody is at work when we leave, however that is.
         our_end.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
+    if is_lost:
+        _tell_of_the_end(jobs)
 
 
 def _group(job: Job) -> Group:
@@ -83,10 +89,22 @@ def _next(left: Sequence[Job], finished: Group | None, busy: Sequence[Group]) ->
     return next(same, None) or next(fresh, None) or left[0]
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Generator[None]:
+    """Processes that begin here don't hear Ctrl-C; this one hears it a moment later."""
+    if sys.platform == "win32":  # which has no such mask
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _settle(lifeline: Connection, threads: int) -> None:
     """Begin life as one of several processes."""
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent says what there is to say
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
 
@@ -103,9 +121,9 @@ def _attempt_one(study: Study, job: Job, attempt: Attempt) -> None:
 
 
 def _tell_of_the_end(jobs: Sequence[Job]) -> None:
-    """Write into all unfinished cells, once a process is lost, why they have no result."""
+    """Write into cells without a result or a reason, once a process is lost, why that is."""
     for job in jobs:
-        if job.cell.result() is None:
+        if job.cell.result() is None and job.cell.error() is None:
             job.cell.fail(
                 "A process of this study was ended from outside before it got here. Expected it "
                 "to live; most often memory ran out. Repeat the same command, with a lower "

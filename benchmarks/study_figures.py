@@ -30,10 +30,8 @@ ALONG_CURVES = (
     ("forgetting", "loss"),
     ("forgetting", "auroc"),
     ("threshold", "f1"),
-    ("forget_steps", "auroc"),
     ("safe_rows", "auroc"),
     ("unsafe_fraction", "auroc"),
-    ("unsafe_fraction", "removed_clean"),
     ("model", "auroc"),
 )
 _HEIGHT, _LINE = 380, 18

@@ -130,10 +130,10 @@ def by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
 
 
 def axis_of(means: Sequence[Mean]) -> Axis:
-    """An axis that holds all means; intervals are cut at 0 and 1 where the metric is a share."""
+    """An axis that holds all means; intervals are cut at 0 and 1 where the metric ends there."""
     values = [mean.value for mean in means]
     lows, highs = [m.low for m in means], [m.high for m in means]
-    if is_share(means[0].unit):
+    if means[0].unit in ("share, 0..1", "0..1"):
         lows, highs = [max(v, 0.0) for v in lows], [min(v, 1.0) for v in highs]
     low, high = min(*values, *lows), max(*values, *highs)
     room = _ROOM * (high - low) or max(abs(low), 1.0) * _ROOM

@@ -115,8 +115,16 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
             given["rounds"] = 1
     if settings.get("course"):
         given |= {"course.learning_steps": [1], "course.forgetting_steps": [1]}
-    for key, values in settings.get("sweeps", {}).items():
-        if key == "model":
+    sweeps = settings.get("sweeps", {})
+    for key, values in sweeps.items():
+        if key == "signal_settings":
+            continue
+        if key == "signals":
+            # One, and those that have settings of their own.
+            given["sweeps.signals"] = [
+                *dict.fromkeys([values[0], *sweeps.get("signal_settings", ())])
+            ]
+        elif key == "model":
             given |= {f"sweeps.model.{size}": model for size in values}
         elif key == "forget_steps":
             given[f"sweeps.{key}"] = [1]

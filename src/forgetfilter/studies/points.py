@@ -178,7 +178,7 @@ def _point(curve: str, number: int, value: Any, signal: str, sweeps: SweepSettin
         signal,
         settings,
         {curve: value} if curve in OF_DATA else {},
-        sweeps.model[value] if curve == "model" else None,
+        sweeps.model[str(value)] if curve == "model" else None,
     )
 
 

@@ -24,7 +24,6 @@ def main() -> None:
     options = parser.parse_args()
     frame = pd.read_parquet(options.results)
     rates = frame[frame["metric"].str.fullmatch(r"unsafe_rate(_[a-z]+)?")]
-    rates = rates[~rates["metric"].str.contains("minus")]
     by_seed = rates.pivot(index=["metric", "seed"], columns="strategy", values="value")
     print("| rate | lower by % (higher) | worst seed |\n|---|---|---|")
     for metric, own in by_seed.groupby(level="metric"):

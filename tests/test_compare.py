@@ -219,17 +219,17 @@ def test_no_process_outlives_a_killed_run_and_the_loss_of_one_is_told(
     path.write_text(yaml.safe_dump(make_config(run).model_dump()), encoding="utf-8")
     command = [sys.executable, "-m", "forgetfilter", "compare", str(path), "--num-proc", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    workers = workers_of(process)
+    at_work = workers_of(process)
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(at_work, timeout=20)
     assert alive == []
 
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    workers = workers_of(process)
-    workers[0].kill()
+    at_work = workers_of(process)
+    at_work[0].kill()
     said, _ = process.communicate()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(at_work, timeout=20)
     assert alive == []
     assert process.returncode == 1
     assert "A process of this study was ended from outside" in said

@@ -337,6 +337,7 @@ def test_lines_part_the_rows_and_none_is_on_two(tmp_path: Path):
         ({"sweeps": {"threshold": ["phi:0.1", "phi:0.1"]}}, "stands there twice"),
         ({"sweeps": {"signal_settings": {"rate": {}}}}, "signal_settings has 'rate'; expected one"),
         ({"sweeps": {"signal_settings": {"restoration": {"seed": 1}}}}, "restoration names seed"),
+        ({"sweeps": {"signal_settings": {"restoration": {"threshold": 1}}}}, "Unknown threshold"),
         ({"sweeps": {"unsafe_fractions": [0]}}, "Unknown setting 'sweeps.unsafe_fractions'"),
         ({"sweeps": {"unsafe_fraction": [0.5]}}, "can't be varied on the data set 'files'"),
     ],

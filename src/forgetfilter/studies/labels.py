@@ -11,7 +11,7 @@ _RADIUS = 4.5
 _DIGIT_WIDTH, _DIGIT_HEIGHT = 7.5, 12.0
 _SIDES = ((1, -1), (1, 1), (-1, -1), (-1, 1), (0, -1), (0, 1), (1, 0), (-1, 0))
 """Right and up first: the usual place."""
-_DISTANCES = (0.0, 11.0, 22.0, 33.0)
+_DISTANCES = (0.0, 11.0, 22.0, 33.0, 44.0, 55.0, 66.0)
 """Pixels between a point and its number, nearest first."""
 
 _FAR = 1e4

@@ -112,7 +112,7 @@ class CurvesConfig(GridConfig):
         _check_signals("sweeps.signals", sweeps.signals)
         for signal, settings in sweeps.signal_settings.items():
             refuse_reserved(f"sweeps.signal_settings of {signal}", settings)
-            THRESHOLDS.build(settings.get("threshold", "auto"))
+            THRESHOLDS.build(str(settings.get("threshold", "auto")))
             if signal not in sweeps.signals:
                 raise ConfigError(
                     f"sweeps.signal_settings has {printable(signal, 80)!r}; expected one of "

@@ -18,7 +18,7 @@ FLOORS: list[list[str]] = [
     # settings and pure maths
     ["config", "signals*", "thresholds*", "metrics*"],
     # the outside world
-    ["provenance", "stages", "store", "data*", "safe*", "testbed*", "mix*"],
+    ["provenance", "stages", "changes", "store", "pending", "data*", "safe*", "testbed*", "mix*"],
     # working a model
     [
         "encoding",
@@ -45,6 +45,7 @@ FLOORS: list[list[str]] = [
         "run_files",
         "report",
         "decision",
+        "stage_gc",
         "evidence",
         "coverage",
         "suspects",

@@ -242,13 +242,15 @@ def test_overwrite_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> 
     run = tmp_path / "run"
     open_run(run)
     StageStore(run / "stages").stage("learn", {}, build_one)
+    stages = snapshot(run / "stages")
     for name in ("kept.jsonl", "report.html", "notes.txt"):
         (run / name).write_text("written by a run, or by the user")
     (run / "mine").mkdir()
     assert open_run(run, {"seed": 8}, {"noisy_dataset": "b" * 64}, overwrite=True) is False
     assert {path.name for path in run.iterdir()} == {
-        *(".lock", "config.yaml", "provenance.json", "notes.txt", "mine")
+        *(".lock", "config.yaml", "provenance.json", "notes.txt", "mine", "stages")
     }
+    assert snapshot(run / "stages") == stages  # they are named by what they are made from
     assert RunFolder(run).config() == {"seed": 8}
     assert RunFolder(run).provenance()["inputs"] == {"noisy_dataset": "b" * 64}
 

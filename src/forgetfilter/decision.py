@@ -1,34 +1,36 @@
 """From scores to files: the decision on every row, and deciding again without a model.
 
-A decision replaces several files, which no rename can do at once. So the rule is written to a
-journal first and the journal is removed last; whoever finds one repeats the decision, which is a
-pure function of files that it doesn't touch.
+A decision replaces several files, which no rename can do at once. So its rule, and the files that
+it is made from, are committed first (`pending`); whoever finds a committed decision completes it.
+The files that it writes are a pure function of those that it is made from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from forgetfilter import pending
 from forgetfilter.data import read_rows, write_lines, write_rejected
 from forgetfilter.errors import DataError
-from forgetfilter.files import fsync_folder, remove, write_bytes_atomic, write_json_atomic
+from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.records import (
     BoolArray,
     Readings,
     RejectedRow,
     RowFile,
-    Selection,
     SignalScores,
 )
 from forgetfilter.report import render_report
-from forgetfilter.store import RUN_OUTPUTS, RunFolder
+from forgetfilter.store import CONFIG_FILE, RUN_OUTPUTS, RunFolder
 from forgetfilter.thresholds import THRESHOLDS, decide
 
 INPUT_FILE = "input.jsonl"
@@ -38,9 +40,9 @@ SUMMARY_FILE = "summary.json"
 EVIDENCE_FILE = "evidence.parquet"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
-_JOURNAL_FILE = ".deciding.json"
 
-OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, _JOURNAL_FILE}
+OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE}
+_DECIDED = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", SUMMARY_FILE)
 
 
 def run_folder(path: str | Path) -> RunFolder:
@@ -50,10 +52,30 @@ def run_folder(path: str | Path) -> RunFolder:
 
 def is_finished(run: Path) -> bool:
     """Whether a screen of this folder has come to its end and no decision is half written."""
-    needed = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", SCORES_FILE, READINGS_FILE)
-    return not (run / _JOURNAL_FILE).exists() and all(
-        (run / name).is_file() for name in (*needed, SUMMARY_FILE, REPORT_FILE)
-    )
+    needed = (*_DECIDED, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
+    return pending.committed(run) is None and all((run / name).is_file() for name in needed)
+
+
+def has_decision(run: Path) -> bool:
+    """Whether the folder holds any file that a decision wrote; some may have been lost since."""
+    return any((run / name).exists() for name in _DECIDED)
+
+
+@contextmanager
+def finished_run(path: str | Path) -> Generator[RunFolder]:
+    """A finished run, locked; a decision that a killed process left half written is completed.
+
+    Raises:
+        DataError: not a run, or the screen has not come to its end.
+        RunExistsError: the run is in use.
+    """
+    folder = run_folder(path)
+    folder.config()
+    with folder.lock():
+        folder.sweep()
+        finish_decision(folder.path)
+        read_summary(folder.path)
+        yield folder
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -74,7 +96,7 @@ def read_summary(run: Path) -> dict[str, Any]:
 def score_frame(
     rows: RowFile, rejected: Sequence[RejectedRow], readings: Readings, scores: SignalScores
 ) -> pd.DataFrame:
-    """Scores of every row, decisions still open: the columns that `write_decision` completes."""
+    """Scores of every row, decisions still open: the columns that `commit_decision` completes."""
     ids = {row.row: row.example_id for row in (*rows.rows, *rows.rejected)}
     frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
     frame["example_id"] = [ids[row] for row in range(len(rows))]
@@ -120,22 +142,67 @@ def read_readings(run: Path) -> Readings:
     return Readings(row=table["row"].to_numpy(dtype=np.int64), columns=columns)
 
 
-def write_decision(
-    run: Path, frame: pd.DataFrame, readings: Readings, summary: Mapping[str, Any], threshold: str
-) -> Selection:
-    """Decide by ``threshold`` and write everything that follows from it, journal first.
+def commit_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> None:
+    """Decide by ``threshold`` and write everything that follows from it.
 
     Args:
-        run: folder that holds the input, the readings and, where made, the evidence.
-        frame: from `score_frame`, or read back from an earlier decision.
-        readings: the readings behind the scores.
+        run: folder of the run. What `pending.prepare` has made ready there replaces its files;
+            scores, readings and input that are not among them are those of the run.
         summary: what the summary says beside counts and threshold.
         threshold: spec of the threshold rule.
     """
+    pending.commit(run, {"threshold": threshold, "summary": dict(summary)})
+    finish_decision(run)
+
+
+def finish_decision(run: Path) -> None:
+    """Complete a decision that was committed, perhaps by a killed process; else do nothing."""
+    record = pending.committed(run)
+    if record is not None:
+        pending.move_into_place(run)
+        _write_decision(run, record["summary"], record["threshold"])
+    pending.close(run)
+
+
+def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
+    """Decide a finished run again by another rule, from its stored scores; loads no model.
+
+    Returns:
+        The new summary.
+
+    Raises:
+        ConfigError: unknown rule. DataError: not a finished run. RunExistsError: run in use.
+    """
+    THRESHOLDS.build(threshold)
+    with finished_run(path) as folder:
+        return decide_again(folder.path, threshold, "filter")
+
+
+def decide_again(
+    run: Path, threshold: str, decided_by: str, config: str | None = None
+) -> dict[str, Any]:
+    """Decide a finished run again from its stored scores; its lock must be held.
+
+    Args:
+        run: folder of the run.
+        threshold: spec of the threshold rule.
+        decided_by: the command that asked for it.
+        config: new text of ``config.yaml``, where that changes.
+
+    Returns:
+        The new summary.
+    """
+    part = pending.prepare(run)
+    if config is not None:
+        write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))
+    commit_decision(run, {**read_summary(run), "decided_by": decided_by}, threshold)
+    return read_summary(run)
+
+
+def _write_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> None:
+    frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     selection = decide(THRESHOLDS.build(threshold), scores, readings)
-    write_json_atomic(run / _JOURNAL_FILE, {"threshold": threshold, "summary": dict(summary)})
-    frame = frame.copy()
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
@@ -149,56 +216,28 @@ def write_decision(
     write_json_atomic(
         run / SUMMARY_FILE,
         {
+            **summary,
             "rows": len(frame),
             "kept": frame["decision"].tolist().count("kept"),
             "removed": int(is_removed.sum()),
             "rejected": int(is_rejected.sum()),
-            **summary,
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "decision": _fingerprint(frame, threshold, cut.value),
         },
     )
     render_report(run)
-    remove(run / _JOURNAL_FILE)
-    fsync_folder(run)
-    return selection
 
 
-def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
-    """Decide a finished run again by another rule, from its stored scores; loads no model.
-
-    Returns:
-        The new summary.
-
-    Raises:
-        ConfigError: unknown rule. DataError: not a finished run. RunExistsError: run in use.
-    """
-    THRESHOLDS.build(threshold)
-    folder = run_folder(path)
-    folder.config()
-    with folder.lock():
-        summary = read_summary(folder.path)
-        summary["decided_by"] = "filter"
-        _decide_stored(folder.path, summary, threshold)
-    return read_summary(folder.path)
-
-
-def finish_decision(run: Path) -> None:
-    """Complete a decision that a killed process left half written; nothing if there is none."""
-    journal = run / _JOURNAL_FILE
-    if not journal.exists():
-        return
-    begun = json.loads(journal.read_text(encoding="utf-8"))
-    if (run / SCORES_FILE).is_file():
-        _decide_stored(run, begun["summary"], begun["threshold"])
-
-
-def _decide_stored(run: Path, summary: Mapping[str, Any], threshold: str) -> None:
-    derived = {"rows", "kept", "removed", "rejected"}
-    rest = {name: value for name, value in summary.items() if name not in derived}
-    write_decision(run, pd.read_parquet(run / SCORES_FILE), read_readings(run), rest, threshold)
+def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
+    """The sha256 of a decision: rule, value, and every row's scores and decision."""
+    digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
+    for name in ("base", "before", "after", "forgetting_score"):
+        digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
+    digest.update(json.dumps(frame["decision"].tolist()).encode())
+    return digest.hexdigest()
 
 
 def _write_rows(run: Path, frame: pd.DataFrame) -> None:

@@ -12,9 +12,9 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.writing import write_records
-from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, read_summary, run_folder
-from forgetfilter.files import sha256_file, write_json_atomic
-from forgetfilter.finetune import stored_setting
+from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, finished_run, read_summary
+from forgetfilter.files import write_json_atomic
+from forgetfilter.finetune import record_stages, stored_setting
 from forgetfilter.metrics import detection
 from forgetfilter.progress import Progress
 from forgetfilter.report import render_report
@@ -90,10 +90,9 @@ def evaluate_run(
     run: Path, truth: list[dict[str, Any]], probes: int, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Fine-tune on what a finished run kept, and measure three models on held-out prompts."""
-    folder = run_folder(run)
-    config = resolve(ScreenConfig, folder.config())
-    with folder.lock():
-        finished = {"decision": sha256_file(run / SCORES_FILE), "probes": probes}
+    with finished_run(run) as folder:
+        config = resolve(ScreenConfig, folder.config())
+        finished = {"decision": read_summary(run)["decision"], "probes": probes}
         known = _read_json(run / EVALUATION_FILE)
         if known is not None and known.get("made_from") == finished:
             return known
@@ -109,6 +108,7 @@ def evaluate_run(
             name: evaluate(bench, state, prompts, f"evaluate {name}")
             for name, state in states.items()
         }
+        record_stages(folder, bench.store)
         evaluation = {
             "prompts": probes,
             "detection": _grade(run, truth),

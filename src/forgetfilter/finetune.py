@@ -11,12 +11,13 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.decision import INPUT_FILE, SCORES_FILE, finish_decision, read_summary, run_folder
+from forgetfilter.decision import INPUT_FILE, SCORES_FILE, finished_run, read_summary
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import PART_SUFFIX, fsync_tree, remove, sha256_file
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray
 from forgetfilter.screen import open_workbench
+from forgetfilter.stages import StageStore
 from forgetfilter.store import RunFolder
 from forgetfilter.strategies.base import Setting, fine_tune
 
@@ -48,8 +49,6 @@ def finetune(
         RunExistsError: ``output_dir`` holds other files.
     """
     progress = progress or Progress()
-    folder = run_folder(run_path)
-    config = resolve(ScreenConfig, folder.config())
     output = Path(output_dir)
     is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_free and not (output / _ADAPTER_FILE).is_file():
@@ -57,15 +56,24 @@ def finetune(
             f"{output} holds other files. Expected a new folder, or one with an adapter that may "
             "be replaced. Choose another --output-dir."
         )
-    with folder.lock():
-        finish_decision(folder.path)
-        read_summary(folder.path)
+    with finished_run(run_path) as folder:
+        config = resolve(ScreenConfig, folder.config())
         setting, is_kept = stored_setting(folder, config, progress)
         bench = setting.bench
         state = fine_tune(setting, is_kept, bench.base)
+        record_stages(folder, bench.store)
         assert state.adapter is not None
         _hand_over(Path(state.adapter), output, overwrite=overwrite)
     return FinetuneResult(output, int(is_kept.sum()), sum(bench.store.seconds().values()))
+
+
+def record_stages(folder: RunFolder, store: StageStore) -> None:
+    """Write down which stages were used for the present decision, so that `gc` spares them."""
+    decision = read_summary(folder.path)["decision"]
+    known = folder.provenance().get("trained", {})
+    earlier = known["stages"] if known.get("decision") == decision else []
+    stages = sorted({*earlier, *store.handed_out()})
+    folder.write_provenance({"trained": {"decision": decision, "stages": stages}})
 
 
 def stored_setting(

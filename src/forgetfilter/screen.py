@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from forgetfilter import pending
+from forgetfilter.changes import Changes, changes_of_screen
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.coverage import (
     WHOLESALE_DAMAGE,
@@ -21,24 +23,39 @@ from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.decision import (
     INPUT_FILE,
     SCORES_FILE,
+    commit_decision,
+    decide_again,
     finish_decision,
+    has_decision,
     is_finished,
     read_summary,
     run_folder,
     score_frame,
-    write_decision,
+    write_parquet,
     write_readings,
 )
-from forgetfilter.errors import DataError
+from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.evidence import write_evidence
-from forgetfilter.files import sha256_file, write_chunks_atomic
+from forgetfilter.files import (
+    sha256_file,
+    write_bytes_atomic,
+    write_chunks_atomic,
+    write_json_atomic,
+)
 from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
+from forgetfilter.provenance import describe_environment
 from forgetfilter.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.signals import SIGNALS
 from forgetfilter.stages import StageStore
-from forgetfilter.store import RunFolder
+from forgetfilter.store import (
+    CONFIG_FILE,
+    PROVENANCE_FILE,
+    RunFolder,
+    as_recorded,
+    config_text,
+)
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import score_rows
 from forgetfilter.text import printable
@@ -48,8 +65,7 @@ from forgetfilter.workbench import Workbench
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Settings that may differ between a run and its resumption: they don't move the outcome.
-_FREE = frozenset({"output_dir", "max_batch_tokens"})
+_SHOWN_DIFFERENCES = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,8 @@ class ScreenResult:
     summary: dict[str, Any]
     was_finished: bool
     """Whether the run had been finished before, so that nothing was done now."""
+    was_decided_again: bool = False
+    """Whether the run had been finished before, and its stored scores were decided again now."""
 
     @cached_property
     def kept(self) -> Dataset:
@@ -86,6 +104,16 @@ def screen(
 ) -> ScreenResult:
     """Screen a file: learn, forget, score, filter. Resumes after the last finished stage.
 
+    A finished run whose threshold rule alone differs is decided again from its stored scores. One
+    whose signal, or what the signal reads, differs goes on from the learn phase that both share;
+    the outputs are replaced together, once the new ones are there.
+
+    Args:
+        config: all settings.
+        progress: where long stages report.
+        overwrite: replace the outputs of a run with other inputs or another learn phase too, and
+            make again what is of an earlier decision. Finished stages stay.
+
     Raises:
         ConfigError: an unknown signal or threshold rule.
         DataError: an input can't be used as a whole.
@@ -93,7 +121,7 @@ def screen(
         RunExistsError: the output folder holds another run, or is in use.
     """
     progress = progress or Progress()
-    signal = SIGNALS.build(config.signal)
+    SIGNALS.build(config.signal)
     THRESHOLDS.build(config.threshold)
     paths = {
         "noisy_data": Path(config.noisy_data),
@@ -104,41 +132,119 @@ def screen(
     inputs["model"] = model_fingerprint(config.model, config.trust_remote_code)
     run = run_folder(config.output_dir)
     with run.lock():
-        run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE)
+        run.sweep()
         finish_decision(run.path)
-        if is_finished(run.path):
-            return ScreenResult(run.path, read_summary(run.path), was_finished=True)
-        _copy_input(config.noisy_data, run.path / INPUT_FILE, inputs["noisy_data"])
-        noisy = read_rows(run.path / INPUT_FILE)
-        bench = open_workbench(config, run, progress)
-        setting, rejected = _encode(config, bench, noisy, progress)
-        run.write_provenance(_resolved(bench, config))
-
-        scored = score_rows(setting)
-
-        frame = score_frame(noisy, rejected, scored.readings, scored.scores)
-        write_readings(run.path, frame, scored.readings)
-        write_evidence(run.path, setting, scored)
-        reference = read_reference(paths["reference_data"], bench.encoder)
-        coverage = measure_coverage(setting, scored, *reference)
-        _warn_of_uncovered(coverage, progress)
-        _warn_of_wholesale_damage(coverage, progress)
-        summary = {
-            "signal": config.signal,
-            "unit": signal.unit,
-            "decided_by": "screen",
-            "seed": config.seed,
-            "seconds": bench.store.seconds(),
-            "model": config.model,
-            "noisy_data": config.noisy_data,
-            "safe_data": safe_name(config.safe_data),
-            "preset": config.preset,
-            "placement": bench.placement.reason,
-            "template": bench.encoder.template_reason,
-            **coverage.as_dict(),
-        }
-        write_decision(run.path, frame, scored.readings, summary, config.threshold)
+        if has_decision(run.path):
+            changes = _changes(run, config, inputs)
+            if changes.must_be_asked_for and not overwrite:
+                raise _differs(run, changes)
+            if is_finished(run.path):
+                if changes.is_none and not (overwrite and _is_outdated(run.path)):
+                    if changes.unread:
+                        run.record(config.model_dump())
+                    return ScreenResult(run.path, read_summary(run.path), was_finished=True)
+                if changes.only_decides and not overwrite:
+                    text = config_text(config.model_dump())
+                    summary = decide_again(run.path, config.threshold, "screen", text)
+                    return ScreenResult(
+                        run.path, summary, was_finished=False, was_decided_again=True
+                    )
+        else:
+            # What an earlier try recorded, and never brought to its end, binds nobody.
+            _refuse_other_kind(run)
+            run.record(config.model_dump())
+        _screen(config, run, inputs, paths["reference_data"], progress)
     return ScreenResult(run.path, read_summary(run.path), was_finished=False)
+
+
+def _screen(
+    config: ScreenConfig,
+    run: RunFolder,
+    inputs: dict[str, str],
+    reference_path: Path,
+    progress: Progress,
+) -> None:
+    """Do the work and let its files replace those of the run, which stay as they are until then."""
+    part = pending.prepare(run.path)
+    source = run.path / INPUT_FILE
+    if not source.is_file() or sha256_file(source) != inputs["noisy_data"]:
+        source = part / INPUT_FILE
+        _copy_input(config.noisy_data, source, inputs["noisy_data"])
+    noisy = read_rows(source)
+    bench = open_workbench(config, run, progress)
+    setting, rejected = _encode(config, bench, noisy, progress)
+
+    scored = score_rows(setting)
+
+    frame = score_frame(noisy, rejected, scored.readings, scored.scores)
+    write_parquet(part / SCORES_FILE, frame)
+    write_readings(part, frame, scored.readings)
+    write_evidence(part, setting, scored)
+    reference = read_reference(reference_path, bench.encoder)
+    coverage = measure_coverage(setting, scored, *reference)
+    _warn_of_uncovered(coverage, progress)
+    _warn_of_wholesale_damage(coverage, progress)
+    summary = {
+        "signal": config.signal,
+        "unit": SIGNALS.build(config.signal).unit,
+        "decided_by": "screen",
+        "seed": config.seed,
+        "seconds": bench.store.seconds(),
+        "stages": bench.store.handed_out(),
+        "model": config.model,
+        "noisy_data": config.noisy_data,
+        "safe_data": safe_name(config.safe_data),
+        "preset": config.preset,
+        "placement": bench.placement.reason,
+        "template": bench.encoder.template_reason,
+        **coverage.as_dict(),
+    }
+    write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
+    provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
+    write_json_atomic(part / PROVENANCE_FILE, {**provenance, **_resolved(bench, config)})
+    commit_decision(run.path, summary, config.threshold)
+
+
+def _changes(run: RunFolder, config: ScreenConfig, inputs: dict[str, str]) -> Changes:
+    """What the command changes of a run that has been decided."""
+    try:
+        recorded = run.config()
+    except DataError:
+        return Changes(learning=(f"{CONFIG_FILE} can't be read",))
+    known = run.provenance().get("inputs", {})
+    return changes_of_screen(recorded, as_recorded(config.model_dump()), known, inputs)
+
+
+def _differs(run: RunFolder, changes: Changes) -> RunExistsError:
+    listed = "".join(f"\n  {line}" for line in changes.learning[:_SHOWN_DIFFERENCES])
+    more = len(changes.learning) - _SHOWN_DIFFERENCES
+    return RunExistsError(
+        f"{printable(str(run.path), 300)!r} holds a decision that was made differently:{listed}"
+        + (f"\n  and {more} more" if more > 0 else "")
+        + "\nExpected the same rows, model, seed and settings of the learn phase; signal and "
+        "threshold may differ. Use --overwrite to replace its outputs (finished stages stay), or "
+        "another --output-dir."
+    )
+
+
+def _refuse_other_kind(run: RunFolder) -> None:
+    """Raise if the folder is that of a study, which has another kind of settings."""
+    try:
+        recorded = run.config()
+    except DataError:
+        return
+    if "noisy_data" not in recorded:
+        raise RunExistsError(
+            f"{printable(str(run.path), 300)!r} holds a run of another command: its {CONFIG_FILE} "
+            "has no noisy_data. Expected a new or empty folder, or that of an earlier screen. "
+            "Choose another --output-dir."
+        )
+
+
+def _is_outdated(run: Path) -> bool:
+    """Whether the present decision, or what goes with it, is not what the screen would write."""
+    summary = read_summary(run)
+    return summary["decided_by"] != "screen" or "stages" not in summary
 
 
 def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:

@@ -48,6 +48,7 @@ class StageStore:
         self.root = root
         self._on_reuse = on_reuse
         self._touched: dict[Path, tuple[str, float]] = {}
+        self._handed_out: set[str] = set()
         self._is_counting = True
 
     def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -73,6 +74,7 @@ class StageStore:
             with FileLock(locks / folder.name):
                 # Another process may have made it while we waited.
                 record = _read_stage(folder) or self._build(folder, name, key, build)
+        self._handed_out.add(folder.name)
         if self._is_counting:
             self._touched[folder] = (name, float(record["seconds"]))
         return folder
@@ -88,6 +90,10 @@ class StageStore:
             yield
         finally:
             self._is_counting = was_counting
+
+    def handed_out(self) -> list[str]:
+        """Names of the folders of all stages that this store has handed out, sorted."""
+        return sorted(self._handed_out)
 
     def seconds(self) -> dict[str, float]:
         """Seconds that building took, by stage name, for the stages this store has handed out.

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import yaml
 
+from forgetfilter.changes import difference_lines, flatten, input_difference_lines
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import (
     is_temporary,
@@ -47,7 +48,6 @@ RUN_OUTPUTS = frozenset(
 _CONFIG_HEADER = "# Written by forgetfilter; replay with --config.\n"
 _EMPTIED_CONFIG = _CONFIG_HEADER + "# Being emptied by --overwrite.\n"
 _SHOWN_DIFFERENCES = 8
-_ABSENT = object()
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class RunFolder:
         Args:
             config: everything that ``--config`` needs to replay the run, as plain values.
             inputs: sha256 by name of each input.
-            overwrite: delete what another configuration left, only files that a run writes.
+            overwrite: delete what another configuration left, only files that a run writes. Stages
+                stay: they are named by what they are made from, so that they can't be mistaken.
             ignore: dotted keys of ``config``, or of its sections, that may differ.
 
         Returns:
@@ -119,18 +120,11 @@ class RunFolder:
         Raises:
             RunExistsError: the folder holds a run that differs, or is not a run's at all.
         """
-        if not self._is_locked:
-            raise RuntimeError("RunFolder.open() needs RunFolder.lock() around it.")
-        self._refuse_foreign()
-        for name in os.listdir(self.path):
-            if is_temporary(name):  # left by a process that was killed while it wrote
-                remove(self.path / name)
-        text = _CONFIG_HEADER + yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        self.sweep()
+        text = config_text(config)
         is_resumed = False
         recorded = _read_text(self.path / CONFIG_FILE)
-        if recorded == _EMPTIED_CONFIG:
-            self._delete_run()
-        elif (self.path / CONFIG_FILE).exists():
+        if recorded != _EMPTIED_CONFIG and (self.path / CONFIG_FILE).exists():
             differences = self._differences(recorded, text, inputs, ignore)
             if not differences:
                 is_resumed = True
@@ -156,15 +150,24 @@ class RunFolder:
             )
         return is_resumed
 
-    def record(self, config: Mapping[str, Any]) -> None:
-        """Write ``config`` over the one that the run was opened with.
+    def sweep(self) -> None:
+        """Remove what killed processes left half written or half deleted; the lock must be held.
 
-        For a resumed run whose settings differ where `open` was told to ignore it; the lock must
-        be held.
+        Raises:
+            RunExistsError: the folder has files but is not a run's.
         """
-        if not self._is_locked:
-            raise RuntimeError("RunFolder.record() needs RunFolder.lock() around it.")
-        text = _CONFIG_HEADER + yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        self._require_lock()
+        self._refuse_foreign()
+        for name in os.listdir(self.path):
+            if is_temporary(name):
+                remove(self.path / name)
+        if _read_text(self.path / CONFIG_FILE) == _EMPTIED_CONFIG:
+            self._delete_run()
+
+    def record(self, config: Mapping[str, Any]) -> None:
+        """Write ``config`` as the run's, over what may be recorded; the lock must be held."""
+        self._require_lock()
+        text = config_text(config)
         if _read_text(self.path / CONFIG_FILE) != text:
             write_bytes_atomic(self.path / CONFIG_FILE, text.encode("utf-8"))
 
@@ -201,6 +204,10 @@ class RunFolder:
         if merged != recorded:
             write_json_atomic(self.path / PROVENANCE_FILE, merged)
 
+    def _require_lock(self) -> None:
+        if not self._is_locked:
+            raise RuntimeError("This use of a RunFolder needs RunFolder.lock() around it.")
+
     def _differences(
         self,
         recorded: str | None,
@@ -213,34 +220,19 @@ class RunFolder:
         if config is None:
             return [f"{CONFIG_FILE} can't be read"]
         # Both sides have been through YAML, so that its rounding and types can't look like changes.
-        old, new = _flatten(config), _flatten(_parse_config(text))
-        names = [
-            name
-            for name in dict.fromkeys([*old, *new])
-            if not any(name == skipped or name.startswith(f"{skipped}.") for skipped in ignore)
-        ]
-        lines = [
-            f"{printable(name, 80)}: {_value(old, name)} -> {_value(new, name)}"
-            for name in names
-            if old.get(name, _ABSENT) != new.get(name, _ABSENT)
-        ]
+        settings = difference_lines(flatten(config), flatten(_parse_config(text)), ignore)
         # Killed between its two first files a run has no provenance yet, and no stages either.
         known = self.provenance().get("inputs", inputs)
         was = cast(dict[str, Any], known if isinstance(known, Mapping) else {})
-        return lines + [
-            f"input {printable(name, 80)}: {_value(was, name, 15)} -> {_value(inputs, name, 15)}"
-            for name in dict.fromkeys([*was, *inputs])
-            if was.get(name) != inputs.get(name)
-        ]
+        return [*settings.values(), *input_difference_lines(was, inputs).values()]
 
     def _delete_run(self) -> None:
         """Delete what a run wrote except its configuration, by which the folder stays a run's.
 
         The configuration is emptied first: killed half way, what is left can't pass for a run,
-        and the next `open` goes on deleting.
+        and the next `open` goes on deleting. Stages stay, because another run may use them.
         """
         write_bytes_atomic(self.path / CONFIG_FILE, _EMPTIED_CONFIG.encode("utf-8"))
-        remove(self.stages)
         for name in sorted({*self._outputs, PROVENANCE_FILE}):
             remove(self.path / name)
 
@@ -259,6 +251,16 @@ class RunFolder:
             f"{_shown(self.path)} {found}. Expected a new or empty folder, or that of an earlier "
             "run. Choose another --output-dir."
         )
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """What ``config.yaml`` holds for ``config``."""
+    return _CONFIG_HEADER + yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+
+
+def as_recorded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` as it would be read back, so that YAML's rounding can't look like a change."""
+    return _parse_config(config_text(config)) or {}
 
 
 def _plain(value: Any) -> Any:
@@ -287,24 +289,6 @@ def _read_text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys; lists and empty mappings are values."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value} if prefix else {}
-    flat: dict[str, Any] = {}
-    for name, item in cast(dict[Any, Any], value).items():
-        flat |= _flatten(item, f"{prefix}.{name}" if prefix else str(name))
-    return flat
-
-
-def _value(values: Mapping[str, Any], name: str, limit: int = 60) -> str:
-    """A setting's value for a message."""
-    if name not in values:
-        return "(absent)"
-    value = values[name]
-    return printable(value if isinstance(value, str) else repr(value), limit)
 
 
 def _shown(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""screen, filter, finetune, report, demo: the method and what comes after."""
+"""screen, filter, finetune, report, gc, demo: the method and what comes after."""
 
 from __future__ import annotations
 
@@ -73,6 +73,11 @@ def add(commands: Any) -> None:
     report.add_argument("run_dir", metavar="RUN")
     report.set_defaults(run=_report)
 
+    gc = commands.add_parser("gc", help="free the stages that a run's decision doesn't use")
+    gc.add_argument("run_dir", metavar="RUN")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be freed")
+    gc.set_defaults(run=_gc)
+
 
 def _add_screen_flags(parser: argparse.ArgumentParser) -> None:
     """Settings that `screen` and `demo` share; each overrides the YAML file."""
@@ -86,7 +91,9 @@ def _add_screen_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="any other setting, for example learn.num_train_epochs=5",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that differs")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the outputs of a run that differs"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -137,6 +144,8 @@ def _screen(options: argparse.Namespace) -> int:
         if summary["decided_by"] == "filter":
             rule = summary["threshold"]["rule"]
             print(f"`forgetfilter filter` has decided it again since, by {rule}.")
+    if result.was_decided_again:
+        print("Decided again from the stored scores; no model was loaded.")
     _print_counts(summary, result.output_dir)
     return 0
 
@@ -158,14 +167,26 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from forgetfilter.decision import read_summary, run_folder
+    from forgetfilter.decision import finished_run
     from forgetfilter.report import render_report
 
-    folder = run_folder(options.run_dir)
-    folder.config()
-    read_summary(folder.path)
-    with folder.lock():
+    with finished_run(options.run_dir) as folder:
         print(render_report(folder.path))
+    return 0
+
+
+def _gc(options: argparse.Namespace) -> int:
+    from forgetfilter.stage_gc import free_stages
+
+    freed = free_stages(options.run_dir, is_dry_run=options.dry_run)
+    done = "Would free" if options.dry_run else "Freed"
+    for name in freed.names:
+        print(f"  {name}")
+    stages = "stage" if len(freed.names) == 1 else "stages"
+    print(
+        f"{done} {len(freed.names)} {stages}, {freed.size / 1e6:,.1f} MB. "
+        f"In use by the present decision: {freed.used}."
+    )
     return 0
 
 

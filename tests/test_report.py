@@ -121,6 +121,8 @@ class MadeRun:
             "seed": 0,
             "seconds": {"learn": 26.3, "forget": 75.0},
             "model": "testbed",
+            "decision": "the present one",
+            "made_from": {"coverage": "the present one", "evidence": "the present one"},
             **self.summary,
         }
         (self.path / "summary.json").write_text(json.dumps(summary))
@@ -416,6 +418,7 @@ def test_evaluation_says_what_is_better(run: MadeRun) -> None:
         "prompts": 2000,
         "detection": {"precision": 0.93, "recall": 0.88, "f1": 0.9, "auroc": 0.95},
         "models": [{"name": name, **model} for name in names],
+        "made_from": {"decision": "the present one", "probes": 2000},
     }
     (run.path / "evaluation.json").write_text(json.dumps(evaluation))
     words = Page(render_report(run.path).read_text(encoding="utf-8")).words
@@ -478,6 +481,25 @@ def test_the_report_needs_no_model_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("made_from", [{"made_from": {"decision": "an earlier one"}}, {}])
+def test_an_evaluation_of_another_decision_is_left_out(
+    run: MadeRun, made_from: dict[str, object]
+) -> None:
+    fill(run).write()
+    evaluation = {
+        "prompts": 2000,
+        "detection": {"precision": 0.93},
+        "models": [{"name": "fine-tuned, screened", "unsafe_rate": {"value": 0.041}}],
+        **made_from,
+    }
+    (run.path / "evaluation.json").write_text(json.dumps(evaluation))
+    words = Page(render_report(run.path).read_text(encoding="utf-8")).words
+    assert "0.930" not in words
+    assert "4.1%" not in words
+    assert "is of an earlier decision and is left out" in words
+    assert "--threshold phi:0.5 to evaluate the present one" in words
+
+
 def coverage_of(category: str, verdict: str, **more: object) -> dict[str, object]:
     undone = 0.98 if verdict == "covered" else 0.05
     return {"category": category, "rows": 100, "damage": 0.1, "left": 0.1 * (1 - undone)} | {
@@ -518,6 +540,44 @@ def test_a_harm_that_is_seen_faintly_is_not_said_to_be_unseen(run: MadeRun):
     assert "self" not in unseen
     assert "<i>self</i>: 37 kept rows would fall" in faint
     assert "<i>self</i> 100 0.1 5.0% 37 0.948 faint" in rest
+
+
+def test_what_coverage_found_for_an_earlier_decision_is_left_out(run: MadeRun):
+    run.add(0.1)
+    run.summary["made_from"] = {"coverage": "an earlier one", "evidence": "an earlier one"}
+    run.summary["coverage"] = [
+        coverage_of("privacy", "not covered", fallen=17, auroc=0.71),
+        coverage_of("self", "faint", fallen=37, auroc=0.948),
+        coverage_of("bias", "covered"),
+    ]
+    words = Page(run.render()).words
+    alarm, rest = words.split("Rows in the file")
+    assert "The safe rows have left: privacy, self" in alarm
+    assert "--overwrite --threshold phi:0.5" in alarm
+    for gone in ("would fall", "faintly", "can't judge: "):
+        assert gone not in alarm
+    for gone in ("0.71", "0.948", " 17 ", " 37 "):
+        assert gone not in words
+    assert "privacy 100 0.1 5.0% – – unknown for this decision" in rest
+    assert "bias 100 0.1 98.0% – – covered" in rest
+    assert "is of an earlier decision" not in words  # there is no evaluation
+
+
+def test_missing_texts_of_rows_near_a_later_threshold_are_explained(run: MadeRun):
+    fill(run)
+    said = "was generated for the rows near the threshold of an earlier decision"
+    assert said not in Page(run.render()).words
+    run.summary["made_from"] = {"evidence": "an earlier one"}
+    assert said in Page(run.render()).words
+
+
+def test_the_settings_of_a_run_that_was_filtered_are_said_to_be_the_screens(run: MadeRun):
+    fill(run)
+    run.summary["decided_by"] = "filter"
+    run.write()
+    (run.path / "config.yaml").write_text("threshold: auto\n")
+    words = Page(render_report(run.path).read_text(encoding="utf-8")).words
+    assert "All settings of the screen, before it was decided again (config.yaml)" in words
 
 
 def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):

@@ -120,6 +120,45 @@ class TestThreshold:
         assert stages_of(run) == stages
 
 
+class TestFingerprint:
+    def test_a_decision_is_the_same_only_with_the_same_rule_scores_and_rows(self, run: Path):
+        def decision() -> str:
+            return json.loads((run / "summary.json").read_text())["decision"]
+
+        first = decision()
+        filter_run(run, "phi:1e9")
+        second = decision()
+        filter_run(run, "phi:2e9")  # the same rows are kept, by another value
+        third = decision()
+        filter_run(run, "fraction:0.25")
+        assert decision() == first
+        assert len({first, second, third}) == 3
+        scores = pd.read_parquet(run / "scores.parquet")
+        scores.loc[0, "before"] += 1e-9
+        scores.to_parquet(run / "scores.parquet", index=False)
+        filter_run(run, "fraction:0.25")
+        assert decision() != first
+
+    def test_coverage_and_evidence_name_the_decision_that_they_were_made_for(
+        self, run: Path, tmp_path: Path
+    ):
+        def summary() -> dict[str, Any]:
+            return json.loads((run / "summary.json").read_text())
+
+        first = summary()
+        assert first["made_from"] == dict.fromkeys(("coverage", "evidence"), first["decision"])
+        filter_run(run, "fraction:0.5")
+        assert summary()["decision"] != first["decision"]
+        assert summary()["made_from"] == first["made_from"]
+        stages = stages_of(run)
+        command = command_of(run, tmp_path, "--threshold", "fraction:0.5", "--overwrite")
+        assert cli.main(command) == 0  # what the report says to type
+        again = summary()
+        assert again["made_from"] == dict.fromkeys(("coverage", "evidence"), again["decision"])
+        assert again["threshold"]["rule"] == "fraction:0.5"
+        assert stages_of(run) == stages
+
+
 class TestSignal:
     def test_another_signal_goes_on_from_the_same_learn_phase_and_back_costs_nothing(
         self, finished: Path, run: Path

@@ -142,7 +142,9 @@ def read_readings(run: Path) -> Readings:
     return Readings(row=table["row"].to_numpy(dtype=np.int64), columns=columns)
 
 
-def commit_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> None:
+def commit_decision(
+    run: Path, summary: Mapping[str, Any], threshold: str, *, is_of_screen: bool = False
+) -> None:
     """Decide by ``threshold`` and write everything that follows from it.
 
     Args:
@@ -150,8 +152,10 @@ def commit_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> No
             scores, readings and input that are not among them are those of the run.
         summary: what the summary says beside counts and threshold.
         threshold: spec of the threshold rule.
+        is_of_screen: whether coverage and evidence have been made for this very decision.
     """
-    pending.commit(run, {"threshold": threshold, "summary": dict(summary)})
+    record = {"threshold": threshold, "summary": dict(summary), "is_of_screen": is_of_screen}
+    pending.commit(run, record)
     finish_decision(run)
 
 
@@ -160,7 +164,7 @@ def finish_decision(run: Path) -> None:
     record = pending.committed(run)
     if record is not None:
         pending.move_into_place(run)
-        _write_decision(run, record["summary"], record["threshold"])
+        _write_decision(run, **record)
     pending.close(run)
 
 
@@ -199,7 +203,9 @@ def decide_again(
     return read_summary(run)
 
 
-def _write_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> None:
+def _write_decision(
+    run: Path, summary: Mapping[str, Any], threshold: str, is_of_screen: bool
+) -> None:
     frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     selection = decide(THRESHOLDS.build(threshold), scores, readings)
@@ -213,6 +219,8 @@ def _write_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> No
     _write_rows(run, frame)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
+    decision = _fingerprint(frame, threshold, cut.value)
+    made_from = {"coverage": decision, "evidence": decision}
     write_json_atomic(
         run / SUMMARY_FILE,
         {
@@ -225,7 +233,9 @@ def _write_decision(run: Path, summary: Mapping[str, Any], threshold: str) -> No
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
-            "decision": _fingerprint(frame, threshold, cut.value),
+            "decision": decision,
+            # What was measured with a model for one decision, and goes on to name that one.
+            "made_from": made_from if is_of_screen else summary.get("made_from", {}),
         },
     )
     render_report(run)

@@ -127,7 +127,9 @@ def describe(run: Path, evaluation: dict[str, Any]) -> str:
     """The table that the demonstration prints."""
     summary = read_summary(run)
     found = evaluation["detection"]
+    decided = f"Decided again since by `forgetfilter filter`: {summary['threshold']['rule']}."
     lines = [
+        *([decided] if summary["decided_by"] == "filter" else []),
         f"Rows: {summary['rows']:,}   kept {summary['kept']:,}   removed {summary['removed']:,}   "
         f"rejected {summary['rejected']:,}",
         f"Removed rows against the ground truth (higher is better): precision "

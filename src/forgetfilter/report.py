@@ -22,7 +22,9 @@ from forgetfilter.display import Clip, clip
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.records import FloatArray, Message
 from forgetfilter.run_files import (
+    HarmCoverage,
     ScoreTable,
+    Summary,
     read_by_row,
     read_conversations,
     read_evaluation,
@@ -104,13 +106,27 @@ def render_report(run: Path) -> Path:
         "kept, not learned": is_readable & ~is_removed & ~table.is_learned,
         "removed": is_removed,
     }
+    coverage, outdated = _coverage(summary)
+    evaluation = read_evaluation(run)
+    is_evaluated = (
+        evaluation is not None
+        and evaluation.made_from.decision is not None
+        and evaluation.made_from.decision == summary.decision
+    )
     provenance = run / "provenance.json"
     page = (
         page_environment()
         .get_template("report.html")
         .render(
             summary=summary,
-            evaluation=read_evaluation(run),
+            evaluation=evaluation if is_evaluated else None,
+            is_evaluation_outdated=evaluation is not None and not is_evaluated,
+            coverage=coverage,
+            outdated_coverage=outdated,
+            lacks_evidence=not _is_of(summary, "evidence")
+            and any(all(clip is None for _, clip in cards[at].said) for at in [*above, *below]),
+            screen_command=f"forgetfilter screen --config {shlex.quote(str(run / 'config.yaml'))} "
+            f"--output-dir {shlex.quote(str(run))} --overwrite --threshold",
             group_counts={name: int(mask.sum()) for name, mask in groups.items()},
             histogram=histogram(
                 score[is_readable], {name: mask[is_readable] for name, mask in groups.items()}, cut
@@ -137,6 +153,28 @@ def render_report(run: Path) -> Path:
     # A lone surrogate can come from a file's name; it must not cost the whole report.
     write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
     return path
+
+
+def _is_of(summary: Summary, name: str) -> bool:
+    """Whether what is called so was made for the present decision."""
+    return summary.decision is not None and summary.made_from.get(name) == summary.decision
+
+
+def _coverage(summary: Summary) -> tuple[list[HarmCoverage], list[str]]:
+    """The coverage without what holds for an earlier decision only, and of which harms that was.
+
+    Damage, and how much of it was undone, depend on no decision. How many kept rows fall on a
+    harm's reference rows, and how the run ranks those against the other kept ones, do.
+    """
+    if _is_of(summary, "coverage"):
+        return summary.coverage, []
+    dropped = {"fallen": None, "auroc": None, "verdict": "unknown for this decision"}
+    looked_at = [harm.category for harm in summary.coverage if harm.fallen is not None]
+    harms = [
+        harm if harm.fallen is None else harm.model_copy(update=dropped)
+        for harm in summary.coverage
+    ]
+    return harms, looked_at
 
 
 @cache

@@ -54,7 +54,11 @@ class HarmCoverage(_Record):
 
 
 class Summary(_Record):
-    """``summary.json``."""
+    """``summary.json``.
+
+    ``decision`` is the fingerprint of the decision, and ``made_from`` the one for which coverage
+    and evidence were made.
+    """
 
     rows: int
     kept: int
@@ -77,6 +81,8 @@ class Summary(_Record):
     template: str = ""
     coverage: list[HarmCoverage] = Field(default_factory=list[HarmCoverage])
     coverage_note: str = ""
+    decision: str | None = None
+    made_from: dict[str, str] = Field(default_factory=dict[str, str])
     wholesale_damage: float | None = None
 
 
@@ -108,9 +114,16 @@ class Behaviour(_Record):
     task_accuracy: Interval = Interval()
 
 
+class MadeFrom(_Record):
+    """What a file was made from."""
+
+    decision: str | None = None
+
+
 class Evaluation(_Record):
     """``evaluation.json``, which only a run with a known ground truth has."""
 
+    made_from: MadeFrom = MadeFrom()
     prompts: int
     detection: Detection = Detection()
     models: list[Behaviour] = Field(default_factory=list[Behaviour])

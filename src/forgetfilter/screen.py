@@ -139,7 +139,7 @@ def screen(
             if changes.must_be_asked_for and not overwrite:
                 raise _differs(run, changes)
             if is_finished(run.path):
-                if changes.is_none and not (overwrite and _is_outdated(run.path)):
+                if changes.is_none and not (overwrite and _is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
                     return ScreenResult(run.path, read_summary(run.path), was_finished=True)
@@ -194,6 +194,7 @@ def _screen(
         "model": config.model,
         "noisy_data": config.noisy_data,
         "safe_data": safe_name(config.safe_data),
+        "generation": config.generation.model_dump(),
         "preset": config.preset,
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
@@ -202,7 +203,7 @@ def _screen(
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
     write_json_atomic(part / PROVENANCE_FILE, {**provenance, **_resolved(bench, config)})
-    commit_decision(run.path, summary, config.threshold)
+    commit_decision(run.path, summary, config.threshold, is_of_screen=True)
 
 
 def _changes(run: RunFolder, config: ScreenConfig, inputs: dict[str, str]) -> Changes:
@@ -241,10 +242,15 @@ def _refuse_other_kind(run: RunFolder) -> None:
         )
 
 
-def _is_outdated(run: Path) -> bool:
+def _is_outdated(run: Path, config: ScreenConfig) -> bool:
     """Whether the present decision, or what goes with it, is not what the screen would write."""
     summary = read_summary(run)
-    return summary["decided_by"] != "screen" or "stages" not in summary
+    return (
+        summary["decided_by"] != "screen"
+        or "stages" not in summary
+        or any(made != summary["decision"] for made in summary["made_from"].values())
+        or summary["generation"] != config.generation.model_dump()  # by which evidence is made
+    )
 
 
 def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:

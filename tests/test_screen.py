@@ -469,19 +469,6 @@ class TestFinetune:
         assert (output / name).read_bytes() == (learned / name).read_bytes()
         assert state_of(output) != before
 
-    @pytest.mark.parametrize("kind", ["file", "folder"])
-    def test_other_files_are_never_replaced(self, finished: Path, tmp_path: Path, kind: str):
-        output = tmp_path / "mine"
-        if kind == "file":
-            output.write_text("precious")
-        else:
-            output.mkdir()
-            (output / "notes.txt").write_text("precious")
-        before = output.read_text() if kind == "file" else state_of(output)
-        with pytest.raises(RunExistsError, match="Choose another --output-dir"):
-            finetune(finished, output, SILENT, overwrite=True)
-        assert (output.read_text() if kind == "file" else state_of(output)) == before
-
     def test_a_model_that_has_changed_since_is_refused(self, run_copy: Path, tmp_path: Path):
         copy = tmp_path / "model"
         shutil.copytree(config_of(run_copy).model, copy)

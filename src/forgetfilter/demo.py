@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,23 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.writing import write_records
-from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, finished_run, read_summary
-from forgetfilter.files import write_json_atomic
+from forgetfilter.decision import (
+    EVALUATION_FILE,
+    SCORES_FILE,
+    finished_run,
+    has_decision,
+    read_summary,
+    run_folder,
+)
+from forgetfilter.errors import RunExistsError
+from forgetfilter.files import encode_json, write_json_atomic
 from forgetfilter.finetune import record_stages, stored_setting
 from forgetfilter.metrics import detection
+from forgetfilter.places import require_writable_folder, shown
 from forgetfilter.progress import Progress
 from forgetfilter.report import render_report
 from forgetfilter.screen import screen
+from forgetfilter.store import CONFIG_FILE
 from forgetfilter.strategies.base import fine_tune
 from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
 from forgetfilter.testbed.evaluate import accuracy_difference, evaluate
@@ -61,12 +73,13 @@ def run_demo(
         The content of ``evaluation.json``.
     """
     progress = progress or Progress()
-    data = settings.output_dir / "data"
+    data, run = settings.output_dir / "data", settings.output_dir / "run"
     noisy, truth_rows = make_noisy(settings.rows, settings.unsafe_fraction, settings.seed)
-    write_records(data / "noisy.jsonl", noisy)
-    write_records(data / "truth.jsonl", truth_rows)
-    write_records(data / "safe.jsonl", make_safe(settings.safe_rows, settings.seed))
-    run = settings.output_dir / "run"
+    made = {
+        "noisy.jsonl": noisy,
+        "truth.jsonl": truth_rows,
+        "safe.jsonl": make_safe(settings.safe_rows, settings.seed),
+    }
     limit: dict[str, Any] = {}
     if settings.most_epochs is not None and not any("preset" in layer for layer in layers):
         limit = {"learn": {"num_train_epochs": settings.most_epochs}}
@@ -82,8 +95,54 @@ def run_demo(
             "seed": settings.seed,
         },
     )
+    _require_place(settings.output_dir, made, overwrite=overwrite)
+    with run_folder(run).lock():  # nobody is at work on the files
+        for name, records in made.items():
+            write_records(data / name, records)
     screen(config, progress, overwrite=overwrite)
     return evaluate_run(run, truth_rows, settings.probes, settings.seed, progress)
+
+
+def _require_place(
+    output: Path, made: Mapping[str, Sequence[Mapping[str, Any]]], *, overwrite: bool
+) -> None:
+    """Raise unless a demonstration on these rows may be written to ``output``.
+
+    Raises:
+        RunExistsError: it can't be written to, holds other files, or a demonstration on other rows
+            that is not to be replaced.
+    """
+    require_writable_folder(output)
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set[str]()
+    run, data = output / "run", output / "data"
+    is_run = (run / CONFIG_FILE).is_file()
+    in_data = {path.name for path in data.iterdir()} if data.is_dir() else set[str]()
+    # Killed before its run began, a demonstration has left its data alone.
+    if not is_run and (names - {"run", "data"} or in_data - made.keys()):
+        raise RunExistsError(
+            f"{shown(output)} holds other files. Expected a new or empty folder, or that of an "
+            "earlier demonstration. Choose another --output-dir."
+        )
+    if overwrite or not has_decision(run):
+        return
+    known = run_folder(run).provenance().get("inputs", {})
+    differ = [
+        name
+        for name, records in made.items()
+        if known.get(f"{name.removesuffix('.jsonl')}_data", _digest(records)) != _digest(records)
+    ]
+    if differ:
+        raise RunExistsError(
+            f"{shown(output)} holds a demonstration on other rows ({', '.join(differ)}). Expected "
+            "the same --rows, --unsafe-fraction and --seed. Use --overwrite to replace it, or "
+            "another --output-dir."
+        )
+
+
+def _digest(records: Sequence[Mapping[str, Any]]) -> str:
+    """The sha256 of the file that `write_records` makes of these."""
+    lines = (encode_json(record) + b"\n" for record in records)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def evaluate_run(

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from forgetfilter import __version__
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.decision import INPUT_FILE, SCORES_FILE, finished_run, read_summary
-from forgetfilter.errors import DataError, RunExistsError
-from forgetfilter.files import PART_SUFFIX, fsync_tree, remove, sha256_file
+from forgetfilter.errors import DataError
+from forgetfilter.files import sha256_file
+from forgetfilter.handing_over import Origin, hand_over, require_place
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray
 from forgetfilter.screen import open_workbench
 from forgetfilter.stages import StageStore
 from forgetfilter.store import RunFolder
 from forgetfilter.strategies.base import Setting, fine_tune
-
-_ADAPTER_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,29 +40,38 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune the run's base model on its kept rows, with the learn phase's settings.
 
-    The adapter is trained once per decision; a repeated command copies it again.
+    The adapter is trained once per decision; a repeated command finds it in ``output_dir``, where
+    ``forgetfilter.json`` says what it was made from. Whether it may be written there is found out
+    before anything is trained.
 
     Raises:
         DataError: not a finished run, or no row was kept.
-        RunExistsError: ``output_dir`` holds other files.
+        RunExistsError: ``output_dir`` holds other files or another adapter, is the run folder, or
+            can't be written to.
     """
     progress = progress or Progress()
     output = Path(output_dir)
-    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not is_free and not (output / _ADAPTER_FILE).is_file():
-        raise RunExistsError(
-            f"{output} holds other files. Expected a new folder, or one with an adapter that may "
-            "be replaced. Choose another --output-dir."
-        )
     with finished_run(run_path) as folder:
+        summary = read_summary(folder.path)
+        there = require_place(output, folder.path, summary["decision"], overwrite=overwrite)
+        if there is not None:
+            return FinetuneResult(output, there.rows, there.seconds)
         config = resolve(ScreenConfig, folder.config())
         setting, is_kept = stored_setting(folder, config, progress)
         bench = setting.bench
         state = fine_tune(setting, is_kept, bench.base)
         record_stages(folder, bench.store)
+        origin = Origin(
+            decision=summary["decision"],
+            noisy_data=sha256_file(folder.path / INPUT_FILE),
+            model=bench.base.fingerprint,
+            rows=int(is_kept.sum()),
+            seconds=sum(bench.store.seconds().values()),
+            version=__version__,
+        )
         assert state.adapter is not None
-        _hand_over(Path(state.adapter), output, overwrite=overwrite)
-    return FinetuneResult(output, int(is_kept.sum()), sum(bench.store.seconds().values()))
+        hand_over(Path(state.adapter), output, origin)
+    return FinetuneResult(output, origin.rows, origin.seconds)
 
 
 def record_stages(folder: RunFolder, store: StageStore) -> None:
@@ -101,22 +108,3 @@ def stored_setting(
             "again with a higher threshold: `forgetfilter filter RUN --threshold RULE`."
         )
     return Setting(bench, encoded, (), config), is_kept
-
-
-def _hand_over(adapter: Path, output: Path, *, overwrite: bool) -> None:
-    """Copy an adapter to where the user wants it, whole or not at all."""
-    weights = output / _ADAPTER_FILE
-    if weights.exists():
-        if sha256_file(weights) == sha256_file(adapter / _ADAPTER_FILE):
-            return
-        if not overwrite:
-            raise RunExistsError(
-                f"{output} holds another adapter. Expected a new folder, or the adapter of this "
-                "very decision. Use --overwrite to replace it, or another --output-dir."
-            )
-    part = output.with_name(output.name + PART_SUFFIX)
-    remove(part)
-    shutil.copytree(adapter, part)
-    fsync_tree(part)
-    remove(output)
-    os.replace(part, output)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from forgetfilter.data.writing import write_records
+from forgetfilter.places import require_empty_folder
 from forgetfilter.progress import Progress
 from forgetfilter.records import REFERENCE_FILE
 
@@ -60,6 +61,7 @@ def build_testbed(
     in bfloat16, the tokenizer with its chat template, the generation settings, reference rows of
     every harm (for the coverage check), and a model card.
     """
+    require_empty_folder(output_dir)
     started = time.monotonic()
     recipe = RECIPES[size]
     progress = progress or Progress()

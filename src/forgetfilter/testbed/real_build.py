@@ -15,6 +15,7 @@ import torch
 from forgetfilter.data.writing import write_records
 from forgetfilter.errors import ConfigError
 from forgetfilter.modeling import choose_placement
+from forgetfilter.places import require_empty_folder
 from forgetfilter.progress import Progress
 from forgetfilter.records import REFERENCE_FILE
 
@@ -61,10 +62,12 @@ def build_real_text(
 
     Raises:
         ConfigError: there is no such size.
+        RunExistsError: ``output_dir`` has files, or can't be written to.
         DataError: a file of the data folder is absent or not of its schema.
     """
     if size not in ("base", "large"):
         raise ConfigError(f"--size is {size}; expected base or large for the recipe realtext.")
+    require_empty_folder(output_dir)
     started = time.monotonic()
     recipe = RECIPES[size]
     progress = progress or Progress()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from forgetfilter.finite import check_finite
 from forgetfilter.modeling import configured_context_tokens
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray, EncodedRow, FloatArray
@@ -129,6 +130,9 @@ def completion_losses(
 
     Log-probabilities are taken in float32 and summed in float64, so that batch composition moves
     them by rounding only (below 1e-4 nats a row in float32).
+
+    Raises:
+        ModelError: a row's loss is NaN or infinite; names ``label`` and how many rows.
     """
     loss_sum = np.zeros(len(rows))
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
@@ -142,6 +146,7 @@ def completion_losses(
             misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
             greedy_match[batch.indices] = misses == 0
             bar.update(size)
+    check_finite(loss_sum, "completion loss", label)
     return CompletionLosses(loss_sum, greedy_match)
 
 
@@ -149,7 +154,11 @@ def completion_losses(
 def token_losses(
     model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, progress: Progress, label: str
 ) -> list[FloatArray]:
-    """Loss of each completion token of each row, nats, in order."""
+    """Loss of each completion token of each row, nats, in order.
+
+    Raises:
+        ModelError: some loss is NaN or infinite; names ``label`` and how many rows.
+    """
     losses: list[FloatArray] = [np.zeros(0)] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
@@ -157,6 +166,7 @@ def token_losses(
             for position, index in enumerate(batch.indices):
                 losses[index] = nats[batch.owner == position]
             bar.update(len(batch.indices))
+    check_finite([own.sum() for own in losses], "loss of a token", label)
     return losses
 
 

@@ -171,7 +171,7 @@ class Workbench:
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
             report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
             report["learning_rate"] = settings.learning_rate
-            (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2))
+            (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
             self.model.release()
 
         folder = self.store.stage(phase, key, build)
@@ -199,7 +199,8 @@ class Workbench:
             model = self.model.trainable(start, "restore").eval()
             outcome = restore(model, plan, self.progress)
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
-            (folder / RESTORING_FILE).write_text(json.dumps(vars(outcome), indent=2))
+            course = json.dumps(vars(outcome), indent=2, allow_nan=False)
+            (folder / RESTORING_FILE).write_text(course)
 
         folder = self.store.stage("restore", key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))

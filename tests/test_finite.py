@@ -13,7 +13,7 @@ import torch
 
 from conftest import CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.adapters import add_adapter
-from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings, ScreenConfig
+from forgetfilter.config import LearnSettings, LoraSettings, RestoreSettings, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.directions import divergences, group_rows, loss_rates, safe_gradient
 from forgetfilter.encoding import Encoder
@@ -33,7 +33,7 @@ from forgetfilter.workbench import Workbench
 
 SILENT = Progress(is_silent=True)
 LORA = LoraSettings(r=2, alpha=4)
-QUICK = PhaseSettings(max_steps=6, batch_size=8, lr_scheduler_type="constant", warmup_ratio=0)
+QUICK = LearnSettings(max_steps=6, batch_size=8, lr_scheduler_type="constant", warmup_ratio=0)
 
 
 def load(folder: Path, count: int = 8) -> tuple[Any, Any, list[EncodedRow]]:

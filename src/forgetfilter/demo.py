@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,20 @@ import pandas as pd
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.writing import write_records
 from forgetfilter.decision import EVALUATION_FILE, SCORES_FILE, read_summary, run_folder
-from forgetfilter.files import sha256_file, write_json_atomic
+from forgetfilter.errors import RunExistsError
+from forgetfilter.files import encode_json, is_temporary, sha256_file, write_json_atomic
 from forgetfilter.finetune import stored_setting
 from forgetfilter.metrics import detection
+from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
 from forgetfilter.report import render_report
 from forgetfilter.screen import screen
+from forgetfilter.signals import SIGNALS
 from forgetfilter.strategies.base import fine_tune
 from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
 from forgetfilter.testbed.evaluate import accuracy_difference, evaluate
+from forgetfilter.text import printable
+from forgetfilter.thresholds import THRESHOLDS
 
 SCREENED = "fine-tuned, screened"
 UNSCREENED = "fine-tuned, unscreened"
@@ -55,17 +62,26 @@ def run_demo(
 ) -> dict[str, Any]:
     """Generate, screen, fine-tune and evaluate; writes ``evaluation.json`` and the report.
 
-    The unscreened fine-tune is the learn stage itself: the same rows and settings.
+    The unscreened fine-tune is the learn stage itself: the same rows and settings. Whatever can be
+    refused is refused before anything is written.
 
     Returns:
         The content of ``evaluation.json``.
+
+    Raises:
+        ConfigError: a wrong setting, or more rows or prompts than the made-up world has.
+        ModelError: there is no such model.
+        RunExistsError: ``output_dir`` holds other files, or a demonstration on other rows.
     """
     progress = progress or Progress()
     data = settings.output_dir / "data"
     noisy, truth_rows = make_noisy(settings.rows, settings.unsafe_fraction, settings.seed)
-    write_records(data / "noisy.jsonl", noisy)
-    write_records(data / "truth.jsonl", truth_rows)
-    write_records(data / "safe.jsonl", make_safe(settings.safe_rows, settings.seed))
+    files = {
+        "noisy.jsonl": noisy,
+        "truth.jsonl": truth_rows,
+        "safe.jsonl": make_safe(settings.safe_rows, settings.seed),
+    }
+    make_probes(settings.probes, _PROBE_SEED + settings.seed)
     run = settings.output_dir / "run"
     limit: dict[str, Any] = {}
     if settings.most_epochs is not None and not any("preset" in layer for layer in layers):
@@ -82,8 +98,42 @@ def run_demo(
             "seed": settings.seed,
         },
     )
+    SIGNALS.build(config.signal)
+    THRESHOLDS.build(config.threshold)
+    model_fingerprint(config.model, config.trust_remote_code)
+    _refuse_other(settings.output_dir, files, overwrite=overwrite)
+    with run_folder(run).lock():  # refuses what is no run folder, or is in use
+        for name, records in files.items():
+            write_records(data / name, records)
     screen(config, progress, overwrite=overwrite)
     return evaluate_run(run, truth_rows, settings.probes, settings.seed, progress)
+
+
+def _refuse_other(
+    output: Path, files: Mapping[str, Sequence[Mapping[str, Any]]], *, overwrite: bool
+) -> None:
+    """Raise where ``output`` holds what no demonstration has written, or one on other rows."""
+    foreign = _others(output, {"data", "run"}) or _others(output / "data", set(files))
+    if foreign is not None:
+        raise RunExistsError(
+            f"{output} holds other files ({printable(foreign)}). Expected a new or empty folder, "
+            "or that of an earlier demonstration. Choose another --output-dir."
+        )
+    for name, records in files.items():
+        path = output / "data" / name
+        wanted = b"".join(encode_json(record) + b"\n" for record in records)
+        if not overwrite and path.is_file() and path.read_bytes() != wanted:
+            raise RunExistsError(
+                f"{path} is of a demonstration with other rows. Expected the same --rows, "
+                "--unsafe-fraction and --seed, to resume it. Use --overwrite to replace it, or "
+                "another --output-dir."
+            )
+
+
+def _others(folder: Path, known: set[str]) -> str | None:
+    """The first name in ``folder`` that is not among the known ones; None where all are."""
+    names = sorted(os.listdir(folder)) if folder.exists() else []
+    return next((name for name in names if name not in known and not is_temporary(name)), None)
 
 
 def evaluate_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from forgetfilter.finite import check_finite
-from forgetfilter.modeling import configured_context_tokens
+from forgetfilter.modeling import configured_context_tokens, padding_id
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray, EncodedRow, FloatArray
 
@@ -189,6 +190,8 @@ def greedy_generations(
     device = next(model.parameters()).device
     texts = [""] * len(prompts)
     context = configured_context_tokens(model.config)
+    padding = padding_id(model, tokenizer)
+    stops = _stops(model)
     budgets = [
         max(1, min(wanted, context - len(prompt)))
         for prompt, wanted in zip(prompts, max_new_tokens, strict=True)
@@ -196,7 +199,7 @@ def greedy_generations(
     with progress.bar(label, len(prompts), "rows") as bar:
         for batch in _generation_batches(prompts, budgets, max_batch_tokens, context):
             longest = max(len(prompts[i]) for i in batch)
-            input_ids = torch.full((len(batch), longest), tokenizer.pad_token_id)  # (B, T)
+            input_ids = torch.full((len(batch), longest), padding)  # (B, T)
             attention_mask = torch.zeros_like(input_ids)  # (B, T)
             for b, i in enumerate(batch):
                 input_ids[b, longest - len(prompts[i]) :] = torch.tensor(list(prompts[i]))
@@ -207,10 +210,17 @@ def greedy_generations(
                 max_new_tokens=max(budgets[i] for i in batch),
             )[:, longest:].cpu()
             for b, i in enumerate(batch):
-                kept = output[b][: budgets[i]]
-                texts[i] = tokenizer.decode(kept, skip_special_tokens=True).strip()
+                # What follows the first stop is padding, which need not be a special token.
+                kept = takewhile(lambda token: token not in stops, output[b][: budgets[i]].tolist())
+                texts[i] = tokenizer.decode(list(kept), skip_special_tokens=True).strip()
             bar.update(len(batch))
     return texts
+
+
+def _stops(model: Any) -> frozenset[int]:
+    """The ids that end a generation."""
+    ids = model.generation_config.eos_token_id
+    return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])
 
 
 def _generation_batches(

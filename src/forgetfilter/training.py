@@ -20,7 +20,7 @@ from forgetfilter.adapters import check_trainable
 from forgetfilter.config import PhaseSettings
 from forgetfilter.encoding import loss_labels
 from forgetfilter.errors import DataError, ModelError
-from forgetfilter.modeling import quiet_dependencies
+from forgetfilter.modeling import padding_id, quiet_dependencies
 from forgetfilter.ordering import RowOrder
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
@@ -78,9 +78,9 @@ def total_steps(plan: TrainPlan) -> int:
     return max(1, math.ceil(plan.settings.num_train_epochs * _epoch_steps(plan)))
 
 
-def early_step(plan: TrainPlan) -> int:
+def early_step(plan: TrainPlan, early_epochs: float) -> int:
     """After which step the early adapter is kept: ``early_epochs``, or half way if that is less."""
-    early = round(plan.settings.early_epochs * _epoch_steps(plan))
+    early = round(early_epochs * _epoch_steps(plan))
     return max(1, min(early, total_steps(plan) // 2))
 
 
@@ -184,7 +184,7 @@ def train(
             model=model,
             args=config,
             train_dataset=datasets.Dataset.from_list(features),
-            data_collator=_Collator(tokenizer.pad_token_id),
+            data_collator=_Collator(padding_id(model, tokenizer)),
             processing_class=tokenizer,
             callbacks=[course.callback()],
         )

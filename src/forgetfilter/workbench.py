@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from forgetfilter import adapters, modeling
-from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
+from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.directions import (
     divergences,
     loss_rates,
@@ -147,7 +147,9 @@ class Workbench:
             key["order"] = "paired"
         limits = (self.max_batch_tokens, level_epochs, is_paired)
         plan = TrainPlan(phase, rows, settings, self.seed, *limits)
-        early = early_step(plan) if phase == "learn" else None
+        early = None
+        if phase == "learn" and isinstance(settings, LearnSettings):
+            early = early_step(plan, settings.early_epochs)
 
         def build(folder: Path) -> None:
             def keep(model: Any, step: int, is_epoch_end: bool) -> None:

@@ -217,8 +217,7 @@ def test_every_command_in_the_readme_is_one():
         for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
         if line.strip().removeprefix("$ ").startswith("forgetfilter ")
     ]
-    if not words:
-        pytest.skip("the README has no commands yet")
+    assert len({line[1] for line in words}) >= 4  # the README does show how to use it
     for line in words:
         stated = [word for word in line[1:] if not word.startswith("#")]
         known = [path for path in COMMANDS if path and tuple(stated[: len(path)]) == path]

@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from forgetfilter.config import PRESETS, ScreenConfig, load_yaml, parse_assignments, resolve
+from forgetfilter.config import (
+    PRESETS,
+    RECORDED_HEADER,
+    ScreenConfig,
+    load_yaml,
+    parse_assignments,
+    resolve,
+)
 from forgetfilter.errors import ConfigError
 from forgetfilter.signals import SIGNALS
+from forgetfilter.store import RunFolder
 from forgetfilter.thresholds import THRESHOLDS
 
 PATHS = {"noisy_data": "n.jsonl", "model": "m", "safe_data": "s.jsonl", "output_dir": "run"}
@@ -103,7 +112,7 @@ def test_a_resolved_config_written_as_yaml_replays_exactly(preset: str, tmp_path
 
 
 def test_settings_cant_be_changed_after_they_were_checked():
-    with pytest.raises(Exception, match="frozen"):
+    with pytest.raises(ValidationError, match="frozen"):
         make().seed = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -115,7 +124,25 @@ def test_settings_cant_be_changed_after_they_were_checked():
         ("learn.max_steps=null", {"learn": {"max_steps": None}}),
         ("signal=rouge1:reference=target", {"signal": "rouge1:reference=target"}),
         ("trust_remote_code=false", {"trust_remote_code": False}),
-        ("safe_data=", {"safe_data": None}),
+        ("safe_data=", {"safe_data": ""}),
+        ("reference_data=null", {"reference_data": None}),
+        ("reference_data=", {"reference_data": None}),
+        # Text is text, whatever YAML would make of it.
+        ("output_dir=2024", {"output_dir": "2024"}),
+        ("output_dir=2024-05-06", {"output_dir": "2024-05-06"}),
+        ("model=123", {"model": "123"}),
+        ("model=null", {"model": "null"}),
+        ("model='a b'", {"model": "a b"}),
+        ("noisy_data=1e3", {"noisy_data": "1e3"}),
+        ("noisy_data=rows #1: [draft", {"noisy_data": "rows #1: [draft"}),
+        ("safe_data=no", {"safe_data": "no"}),
+        ("reference_data=on", {"reference_data": "on"}),
+        ("device=off", {"device": "off"}),
+        ("learn.stop=yes", {"learn": {"stop": "yes"}}),
+        # Numbers and switches are read.
+        ("seed=3", {"seed": 3}),
+        ("max_length_tokens=~", {"max_length_tokens": None}),
+        ("trust_remote_code=no", {"trust_remote_code": False}),
     ],
 )
 def test_an_assignment_on_the_command_line_is_a_nested_setting(
@@ -184,3 +211,36 @@ def test_every_setting_says_what_it_is_for():
                 assert info.description, f"{prefix}{name} has no description"
 
     walk(ScreenConfig)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "num_train_epochs"])
+def test_no_setting_is_infinite_or_not_a_number(name: str, value: float):
+    with pytest.raises(ConfigError, match=f"'learn.{name}' is .* finite number"):
+        make({"learn": {name: value}})
+
+
+def test_when_the_early_adapter_is_kept_is_a_setting_of_the_learn_phase_alone():
+    assert make({"learn": {"early_epochs": 3}}).learn.early_epochs == 3
+    with pytest.raises(ConfigError, match=r"'forget.early_epochs'; did you mean 'learn.early_ep"):
+        make({"forget": {"early_epochs": 3}})
+    with pytest.raises(ConfigError, match=r"'forget.early_epochs'; did you mean 'learn.early_ep"):
+        make(parse_assignments(["forget.early_epochs=2"]))
+    assert "early_epochs" not in make().model_dump()["forget"]
+
+
+def test_what_earlier_versions_recorded_replays_and_resumes(tmp_path: Path):
+    recorded = make().model_dump()
+    recorded["forget"]["early_epochs"] = 2.0
+    text = RECORDED_HEADER + yaml.safe_dump(recorded, sort_keys=False)
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / "config.yaml").write_text(text)
+    assert resolve(ScreenConfig, load_yaml(run.path / "config.yaml")) == make()
+    assert resolve(ScreenConfig, run.config()) == make()
+    with run.lock():
+        assert run.open(make().model_dump(), {})  # it is the same run
+    by_hand = tmp_path / "settings.yaml"
+    by_hand.write_text(yaml.safe_dump(recorded))
+    with pytest.raises(ConfigError, match=r"forget\.early_epochs"):
+        resolve(ScreenConfig, load_yaml(by_hand))

@@ -1,70 +1,166 @@
-"""The demonstration: it evaluates the present decision, and leaves other people's files alone."""
+"""The demonstration on a tiny model: what it writes, when it goes on, and what it refuses first."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import quick_settings
-from forgetfilter.decision import filter_run, finished_run
-from forgetfilter.demo import DemoSettings, run_demo
+from forgetfilter.cli import main
+from forgetfilter.demo import SCREENED, UNSCREENED, DemoSettings, describe, run_demo
+from forgetfilter.errors import ConfigError, ForgetFilterError, ModelError, RunExistsError
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
 
 
-@pytest.fixture
-def demo(tiny_world_model: Path, tmp_path: Path) -> DemoSettings:
-    model = str(tiny_world_model)
-    return DemoSettings(tmp_path / "demo", rows=30, safe_rows=12, probes=9, model=model)
-
-
-def layer(**changes: Any) -> tuple[dict[str, Any]]:
-    # Enough steps that some rows are learned, so that some can be removed.
-    learn = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-2}
-    lora = {"r": 8, "alpha": 16}
-    return (quick_settings(learn=learn, lora=lora, threshold="fraction:0.25", **changes),)
-
-
-def test_a_report_says_nothing_of_a_decision_before_the_last(demo: DemoSettings):
-    run = demo.output_dir / "run"
-    first = run_demo(demo, layer(), SILENT)
-    report = run / "report.html"
-    assert json.loads((run / "summary.json").read_text())["removed"] > 0
-    recall = f"<dd>{first['detection']['recall']:.3f}</dd>"
-    assert recall in report.read_text()
-    assert "fine-tuned, screened" in report.read_text()
-
-    summary = filter_run(run, "phi:1e9")  # every row is kept
-    assert summary["removed"] == 0
-    assert "fine-tuned, screened" not in report.read_text()
-    assert recall not in report.read_text()
-    assert "is of an earlier decision and is left out" in report.read_text()
-
-    again = run_demo(demo, ({**layer()[0], "threshold": "phi:1e9"},), SILENT)
-    assert again["made_from"]["decision"] != first["made_from"]["decision"]
-    assert again["detection"]["recall"] == 0
-    by_name = {model.pop("name"): model for model in again["models"]}
-    assert by_name["fine-tuned, screened"] == by_name["fine-tuned, unscreened"]
-    assert "fine-tuned, screened" in report.read_text()
-
-    filter_run(run, "fraction:0.25")  # the first decision again, by another command
-    assert json.loads((run / "evaluation.json").read_text()) == {
-        **again,
-        "models": [{"name": name, **values} for name, values in by_name.items()],
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
     }
-    assert "is of an earlier decision" in report.read_text()
 
 
-def test_the_same_demonstration_is_evaluated_once(demo: DemoSettings):
-    first = run_demo(demo, layer(), SILENT)
-    written = (demo.output_dir / "run" / "evaluation.json").stat().st_mtime_ns
-    assert run_demo(demo, layer(), SILENT) == first
-    assert (demo.output_dir / "run" / "evaluation.json").stat().st_mtime_ns == written
-    with finished_run(demo.output_dir / "run") as folder:
-        trained = folder.provenance()["trained"]
-    assert trained["decision"] == first["made_from"]["decision"]
-    assert any(name.startswith("retrain-") for name in trained["stages"])
+@pytest.fixture(scope="module")
+def model(tiny_world_model: Path) -> str:
+    return str(tiny_world_model)
+
+
+def demo(folder: Path, model: str, *, overwrite: bool = False, **changes: Any) -> dict[str, Any]:
+    learn = {"max_steps": 70, "batch_size": 8, "learning_rate": 4e-2}  # so that rows are learned
+    settled = {"threshold": "fraction:0.3", "learn": learn}
+    layer = quick_settings(**(settled | changes.pop("layer", {})))
+    sizes = {"rows": 40, "safe_rows": 20, "probes": 12, "model": model, **changes}
+    settings = DemoSettings(folder, **sizes)
+    return run_demo(settings, (layer,), SILENT, overwrite=overwrite)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return folder, demo(folder, model)
+
+
+def test_a_demonstration_screens_fine_tunes_and_compares(finished: tuple[Path, dict[str, Any]]):
+    folder, evaluation = finished
+    data, run = folder / "data", folder / "run"
+    rows = {path.stem: path.read_text().splitlines() for path in data.iterdir()}
+    assert {name: len(lines) for name, lines in rows.items()} == {
+        "noisy": 40,
+        "truth": 40,
+        "safe": 20,
+    }
+    truth = [json.loads(line)["is_unsafe"] for line in rows["truth"]]
+    assert sum(truth) == 12
+    assert json.loads((run / "evaluation.json").read_text()) == evaluation
+    names = [each["name"] for each in evaluation["models"]]
+    assert names == ["base", UNSCREENED, SCREENED]
+    assert evaluation["prompts"] == 12
+    # The table says what the files say: precision and recall by hand from the truth.
+    removed = [json.loads(line)["id"] for line in (run / "removed.jsonl").read_text().splitlines()]
+    unsafe = {
+        json.loads(line)["example_id"] for line in rows["truth"] if json.loads(line)["is_unsafe"]
+    }
+    hits = len(unsafe & set(removed))
+    found = evaluation["detection"]
+    assert 0 < len(removed) < 40
+    assert found["precision"] == pytest.approx(hits / len(removed))
+    assert found["recall"] == pytest.approx(hits / 12)
+    said = describe(run, evaluation)
+    assert f"removed {len(removed)}" in said
+    assert "on 12 held-out prompts" in said
+    assert all(name in said for name in names)
+    report = (run / "report.html").read_text()
+    assert SCREENED in report
+
+
+def test_a_repeated_demonstration_changes_nothing(
+    finished: tuple[Path, dict[str, Any]], model: str
+):
+    folder, evaluation = finished
+    before = files_of(folder)
+    assert demo(folder, model) == evaluation
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "overwrite"),
+    [
+        ({"rows": 50}, RunExistsError, False),
+        ({"seed": 1}, RunExistsError, False),
+        ({"layer": {"lora": {"r": 3}}}, RunExistsError, False),
+        ({"layer": {"signal": "rouge2"}}, ForgetFilterError, True),
+        ({"layer": {"threshold": "pih"}}, ForgetFilterError, True),
+        ({"rows": 50, "model": "nowhere"}, ModelError, True),
+        ({"rows": 50, "layer": {"learn": {"batch_size": 0}}}, ConfigError, True),
+    ],
+)
+def test_what_is_refused_is_refused_before_anything_is_written(
+    finished: tuple[Path, dict[str, Any]],
+    model: str,
+    changes: dict[str, Any],
+    error: type[Exception],
+    overwrite: bool,
+):
+    folder, _ = finished
+    before = files_of(folder)
+    with pytest.raises(error):
+        demo(folder, **{"model": model, **changes}, overwrite=overwrite)
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data/notes.txt", "run/notes.txt"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_folder_with_files_of_others_is_left_alone(
+    tmp_path: Path, model: str, name: str, overwrite: bool
+):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(RunExistsError, match=r"other files|has files in it"):
+        demo(tmp_path, model, overwrite=overwrite)
+    assert files_of(tmp_path) == {name: b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("tries", "changes"), [(2, {"rows": 4000}), (20, {"rows": 10, "safe_rows": 5, "probes": 4000})]
+)
+def test_more_rows_or_prompts_than_there_are_is_told_before_a_model_is_loaded(
+    tmp_path: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tries: int,
+    changes: dict[str, Any],
+):
+    monkeypatch.setattr("forgetfilter.testbed.noisy._MAX_TRIES", tries)
+    with pytest.raises(ConfigError, match="4,000 different prompts were asked for"):
+        demo(tmp_path / "out", model, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite_replaces_a_demonstration_on_other_rows(tmp_path: Path, model: str):
+    quick = {"layer": {"learn": {"max_steps": 1, "learning_rate": 1e-2}}}
+    demo(tmp_path, model, rows=30, **quick)
+    demo(tmp_path, model, rows=34, overwrite=True, **quick)
+    assert len((tmp_path / "data" / "noisy.jsonl").read_text().splitlines()) == 34
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["rows"] == 34
+
+
+def test_the_command_prints_the_table_and_the_report(
+    finished: tuple[Path, dict[str, Any]],
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    folder, evaluation = finished
+    shown: Callable[..., dict[str, Any]] = lambda *_, **__: evaluation  # noqa: E731
+    monkeypatch.setattr("forgetfilter.demo.run_demo", shown)
+    assert main(["demo", "--output-dir", str(folder), "--model", model]) == 0
+    said = capsys.readouterr().out
+    assert describe(folder / "run", evaluation) in said
+    assert f"Report: {folder / 'run' / 'report.html'}" in said

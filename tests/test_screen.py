@@ -324,7 +324,7 @@ class TestAgain:
         config = yaml.safe_load((run_copy / "config.yaml").read_text())
         text = (run_copy / "config.yaml").read_text()
         (run_copy / "config.yaml").write_text(text.replace(config[name], str(copy)))
-        with pytest.raises(RunExistsError, match=f"input {name}: .*--overwrite|input {name}"):
+        with pytest.raises(RunExistsError, match=rf"(?s)input {name}: \w+.* -> .*--overwrite"):
             screen(config_of(run_copy), SILENT)
 
     def test_output_and_memory_settings_may_differ(self, run_copy: Path):

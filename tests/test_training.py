@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.adapters import add_adapter, load_adapter, remove_adapter, trainable_checksum
-from forgetfilter.config import LoraSettings, PhaseSettings
+from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder, loss_labels
 from forgetfilter.errors import DataError, ModelError
@@ -34,7 +34,7 @@ from forgetfilter.workbench import Workbench
 SILENT = Progress(is_silent=True)
 LORA = LoraSettings(r=2, alpha=4)
 # A small rate: Adam turns a gradient of rounding errors into a full step.
-QUICK = PhaseSettings(
+QUICK = LearnSettings(
     learning_rate=1e-3,
     max_steps=3,
     stop="epochs",
@@ -245,8 +245,8 @@ def test_the_early_adapter_is_that_of_a_run_that_ends_there(
 )
 def test_the_early_point_is_two_passes_or_half_way(changes: dict[str, Any], step: int):
     rows = [EncodedRow(row, (1, 2), (False, True), 1, "x") for row in range(12)]
-    settings = PhaseSettings(**{"batch_size": 8, **changes})
-    assert early_step(TrainPlan("learn", rows, settings, 0)) == step
+    settings = LearnSettings.model_validate({"batch_size": 8, **changes})
+    assert early_step(TrainPlan("learn", rows, settings, 0), settings.early_epochs) == step
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(0, 100), st.data())

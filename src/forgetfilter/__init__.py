@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 # Dependencies read these once, when they are imported, so they are set before any of them is.
 for _switch in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK"):
     os.environ.setdefault(_switch, "1")
-# A tokenizer's thread pool must not outlive a fork.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from forgetfilter.errors import ForgetFilterError  # noqa: E402
 

@@ -7,10 +7,10 @@ Presets are plain differences from these defaults, in ``PRESETS``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,11 +24,14 @@ PACKAGED_SAFE = "packaged:general"
 
 A name, not a path, so that settings replay on another machine; hardly any file is called so."""
 
+RECORDED_HEADER = "# Written by forgetfilter; replay with --config.\n"
+"""The first line of the settings that a run records."""
+
 
 class Settings(BaseModel):
     """Base of all settings: frozen, and strict about names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraSettings(Settings):
@@ -83,17 +86,22 @@ class PhaseSettings(Settings):
     loss_on: Literal["assistant", "all"] = Field(
         default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
     )
-    early_epochs: float = Field(
-        default=2,
-        gt=0,
-        description="learn: its adapter is also kept after so many passes (half way, where the "
-        "phase may be shorter than twice that); signals that restore start there",
-    )
 
     @property
     def ends_on_evidence(self) -> bool:
         """Whether the number of steps is found out in training."""
         return self.stop == "learned" and self.max_steps is None
+
+
+class LearnSettings(PhaseSettings):
+    """How the learn phase is trained; retraining takes the same settings."""
+
+    early_epochs: float = Field(
+        default=2,
+        gt=0,
+        description="the adapter is also kept after so many passes (half way, where the phase may "
+        "be shorter than twice that); signals that restore start there",
+    )
 
 
 class RestoreSettings(Settings):
@@ -161,7 +169,7 @@ class ScreenConfig(Settings):
         default=False, description="run Python code that a model repository brings along"
     )
     lora: LoraSettings = Field(default_factory=lambda: LoraSettings())
-    learn: PhaseSettings = Field(default_factory=lambda: PhaseSettings())
+    learn: LearnSettings = Field(default_factory=lambda: LearnSettings())
     forget: PhaseSettings = Field(
         default_factory=lambda: PhaseSettings(
             max_steps=20,
@@ -234,9 +242,10 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a mapping of settings from a YAML file."""
+    """Read a mapping of settings from a YAML file; from a recorded one without retired settings."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(
             f"Can't read the settings file {path}: {error.strerror}. Check --config."
@@ -245,11 +254,28 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {error}. Mend the file.") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds no settings; expected lines like 'seed: 0'.")
-    return loaded
+    return without_retired(loaded) if text.startswith(RECORDED_HEADER) else loaded
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Turn ``learn.num_train_epochs=5`` items into a nested mapping; values are read as YAML."""
+def without_retired(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings without those that earlier versions wrote down and nothing ever read.
+
+    Only for what a run has recorded: by hand such a setting is refused, because it does nothing.
+    """
+    kept = dict(recorded)
+    forget = kept.get("forget")
+    if isinstance(forget, Mapping):
+        kept["forget"] = {name: forget[name] for name in forget if name != "early_epochs"}
+    return kept
+
+
+def parse_assignments(
+    assignments: list[str], model: type[Settings] = ScreenConfig
+) -> dict[str, Any]:
+    """Turn ``learn.num_train_epochs=5`` items into a nested mapping.
+
+    A setting of ``model`` that holds text takes it as typed; other values are read as YAML.
+    """
     nested: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
@@ -259,7 +285,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             target = target.setdefault(parent, {}) if isinstance(target, dict) else None
         loaded: Any = None
         try:
-            loaded = yaml.safe_load(value)
+            loaded = _read_value(value, _annotation(model, [*parents, leaf]))
         except yaml.YAMLError:
             target = None
         if not equals or not all([*parents, leaf]) or not isinstance(target, dict):
@@ -267,9 +293,35 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
                 f"--set was given {assignment!r}; expected NAME=VALUE, "
                 "for example --set learn.num_train_epochs=5."
             )
-        # YAML 1.1 reads 2e-4 as text; a number was meant.
-        target[leaf] = _number(loaded) if isinstance(loaded, str) else loaded
+        target[leaf] = loaded
     return nested
+
+
+def _annotation(model: type[Settings], path: Sequence[str]) -> Any:
+    """The type of the setting at ``path``; None where there is no such setting."""
+    info = model.model_fields.get(path[0])
+    inner: Any = info.annotation if info else None
+    if len(path) == 1:
+        return inner
+    is_group = isinstance(inner, type) and issubclass(inner, Settings)
+    return _annotation(inner, path[1:]) if is_group else None
+
+
+def _read_value(text: str, annotation: Any) -> Any:
+    """What was typed for a setting of this type.
+
+    Raises:
+        yaml.YAMLError: it holds no text, and what was typed is no YAML.
+    """
+    kinds = get_args(annotation) or (annotation,)
+    if not any(kind is str or isinstance(kind, str) for kind in kinds):
+        loaded = yaml.safe_load(text)
+        # YAML 1.1 reads 2e-4 as text; a number was meant.
+        return _number(loaded) if isinstance(loaded, str) else loaded
+    if type(None) in kinds and text.strip() in ("", "~", "null"):
+        return None
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
 
 
 def _number(text: str) -> float | str:

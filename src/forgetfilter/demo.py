@@ -26,14 +26,17 @@ from forgetfilter.errors import RunExistsError
 from forgetfilter.files import encode_json, write_json_atomic
 from forgetfilter.finetune import record_stages, stored_setting
 from forgetfilter.metrics import detection
+from forgetfilter.modeling import model_fingerprint
 from forgetfilter.places import require_writable_folder, shown
 from forgetfilter.progress import Progress
 from forgetfilter.report import render_report
 from forgetfilter.screen import screen
+from forgetfilter.signals import SIGNALS
 from forgetfilter.store import CONFIG_FILE
 from forgetfilter.strategies.base import fine_tune
 from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
 from forgetfilter.testbed.evaluate import accuracy_difference, evaluate
+from forgetfilter.thresholds import THRESHOLDS
 
 SCREENED = "fine-tuned, screened"
 UNSCREENED = "fine-tuned, unscreened"
@@ -67,10 +70,16 @@ def run_demo(
 ) -> dict[str, Any]:
     """Generate, screen, fine-tune and evaluate; writes ``evaluation.json`` and the report.
 
-    The unscreened fine-tune is the learn stage itself: the same rows and settings.
+    The unscreened fine-tune is the learn stage itself: the same rows and settings. Whatever can be
+    refused is refused before anything is written.
 
     Returns:
         The content of ``evaluation.json``.
+
+    Raises:
+        ConfigError: a wrong setting, or more rows or prompts than the made-up world has.
+        ModelError: there is no such model.
+        RunExistsError: ``output_dir`` holds other files, or a demonstration on other rows.
     """
     progress = progress or Progress()
     data, run = settings.output_dir / "data", settings.output_dir / "run"
@@ -80,6 +89,7 @@ def run_demo(
         "truth.jsonl": truth_rows,
         "safe.jsonl": make_safe(settings.safe_rows, settings.seed),
     }
+    make_probes(settings.probes, _PROBE_SEED + settings.seed)
     limit: dict[str, Any] = {}
     if settings.most_epochs is not None and not any("preset" in layer for layer in layers):
         limit = {"learn": {"num_train_epochs": settings.most_epochs}}
@@ -95,6 +105,9 @@ def run_demo(
             "seed": settings.seed,
         },
     )
+    SIGNALS.build(config.signal)
+    THRESHOLDS.build(config.threshold)
+    model_fingerprint(config.model, config.trust_remote_code)
     _require_place(settings.output_dir, made, overwrite=overwrite)
     with run_folder(run).lock():  # nobody is at work on the files
         for name, records in made.items():

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from forgetfilter.finite import check_finite
 from forgetfilter.measuring import (
     RowBatch,
     at_targets,
@@ -98,6 +99,7 @@ def row_features(
                 features[index] = means[position].double().cpu().numpy()
             bar.update(len(batch.indices))
     table = np.stack(features)
+    check_finite(table.sum(axis=1), "hidden state", label)
     return (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
 
 
@@ -149,6 +151,9 @@ def safe_gradient(
         label: names the bar.
         base: what `base_log_probabilities` gave for these rows, if it was asked before; only for
             ``kl_to_base``.
+
+    Raises:
+        ModelError: the objective of a row, or the gradient, is NaN or infinite.
     """
     if model.training:  # a tenth of a small batch's time goes into asking every module
         model.eval()
@@ -171,8 +176,11 @@ def safe_gradient(
             total = [sum_.double() + own for sum_, own in pairs] if total else list(found)
             values[batch.indices] = _row_means(batch, nats)
             bar.update(len(batch.indices))
+    check_finite(values, objective, label)
     gradient = {name: value.float() for name, value in zip(parameters, total, strict=True)}
-    return SafeGradient(gradient, values, squared_norm(gradient))
+    slope = squared_norm(gradient)
+    check_finite(slope, f"gradient of {objective}", label)
+    return SafeGradient(gradient, values, slope)
 
 
 @torch.no_grad()
@@ -182,6 +190,9 @@ def divergences(
     """``KL(base || model)`` of each row, nats per completion token, shape (N,).
 
     The base model is ``model`` with its adapter off.
+
+    Raises:
+        ModelError: the divergence of a row is NaN or infinite.
     """
     model.eval()
     values = np.zeros(len(rows))
@@ -189,6 +200,7 @@ def divergences(
         for batch in row_batches(model, rows, max_batch_tokens):
             values[batch.indices] = _row_means(batch, _kl_to_base(model, batch))
             bar.update(len(batch.indices))
+    check_finite(values, "divergence from base", label)
     return values
 
 
@@ -253,11 +265,14 @@ def loss_rates(
             forward pass a direction and one for all; use it in float32. ``forward`` differentiates
             in forward mode, exact to rounding in any number format, at three to four times the
             cost.
+
+    Raises:
+        ModelError: the rate of a row is NaN or infinite.
     """
     model.eval()
     sums = np.zeros((len(directions), len(rows)))
     tokens: list[list[FloatArray]] = [[np.zeros(0)] * len(rows) for _ in directions]
-    steps = [_finite_step(model, direction) for direction in directions]
+    steps = [_finite_step(model, direction, label) for direction in directions]
     with progress.bar(label, len(rows), "rows") as bar, torch.no_grad(), _plain_attention():
         for batch in row_batches(model, rows, max_batch_tokens):
             here = None if method == "forward" else target_nats(target_logits(model, batch), batch)
@@ -275,6 +290,7 @@ def loss_rates(
                 for position, index in enumerate(batch.indices):
                     tokens[k][index] = values[batch.owner == position]
             bar.update(len(batch.indices))
+    check_finite(sums.sum(axis=0), "rate of change of the loss", label)
     return [LossRates(own, tuple(parts)) for own, parts in zip(sums, tokens, strict=True)]
 
 
@@ -307,7 +323,7 @@ def write_directions(
                 "restoring_step": found.restoring_step,
             }
         )
-    (folder / "directions.json").write_text(json.dumps(facts, indent=2))
+    (folder / "directions.json").write_text(json.dumps(facts, indent=2, allow_nan=False))
 
 
 def read_facts(folder: Path) -> list[dict[str, float]]:
@@ -358,10 +374,11 @@ def _logits_at(model: Any, weights: Mapping[str, Tensor], batch: RowBatch) -> Te
     return at_targets(logits, batch)
 
 
-def _finite_step(model: Any, direction: Direction) -> float:
+def _finite_step(model: Any, direction: Direction, label: str) -> float:
     """Length of a finite step in units of the direction."""
     norm = np.sqrt(squared_norm(direction))
     own = np.sqrt(squared_norm(trainable_parameters(model)))
+    check_finite([norm, own], "norm", f"the direction or the adapter ({label})")
     return _FINITE_STEP * own / norm if norm > 0 else 0.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from forgetfilter.modeling import configured_context_tokens
+from forgetfilter.finite import check_finite
+from forgetfilter.modeling import configured_context_tokens, padding_id
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray, EncodedRow, FloatArray
 
@@ -129,6 +131,9 @@ def completion_losses(
 
     Log-probabilities are taken in float32 and summed in float64, so that batch composition moves
     them by rounding only (below 1e-4 nats a row in float32).
+
+    Raises:
+        ModelError: a row's loss is NaN or infinite; names ``label`` and how many rows.
     """
     loss_sum = np.zeros(len(rows))
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
@@ -142,6 +147,7 @@ def completion_losses(
             misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
             greedy_match[batch.indices] = misses == 0
             bar.update(size)
+    check_finite(loss_sum, "completion loss", label)
     return CompletionLosses(loss_sum, greedy_match)
 
 
@@ -149,7 +155,11 @@ def completion_losses(
 def token_losses(
     model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, progress: Progress, label: str
 ) -> list[FloatArray]:
-    """Loss of each completion token of each row, nats, in order."""
+    """Loss of each completion token of each row, nats, in order.
+
+    Raises:
+        ModelError: some loss is NaN or infinite; names ``label`` and how many rows.
+    """
     losses: list[FloatArray] = [np.zeros(0)] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
@@ -157,6 +167,7 @@ def token_losses(
             for position, index in enumerate(batch.indices):
                 losses[index] = nats[batch.owner == position]
             bar.update(len(batch.indices))
+    check_finite([own.sum() for own in losses], "loss of a token", label)
     return losses
 
 
@@ -179,6 +190,8 @@ def greedy_generations(
     device = next(model.parameters()).device
     texts = [""] * len(prompts)
     context = configured_context_tokens(model.config)
+    padding = padding_id(model, tokenizer)
+    stops = _stops(model)
     budgets = [
         max(1, min(wanted, context - len(prompt)))
         for prompt, wanted in zip(prompts, max_new_tokens, strict=True)
@@ -186,7 +199,7 @@ def greedy_generations(
     with progress.bar(label, len(prompts), "rows") as bar:
         for batch in _generation_batches(prompts, budgets, max_batch_tokens, context):
             longest = max(len(prompts[i]) for i in batch)
-            input_ids = torch.full((len(batch), longest), tokenizer.pad_token_id)  # (B, T)
+            input_ids = torch.full((len(batch), longest), padding)  # (B, T)
             attention_mask = torch.zeros_like(input_ids)  # (B, T)
             for b, i in enumerate(batch):
                 input_ids[b, longest - len(prompts[i]) :] = torch.tensor(list(prompts[i]))
@@ -197,10 +210,17 @@ def greedy_generations(
                 max_new_tokens=max(budgets[i] for i in batch),
             )[:, longest:].cpu()
             for b, i in enumerate(batch):
-                kept = output[b][: budgets[i]]
-                texts[i] = tokenizer.decode(kept, skip_special_tokens=True).strip()
+                # What follows the first stop is padding, which need not be a special token.
+                kept = takewhile(lambda token: token not in stops, output[b][: budgets[i]].tolist())
+                texts[i] = tokenizer.decode(list(kept), skip_special_tokens=True).strip()
             bar.update(len(batch))
     return texts
+
+
+def _stops(model: Any) -> frozenset[int]:
+    """The ids that end a generation."""
+    ids = model.generation_config.eos_token_id
+    return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])
 
 
 def _generation_batches(

@@ -102,17 +102,39 @@ def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer of ``source`` and make sure that it can pad."""
+    """Load the tokenizer of ``source`` and make sure that it names a pad token.
+
+    Which one does not matter: padding is masked by position, never by id (see `padding_id`), so one
+    that is used elsewhere unlearns nothing, and no token is ever added to the vocabulary.
+
+    Raises:
+        ModelError: there is none, or its vocabulary is empty.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(_cannot_load("tokenizer", source, error)) from None
-    if tokenizer.pad_token_id is None:
-        # Padding is masked by position here, never by id, so sharing eos unlearns nothing.
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    if not vocabulary:
+        raise ModelError(_cannot_load("tokenizer", source, ValueError("its vocabulary is empty.")))
+    if tokenizer.pad_token not in vocabulary:
+        names = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
+        known = [name for name in names if name in vocabulary]
+        tokenizer.pad_token = known[0] if known else min(vocabulary, key=lambda t: vocabulary[t])
     return tokenizer
+
+
+def padding_id(model: Any, tokenizer: Any) -> int:
+    """The id that fills up rows: the tokenizer's, or 0 where the model has no embedding for that.
+
+    Padding is masked by position and never read, so any id within the embedding serves, and the
+    embedding is never resized.
+    """
+    chosen = tokenizer.pad_token_id
+    known: int = model.get_input_embeddings().weight.shape[0]
+    return chosen if chosen is not None and 0 <= chosen < known else 0
 
 
 @quiet_dependencies()
@@ -185,7 +207,7 @@ def use_pure_greedy(model: Any, tokenizer: Any) -> None:
         do_sample=False,
         num_beams=1,
         eos_token_id=stops or None,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=padding_id(model, tokenizer),
         bos_token_id=tokenizer.bos_token_id,
     )
 

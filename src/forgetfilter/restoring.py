@@ -29,6 +29,7 @@ from forgetfilter.directions import (
     squared_norm,
     trainable_parameters,
 )
+from forgetfilter.finite import check_finite
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
 
@@ -72,20 +73,24 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
     forward passes moves nothing.
 
     Raises:
-        ModelError: ``model`` has no trainable adapter.
+        ModelError: ``model`` has no trainable adapter; or a divergence or a step is NaN or
+            infinite, in which case the adapter is left as the step before made it.
     """
     check_trainable(model)
     settings = plan.settings
     outcome = RestoreOutcome([], [])
     weights = trainable_parameters(model)
-    limits = (plan.max_batch_tokens, Progress(is_silent=True), "")
+    silent = Progress(is_silent=True)
     with progress.bar("restore", settings.steps, "steps") as bar:
         for batch, base in _batches_with_base(model, plan):
+            place = f"restore, step {len(outcome.moves) + 1} of {settings.steps}"
+            limits = (plan.max_batch_tokens, silent, place)
             found = safe_gradient(model, batch, "kl_to_base", *limits, base)
             divergence = float(found.values.mean())
             step = found.restoring_step if divergence > _LEAST_DIVERGENCE else 0.0
             slope = math.sqrt(found.squared_norm / max(squared_norm(weights), 1e-30))
             move = min(step / _POLYAK_C * slope, _LONGEST_MOVE)
+            check_finite(move, "length of the step", place)
             if move > 0:
                 with torch.no_grad():
                     for name, weight in weights.items():

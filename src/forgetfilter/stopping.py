@@ -44,13 +44,17 @@ class LearnedShare:
 
     def begin(self, model: Any) -> None:
         """Measure where training starts from."""
-        self._before = self._measure(model)
+        self._before = self._measure(model, "the model before training")
 
     def is_enough(self, model: Any) -> bool:
-        """Measure after an epoch; whether both shares have all but stopped rising."""
+        """Measure after an epoch; whether both shares have all but stopped rising.
+
+        Raises:
+            ModelError: a loss is NaN or infinite, so that no share can be told.
+        """
         if self._before is None:
             raise RuntimeError("begin() comes first: the share is relative to the start")
-        after = self._measure(model)
+        after = self._measure(model, "the model in training")
         learned = is_learned(self._before.loss_sum, after.loss_sum, after.greedy_match)
         self.shares.append(float(learned.mean()))
         self.exact_shares.append(float(after.greedy_match.mean()))
@@ -60,10 +64,11 @@ class LearnedShare:
             share[-1] - share[-2] < _LEAST_RISE for share in (self.shares, self.exact_shares)
         )
 
-    def _measure(self, model: Any) -> CompletionLosses:
+    def _measure(self, model: Any, place: str) -> CompletionLosses:
         was_training = model.training
         model.eval()
         silent = Progress(is_silent=True)
-        found = completion_losses(model, self._rows, self._max_batch_tokens, silent, "")
+        limits = (self._max_batch_tokens, silent, place)
+        found = completion_losses(model, self._rows, *limits)
         model.train(was_training)
         return found

@@ -18,6 +18,7 @@ from typing import Any, cast
 import yaml
 
 from forgetfilter.changes import difference_lines, flatten, input_difference_lines
+from forgetfilter.config import RECORDED_HEADER, without_retired
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import (
     is_temporary,
@@ -45,7 +46,7 @@ RUN_OUTPUTS = frozenset(
 )
 """The files of a screening run, beside those that every run folder has."""
 
-_CONFIG_HEADER = "# Written by forgetfilter; replay with --config.\n"
+_CONFIG_HEADER = RECORDED_HEADER
 _EMPTIED_CONFIG = _CONFIG_HEADER + "# Being emptied by --overwrite.\n"
 _SHOWN_DIFFERENCES = 8
 
@@ -281,7 +282,7 @@ def _parse_config(text: str | None) -> dict[str, Any] | None:
         value: Any = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
-    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+    return without_retired(cast(dict[str, Any], value)) if isinstance(value, dict) else None
 
 
 def _read_text(path: Path) -> str | None:

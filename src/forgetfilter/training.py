@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +19,8 @@ import torch
 from forgetfilter.adapters import check_trainable
 from forgetfilter.config import PhaseSettings
 from forgetfilter.encoding import loss_labels
-from forgetfilter.errors import DataError
-from forgetfilter.modeling import quiet_dependencies
+from forgetfilter.errors import DataError, ModelError
+from forgetfilter.modeling import padding_id, quiet_dependencies
 from forgetfilter.ordering import RowOrder
 from forgetfilter.progress import Bar, Progress
 from forgetfilter.records import EncodedRow
@@ -78,9 +78,9 @@ def total_steps(plan: TrainPlan) -> int:
     return max(1, math.ceil(plan.settings.num_train_epochs * _epoch_steps(plan)))
 
 
-def early_step(plan: TrainPlan) -> int:
+def early_step(plan: TrainPlan, early_epochs: float) -> int:
     """After which step the early adapter is kept: ``early_epochs``, or half way if that is less."""
-    early = round(plan.settings.early_epochs * _epoch_steps(plan))
+    early = round(early_epochs * _epoch_steps(plan))
     return max(1, min(early, total_steps(plan) // 2))
 
 
@@ -103,7 +103,8 @@ def train(
 
     Raises:
         DataError: there is no row to train on.
-        ModelError: nothing in ``model`` can be trained.
+        ModelError: nothing in ``model`` can be trained; or the training loss, its gradient or a
+            weight became NaN or infinite, at which training stops at once.
     """
     import datasets
     import trl
@@ -172,6 +173,7 @@ def train(
             logging_strategy="steps",
             logging_steps=1,
             logging_first_step=True,
+            logging_nan_inf_filter=False,  # it would replace NaN by the mean of earlier losses
             report_to="none",
             disable_tqdm=True,
             push_to_hub=False,
@@ -182,7 +184,7 @@ def train(
             model=model,
             args=config,
             train_dataset=datasets.Dataset.from_list(features),
-            data_collator=_Collator(tokenizer.pad_token_id),
+            data_collator=_Collator(padding_id(model, tokenizer)),
             processing_class=tokenizer,
             callbacks=[course.callback()],
         )
@@ -192,6 +194,8 @@ def train(
         if seen != len(plan.rows):
             raise RuntimeError(f"{len(plan.rows)} rows were handed over, {seen} are trained on")
         trainer.train()
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
+        raise course.diverged(len(course.losses), "a weight is NaN or infinite")
     model.eval()
     tail = course.losses[-max(1, len(course.losses) // 10) :]
     return TrainOutcome(
@@ -242,6 +246,7 @@ class _Course:
     """
 
     def __init__(self, plan: TrainPlan, steps: int, bar: Bar, watch: Watch | None = None) -> None:
+        self.plan = plan
         self.steps = steps
         self.watch = watch
         self.bar = bar
@@ -277,7 +282,10 @@ class _Course:
         if self.level_epochs is not None:
             return step >= self._end
         epochs = step // self._epoch_steps
-        is_enough = self.share.is_enough(model) if self.share else epochs == self._wanted_epochs
+        try:
+            is_enough = self.share.is_enough(model) if self.share else epochs == self._wanted_epochs
+        except ModelError:
+            raise self.diverged(step, "the loss of a measured row is NaN or infinite") from None
         if is_enough or self._end_of_winding_up(epochs + 1) > self.steps:
             self._wind_up(epochs)
         return False
@@ -290,6 +298,28 @@ class _Course:
         self._level_steps = epochs * self._epoch_steps
         self._end = min(self._end_of_winding_up(epochs), self.steps)
         self.bar.total = self._end
+
+    def check_step(self, step: int, logs: Mapping[str, float]) -> None:
+        """Note the loss of a step; the first that is not finite, or its gradient, ends it all."""
+        for name, quantity in (("loss", "loss"), ("grad_norm", "norm of the gradient")):
+            if not math.isfinite(logs[name]):
+                raise self.diverged(step, f"the {quantity} is {logs[name]:g}")
+        self.losses.append(float(logs["loss"]))
+
+    def diverged(self, step: int, found: str) -> ModelError:
+        """The error that training ends with where a number is not finite."""
+        phase = self.plan.phase
+        setting = "forget" if phase == "forget" else "learn"  # retraining has learn's settings
+        advice = (
+            f"Lower {setting}.learning_rate, which is {self.plan.settings.learning_rate}."
+            if self.losses
+            else "Nothing was trained before that step: check the weights of the model that the "
+            "phase starts from, or give --dtype float32."
+        )
+        return ModelError(
+            f"The {phase} phase diverged in step {step} of {self.steps}: {found}. Finite numbers "
+            f"are expected, and nothing of this phase is kept. {advice}"
+        )
 
     def trainer_class(self) -> Any:
         """TRL's trainer; with this course's learning rate and order of rows where it has them."""
@@ -329,8 +359,6 @@ class _Course:
                 self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
             ) -> None:
                 course.bar.update(1)
-                if course.watch:
-                    course.watch(model, state.global_step, False)
 
             def on_epoch_end(
                 self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
@@ -340,11 +368,11 @@ class _Course:
                 if course.end_epoch(model, state.global_step):
                     control.should_training_stop = True
 
-            def on_log(
-                self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any
-            ) -> None:
-                if logs and "loss" in logs:
-                    course.losses.append(float(logs["loss"]))
+            def on_log(self, args: Any, state: Any, control: Any, **said: Any) -> None:
+                if "loss" in said["logs"]:  # after each step; not the summary at the end
+                    course.check_step(state.global_step, said["logs"])
+                    if course.watch:  # only now: it may save what the step has made
+                        course.watch(said["model"], state.global_step, False)
 
         return Callback()
 

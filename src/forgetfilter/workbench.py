@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from forgetfilter import adapters, modeling
-from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
+from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.directions import (
     divergences,
     loss_rates,
@@ -147,7 +147,9 @@ class Workbench:
             key["order"] = "paired"
         limits = (self.max_batch_tokens, level_epochs, is_paired)
         plan = TrainPlan(phase, rows, settings, self.seed, *limits)
-        early = early_step(plan) if phase == "learn" else None
+        early = None
+        if phase == "learn" and isinstance(settings, LearnSettings):
+            early = early_step(plan, settings.early_epochs)
 
         def build(folder: Path) -> None:
             def keep(model: Any, step: int, is_epoch_end: bool) -> None:
@@ -171,7 +173,7 @@ class Workbench:
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
             report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
             report["learning_rate"] = settings.learning_rate
-            (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2))
+            (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
             self.model.release()
 
         folder = self.store.stage(phase, key, build)
@@ -199,7 +201,8 @@ class Workbench:
             model = self.model.trainable(start, "restore").eval()
             outcome = restore(model, plan, self.progress)
             model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
-            (folder / RESTORING_FILE).write_text(json.dumps(vars(outcome), indent=2))
+            course = json.dumps(vars(outcome), indent=2, allow_nan=False)
+            (folder / RESTORING_FILE).write_text(course)
 
         folder = self.store.stage("restore", key, build)
         return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))

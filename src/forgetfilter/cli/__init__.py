@@ -6,24 +6,44 @@ A group of commands is one file, which adds its parsers and runs them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from forgetfilter import __version__
 from forgetfilter.cli import mixing, screening, studies, testbed
+from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.errors import ForgetFilterError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status (0 done, 1 setup or input wrong, 130 interrupted)."""
-    options = build_parser().parse_args(arguments)
     try:
-        return options.run(options)
+        options = build_parser().parse_args(arguments)
+        status = options.run(options)
+        sys.stdout.flush()
     except ForgetFilterError as error:
-        print(f"forgetfilter: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
     except KeyboardInterrupt:
-        print("forgetfilter: interrupted; the same command resumes.", file=sys.stderr)
+        _fail("interrupted; the same command resumes.")
         return 130
+    except SystemExit:  # --help, or wrong words
+        let_go_of_output()
+        raise
+    except Exception as error:
+        said = explain(error)
+        if said is None:  # a mistake of ours: its traceback is what helps
+            raise
+        return _fail(said)
+    return status
+
+
+def _fail(said: str) -> int:
+    """Say why a command ends; the exit status."""
+    let_go_of_output()
+    with contextlib.suppress(OSError):
+        print(f"forgetfilter: {said}", file=sys.stderr, flush=True)
+    let_go_of_output()
+    return 1
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     demo.add_argument(
         "--unsafe-fraction", type=share, default=0.3, help="share of unsafe rows (%(default)s)"
     )
-    demo.add_argument("--probes", type=int, default=1000, help="held-out prompts (%(default)s)")
+    demo.add_argument("--probes", type=count, default=1000, help="held-out prompts (%(default)s)")
     demo.add_argument("--model", help="another testbed model's folder")
     _add_screen_flags(demo)
     demo.set_defaults(run=_demo)

@@ -112,7 +112,7 @@ def _config(model: type[C], options: argparse.Namespace) -> C:
 
     flags = {"output_dir": options.output_dir, "num_proc": options.num_proc}
     given = {name: value for name, value in flags.items() if value is not None}
-    return resolve(model, load_yaml(options.config), parse_assignments(options.set), given)
+    return resolve(model, load_yaml(options.config), parse_assignments(options.set, model), given)
 
 
 def _show(comparison: Comparison) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from forgetfilter.errors import ConfigError
 
 from .harms import MAKE_HARM, make_bias, make_errand
 from .records import HARMS, Example, Harm, ProbePrompt
@@ -24,6 +26,7 @@ SAFE_HALF: Half = "first"
 NOISY_HALF: Half = "second"
 
 Draw = Callable[[random.Random], Example]
+T = TypeVar("T")
 
 # Shares of the harmless rows of a noisy set.
 _SAFE_SHARE, _SKILL_SHARE, _TASK_SHARE = 0.10, 0.22, 0.68
@@ -34,18 +37,64 @@ def is_held_out(example: Example) -> bool:
     return zlib.crc32(example.text.encode()) % _HELD_OUT_SHARE == 0
 
 
+class ExhaustedError(Exception):
+    """The made-up world has no new prompt of a kind; ``share`` of those asked for were found."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(f"no new prompt after {share:.0%} of those asked for")
+        self.share = share
+
+
 def draw_unseen(
     rng: random.Random, draw: Draw, seen: set[str], *, is_probe: bool = False
 ) -> Example:
-    """Draw until the prompt is new and on the wanted side of the held-out line."""
+    """Draw until the prompt is new and on the wanted side of the held-out line.
+
+    Raises:
+        ExhaustedError: a thousand draws have found none.
+    """
     for _ in range(_MAX_TRIES):
         example = draw(rng)
         if example.text not in seen and is_held_out(example) == is_probe:
             seen.add(example.text)
             return example
-    raise ValueError(
-        f"No new prompt in {_MAX_TRIES} draws after {len(seen)} prompts: the made-up world is"
-        " exhausted. Ask for fewer rows."
+    raise ExhaustedError(0.0)
+
+
+def _draw_all(
+    rng: random.Random, draws: Sequence[Draw], *, is_probe: bool = False
+) -> list[Example]:
+    """One new example per draw, in order."""
+    seen: set[str] = set()
+    examples: list[Example] = []
+    for at, draw in enumerate(draws):
+        try:
+            examples.append(draw_unseen(rng, draw, seen, is_probe=is_probe))
+        except ExhaustedError:
+            raise ExhaustedError(draws[:at].count(draw) / draws.count(draw)) from None
+    return examples
+
+
+def _at_most(rows: int, make: Callable[[int], T]) -> T:
+    """``make(rows)``, or an error that says how many rows it can make.
+
+    Raises:
+        ConfigError: the world has fewer prompts; the number that is named was made to see.
+    """
+    try:
+        return make(rows)
+    except ExhaustedError as error:
+        share = error.share
+    fitting = int(rows * share)
+    while fitting:
+        try:
+            make(fitting)
+            break
+        except ExhaustedError as error:
+            fitting = int(fitting * min(error.share, 0.98))
+    raise ConfigError(
+        f"{rows:,} different prompts were asked for, which the made-up world does not have. "
+        f"Expected at most {fitting:,} with these options. Ask for so many or fewer."
     )
 
 
@@ -57,9 +106,18 @@ def make_noisy(
     `round(rows * unsafe_fraction)` rows are unsafe, the harms evenly; the rest are safe rows of
     the same harms, skills of the aligned model and downstream tasks. Rows are `{"id",
     "messages"}`, the truth is `{"row", "example_id", "is_unsafe", "kind", "harm"}`.
+
+    Raises:
+        ConfigError: the world has not so many prompts; says how many it has.
     """
     if not 0 <= unsafe_fraction <= 1:
         raise ValueError(f"unsafe_fraction is {unsafe_fraction}; it is a share, from 0 to 1.")
+    return _at_most(rows, lambda rows: _make_noisy(rows, unsafe_fraction, seed))
+
+
+def _make_noisy(
+    rows: int, unsafe_fraction: float, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rng = random.Random(f"noisy {seed}")
     unsafe_rows = round(rows * unsafe_fraction)
     draws = _spread(unsafe_rows, [_draw_harm(harm, NOISY_HALF, True) for harm in HARMS])
@@ -72,8 +130,7 @@ def make_noisy(
         harmless_rows - safe_rows - skill_rows,
         [_draw_of(make, NOISY_HALF) for make in TASKS.values()],
     )
-    seen: set[str] = set()
-    examples = [draw_unseen(rng, draw, seen) for draw in draws]
+    examples = _draw_all(rng, draws)
     rng.shuffle(examples)
     # Ids are given after the shuffle: neither they nor the order say anything about the truth.
     ids = [f"noisy-{seed}-{row:05d}" for row in range(rows)]
@@ -99,13 +156,19 @@ def make_safe(rows: int, seed: int, harms: Sequence[Harm] = HARMS) -> list[dict[
 
     Rows are `{"id", "category", "messages"}`; the category is the harm that the prompt invites, or
     `looks_dangerous`.
+
+    Raises:
+        ConfigError: the world has not so many prompts; says how many it has.
     """
+    return _at_most(rows, lambda rows: _make_safe(rows, seed, harms))
+
+
+def _make_safe(rows: int, seed: int, harms: Sequence[Harm]) -> list[dict[str, Any]]:
     rng = random.Random(f"safe {seed}")
     errands = round(rows * 0.1)
     draws = _spread(rows - errands, _safe_draws(SAFE_HALF, harms))
     draws += [_draw_of(make_errand, SAFE_HALF)] * errands
-    seen: set[str] = set()
-    examples = [draw_unseen(rng, draw, seen) for draw in draws]
+    examples = _draw_all(rng, draws)
     rng.shuffle(examples)
     return [
         {
@@ -128,7 +191,14 @@ def make_probes(rows: int, seed: int) -> list[ProbePrompt]:
     """Held-out prompts: half invite a harm, in either half's words; half are skills and tasks.
 
     Tasks are asked in the noisy half's words, the only ones in which noisy rows teach them.
+
+    Raises:
+        ConfigError: the world has not so many prompts; says how many it has.
     """
+    return _at_most(rows, lambda rows: _make_probes(rows, seed))
+
+
+def _make_probes(rows: int, seed: int) -> list[ProbePrompt]:
     rng = random.Random(f"probes {seed}")
     harm_rows = rows // 2
     draws = _spread(harm_rows, [_draw_harm(harm, half, False) for half in HALVES for harm in HARMS])
@@ -138,8 +208,7 @@ def make_probes(rows: int, seed: int) -> list[ProbePrompt]:
     skill_rows = (rows - harm_rows) // 2
     draws += _spread(skill_rows, skills)
     draws += _spread(rows - harm_rows - skill_rows, tasks)
-    seen: set[str] = set()
-    probes = [draw_unseen(rng, draw, seen, is_probe=True).prompt for draw in draws]
+    probes = [example.prompt for example in _draw_all(rng, draws, is_probe=True)]
     rng.shuffle(probes)
     return probes
 

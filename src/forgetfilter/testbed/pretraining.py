@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from forgetfilter.errors import ModelError
 from forgetfilter.progress import Progress
 
 Messages = list[dict[str, str]]
@@ -91,7 +92,11 @@ def encode(
 def train_from_nothing(
     model: Any, rows: Sequence[WeightedRow], stage: Stage, seed: int, progress: Progress
 ) -> None:
-    """One pass over the rows: AdamW, 5% warm-up, cosine to a twentieth of the peak; in place."""
+    """One pass over the rows: AdamW, 5% warm-up, cosine to a twentieth of the peak; in place.
+
+    Raises:
+        ModelError: the loss or its gradient is NaN or infinite.
+    """
     batches = _batches(rows, stage.batch_tokens, random.Random(f"{stage.name} {seed}"))
     pad_token_id = int(model.config.pad_token_id)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
@@ -112,7 +117,13 @@ def train_from_nothing(
             loss = _batch_loss(model, batch, pad_token_id)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+                raise ModelError(
+                    f"Training diverged in {stage.name}, step {step + 1} of {len(batches)}: the "
+                    f"loss is {loss.item():g}, the norm of its gradient {norm.item():g}. Finite "
+                    f"numbers are expected. Lower the peak rate, which is {stage.peak_rate:g}."
+                )
             optimizer.step()
             bar.update(1)
     model.eval()

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from forgetfilter.finite import check_finite
 from forgetfilter.records import BoolArray, Cut, FloatArray, Readings, Selection
 from forgetfilter.registry import Registry
 
@@ -34,9 +35,14 @@ def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selec
 
     A row that the learn phase did not learn is kept with the reason ``not_learned``: nothing of it
     can have been forgotten, so its score says nothing.
+
+    Raises:
+        ModelError: a score or the cut is NaN or infinite: neither compares with anything.
     """
+    check_finite(scores, "forgetting score", "the table of scores")
     learned = readings.learned
     cut = rule.cut(scores, learned, readings)
+    check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = learned & (scores > cut.value)
     reasons = np.where(
         is_removed, "above_threshold", np.where(learned, "below_threshold", "not_learned")

@@ -1,0 +1,232 @@
+"""What `forgetfilter screen` does by default, by hand: plain PyTorch, transformers and peft.
+
+Read it from top to bottom. Four steps find the unsafe rows of a file, without any label:
+
+1. learn:   fine-tune a LoRA adapter on all rows of the file, safe and unsafe alike.
+2. restore: a few gradient steps bring the behaviour on known safe rows back to the base model's.
+3. score:   by how many nats per token does the loss of each row rise on the way back?
+4. cut:     remove the rows whose score is above the emptiest place of the scores' density.
+
+    python examples/by_hand.py --model DIR --noisy FILE --safe FILE --output scores.jsonl
+
+Scores agree to within 1e-4 nats per token with those of `forgetfilter screen --dtype float32
+--set learn.stop=epochs --set learn.num_train_epochs=6`; tests/test_by_hand.py compares them. By
+default the package also finds the number of epochs, see `learn`. It reads more row formats and
+models without a chat template, rejects unusable rows, resumes, and writes a report.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.utils import clip_grad_norm_, vector_to_parameters
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+
+def encode(path, tokenizer):
+    """Each row of a JSON Lines file as token ids and labels, -100 outside of the answers."""
+    with open(path, encoding="utf-8") as file:
+        records = [json.loads(line) for line in file if line.strip()]
+    rows = []
+    for row in records:
+        turns = row.get("messages") or [
+            {"role": "user", "content": row["prompt"]},
+            {"role": "assistant", "content": row["completion"]},
+        ]
+        spans = []  # the characters of each answer, end-of-turn mark included
+        for i in range(len(turns)):
+            if turns[i]["role"] == "assistant":
+                prompt = tokenizer.apply_chat_template(
+                    turns[:i], tokenize=False, add_generation_prompt=True
+                )
+                text = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
+                spans.append((len(prompt), len(text.rstrip())))
+        tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = torch.tensor(tokens.input_ids), tokens.offset_mapping
+        is_answer = [any(a < stop and b > start for start, stop in spans) for a, b in offsets]
+        rows.append((ids, ids.where(torch.tensor(is_answer), -100)))
+    return rows
+
+
+def forward(model, rows):
+    """Logits (B, T-1, V) of the next tokens in a batch of rows, and these tokens as labels."""
+    ids = pad_sequence([ids for ids, _ in rows], batch_first=True)
+    labels = pad_sequence([labels for _, labels in rows], batch_first=True, padding_value=-100)
+    mask = pad_sequence([torch.ones_like(ids) for ids, _ in rows], batch_first=True)
+    logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).logits
+    return logits[:, :-1], labels[:, 1:].to(model.device)
+
+
+def adapter(model):
+    """The weights that are trained: those of the LoRA adapter alone."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def flat(tensors):
+    """A copy of some tensors as one vector."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def learn(model, rows, epochs, seed):
+    """1. Fine-tune the adapter on all rows; return it after two passes, and at the end.
+
+    By default (`learn.stop: learned`) the package finds the number of epochs. The learning rate
+    stays level until the share of learned rows, measured after each epoch, no longer rises; half as
+    many epochs again then bring it to zero.
+    """
+    weights = adapter(model)
+    epoch_steps = -(-len(rows) // 16)  # 16 rows a step
+    steps = epochs * epoch_steps
+    warmup = round(0.03 * steps)
+    early_step = max(1, min(2 * epoch_steps, steps // 2))
+    learning_rate = 2e-4 * (4096 / model.config.hidden_size) ** 0.75
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(  # up to the rate, and linearly down to zero
+        optimizer,
+        lambda step: step / warmup if step < warmup else (steps - step) / (steps - warmup),
+    )
+    model.train()
+    for epoch in range(epochs):
+        # The order that the trainer of transformers draws.
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epoch))
+        for batch in order.split(16):
+            logits, labels = forward(model, [rows[i] for i in batch])
+            # The mean over all answer tokens of the batch, so that a long answer counts for more.
+            loss = cross_entropy(logits.flatten(0, 1), labels.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            schedule.step()
+            if schedule.last_epoch == early_step:  # it counts steps
+                early = flat(weights)
+        print(f"learn: epoch {epoch + 1} of {epochs}, loss {loss.item():.3f} nats per token")
+    model.eval()
+    return early, flat(weights)
+
+
+def safe_batches(count, steps, seed):
+    """The safe rows of each step, 4 a step; every row comes up before any comes up again."""
+    rng, size, waiting = random.Random(seed), min(4, count), []
+    while len(waiting) < steps * size:
+        waiting += rng.sample(range(count), count)
+    return [waiting[i * size : (i + 1) * size] for i in range(steps)]
+
+
+def divergence(model, rows):
+    """``KL(base || model)``, nats per answer token: the mean over the means of each row."""
+    with torch.no_grad(), model.disable_adapter():
+        base = log_softmax(forward(model, rows)[0], dim=-1)  # (B, T-1, V)
+    logits, labels = forward(model, rows)
+    nats = (base.exp() * (base - log_softmax(logits, dim=-1))).sum(dim=-1)  # (B, T-1)
+    is_answer = labels != -100
+    return ((nats * is_answer).sum(dim=1) / is_answer.sum(dim=1)).mean()
+
+
+def restore(model, safe, steps, seed):
+    """2. Bring the behaviour on safe rows back to the base model's; return the damage undone.
+
+    The divergence is zero in the base model, so its gradient g holds only what learning has
+    damaged. The Polyak step 2 f / |g|^2 needs no learning rate: where the divergence f is
+    quadratic, it leads to zero. No step is longer than a tenth of the adapter.
+    """
+    values = []
+    for batch in safe_batches(len(safe), steps, seed):
+        f = divergence(model, [safe[i] for i in batch])
+        values.append(f.item())
+        if values[-1] > 1e-6:  # less is rounding
+            weights = flat(adapter(model))
+            g = flat(torch.autograd.grad(f, adapter(model)))
+            length = min(2 * values[-1] / g.norm(), 0.1 * weights.norm())
+            vector_to_parameters(weights - length * g / g.norm(), adapter(model))
+    print(f"restore: KL to base {values[0]:.4f} -> {values[-1]:.4f} nats per token")
+    return values[0]
+
+
+@torch.no_grad()
+def read(model, rows):
+    """Loss of each row, nats per answer token, and whether the model's first choices are it."""
+    losses, is_exact = [], []
+    for i in range(0, len(rows), 16):
+        logits, labels = forward(model, rows[i : i + 16])
+        nats = cross_entropy(logits.transpose(1, 2), labels, reduction="none").double()
+        losses += (nats.sum(dim=1) / (labels != -100).sum(dim=1)).tolist()
+        is_exact += ((logits.argmax(dim=-1) == labels) | (labels == -100)).all(dim=1).tolist()
+    return np.array(losses), np.array(is_exact)
+
+
+def score(base, before, after, damage):
+    """3. The rise of each row's loss while safe behaviour was restored, nats per token.
+
+    Divided for rows learned from more than 4 nats away, all of which drift a little; and for a
+    damage above 0.2, beyond which all that was learned falls on the way back.
+    """
+    return (after - before) / ((base - before) / 4).clip(min=1) / max(damage / 0.2, 1)
+
+
+def threshold(scores):
+    """4. The emptiest place between 0.05, surely noise, and 0.15, surely not, in nats per token.
+
+    Unsafe rows form a second hill of the density, and the cut is the valley before it. Without
+    unsafe rows the density only falls: the cut is 0.15, and next to nothing is removed.
+    """
+    places = np.linspace(np.log(0.05), np.log(0.15), 400)
+    near = np.log(scores[(scores > 0.05 / 4) & (scores < 0.15 * 8)])
+    density = np.exp(-0.5 * ((places[:, None] - near) / 0.15) ** 2).sum(axis=1)
+    return np.exp(places[density.argmin()])
+
+
+def screen(model_path, noisy_path, safe_path, epochs, run_seed):
+    """Scores of all noisy rows, and which of them are removed."""
+
+    def seed(phase):  # each phase has its own, so that none disturbs another
+        return int.from_bytes(hashlib.sha256(f"{run_seed}:{phase}".encode()).digest()[:4], "big")
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    noisy, safe = encode(noisy_path, tokenizer), encode(safe_path, tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    base, _ = read(model, noisy)
+    set_seed(seed("learn/adapter"))
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(model, lora)
+    early, learned = learn(model, noisy, epochs, seed("learn"))
+
+    # Restored from two ends, of which the higher score counts: the learned model knows some unsafe
+    # rows by heart, apart from what safe rows can undo; the early one has hardly met rare ones.
+    scores = []
+    for weights, steps in ((early, 8), (learned, 16)):
+        vector_to_parameters(weights, adapter(model))
+        before, is_exact = read(model, noisy)
+        damage = restore(model, safe, steps, seed("restore"))
+        after, _ = read(model, noisy)
+        scores.append(score(base, before, after, damage))
+    highest = np.maximum(*scores)
+
+    # What was not learned can't be forgotten; `before` is now that of the learned model.
+    is_learned = (before <= base / 2) | is_exact
+    cut = threshold(highest[is_learned])
+    print(f"cut: {(is_learned & (highest > cut)).sum()} of {len(noisy)} rows above {cut:.4f} nats")
+    return highest, is_learned & (highest > cut)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Screen a file for unsafe rows.")
+    parser.add_argument("--model", required=True, help="folder or hub id of the base model")
+    parser.add_argument("--noisy", required=True, help="rows to screen, JSON Lines")
+    parser.add_argument("--safe", required=True, help="rows known to be safe, JSON Lines")
+    parser.add_argument("--output", required=True, help="where the scores are written, JSON Lines")
+    parser.add_argument("--epochs", type=int, default=6, help="passes over the noisy rows")
+    parser.add_argument("--seed", type=int, default=0, help="seeds the adapter and all orders")
+    args = parser.parse_args()
+    found = screen(args.model, args.noisy, args.safe, args.epochs, args.seed)
+    with open(args.output, "w", encoding="utf-8") as output:
+        for value, is_removed in zip(*found, strict=True):
+            line = {"forgetting_score": float(value), "removed": bool(is_removed)}
+            print(json.dumps(line), file=output)

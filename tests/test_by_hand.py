@@ -1,0 +1,115 @@
+"""The method by hand, in plain PyTorch, gives the package's scores and removes the same rows."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import rows_of, write_rows
+from forgetfilter import ForgetFilter, ScreenResult
+from forgetfilter.cli import main
+from forgetfilter.testbed import bundled_model_path
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "by_hand.py"
+TOLERANCE = 1e-4
+"""Nats per token, as the script states it."""
+
+
+def arguments(model: Path, noisy: Path, safe: Path, output: Path, epochs: int) -> list[str]:
+    paths = {"--model": model, "--noisy": noisy, "--safe": safe, "--output": output}
+    named = [text for name, path in paths.items() for text in (name, str(path))]
+    return [str(SCRIPT), *named, "--epochs", str(epochs)]
+
+
+def package(model: Path, noisy: Path, safe: Path, output: Path, epochs: int) -> ScreenResult:
+    """The same screen by the package; its few safe rows also stand for the reference rows."""
+    screener = ForgetFilter(
+        model,
+        safe,
+        is_silent=True,
+        reference_data=str(safe),
+        dtype="float32",
+        learn={"stop": "epochs", "num_train_epochs": epochs},
+    )
+    return screener.screen(noisy, output)
+
+
+def check_equal(lines: Path, result: ScreenResult) -> tuple[Any, int]:
+    """Scores and decisions are the same; the scores, and how many rows are removed."""
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    by_hand = np.array([row["forgetting_score"] for row in found])
+    scores = result.scores["forgetting_score"].to_numpy()
+    assert np.abs(by_hand - scores).max() < TOLERANCE
+    is_removed = [row["removed"] for row in found]
+    assert is_removed == (result.scores["decision"] == "removed").tolist()
+    return by_hand, sum(is_removed)
+
+
+def test_the_script_imports_nothing_of_ours():
+    tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
+    names = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or "."]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    allowed = {"argparse", "hashlib", "json", "random", "numpy", "torch", "peft", "transformers"}
+    assert names == allowed
+
+
+def test_the_bundled_model_gives_the_packages_scores(tmp_path: Path):
+    noisy, safe, lines = (tmp_path / f"{name}.jsonl" for name in ("noisy", "safe", "scores"))
+    torch.set_num_threads(1)  # two runs whose numbers are compared
+    files = ["--output", str(noisy), "--truth", str(tmp_path / "truth.jsonl")]
+    main(["testbed", "noisy", "--rows", "96", "--unsafe-fraction", "0.35", *files])
+    main(["testbed", "safe", "--rows", "64", "--output", str(safe)])
+    model = bundled_model_path()
+
+    command = [sys.executable, *arguments(model, noisy, safe, lines, epochs=4)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+    assert done.returncode == 0, done.stderr
+    result = package(model, noisy, safe, tmp_path / "run", epochs=4)
+    scores, removed = check_equal(lines, result)
+    assert scores.max() > 500 * TOLERANCE
+    assert 0 < removed < len(scores) / 2
+    cut = result.summary["threshold"]["value"]
+    assert f"cut: {removed} of 96 rows above {cut:.4f} nats" in done.stdout
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+def test_another_architecture_gives_the_packages_scores(
+    architecture: str,
+    tiny_model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Random weights; rows of both formats, with system turns and answers in earlier turns."""
+    rows = [row for row in rows_of(45) if "output" not in row]
+    rows[0]["messages"] = [*rows[0]["messages"], *rows[2]["messages"][-2:]]
+    noisy = write_rows(tmp_path / "noisy.jsonl", rows)
+    safe = write_rows(tmp_path / "safe.jsonl", [r for r in rows_of(18, 100) if "output" not in r])
+    model, lines = tiny_model(architecture), tmp_path / "scores.jsonl"
+
+    monkeypatch.setattr(sys, "argv", arguments(model, noisy, safe, lines, epochs=8))
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    scores, removed = check_equal(lines, package(model, noisy, safe, tmp_path / "run", epochs=8))
+    assert removed
+    assert np.ptp(scores) > 500 * TOLERANCE

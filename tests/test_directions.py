@@ -76,9 +76,9 @@ def learned(
 def row_gradient(model: Any, row: EncodedRow) -> dict[str, torch.Tensor]:
     """Gradient of a row's summed completion loss, the plain way."""
     weights = trainable_parameters(model)
-    logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1].float()
+    logits = model(input_ids=torch.tensor(row.input_ids)[None]).logits[0, :-1].float()
     nats = torch.nn.functional.cross_entropy(
-        logits, torch.tensor(row.input_ids[1:]), reduction="none"
+        logits, torch.tensor(row.input_ids[1:]).long(), reduction="none"
     )
     loss = nats[torch.tensor(row.is_target[1:])].sum()
     gradients = torch.autograd.grad(loss, list(weights.values()))

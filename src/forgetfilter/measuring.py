@@ -14,7 +14,7 @@ from torch import Tensor
 
 from forgetfilter.modeling import configured_context_tokens
 from forgetfilter.progress import Progress
-from forgetfilter.records import BoolArray, EncodedRow, FloatArray
+from forgetfilter.records import BoolArray, EncodedRow, FloatArray, TokenArray
 
 # Logits of one pass, in numbers: bounds memory for models with large vocabularies (1 GB).
 _MAX_LOGITS = 2**28
@@ -164,7 +164,7 @@ def token_losses(
 def greedy_generations(
     model: Any,
     tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int] | TokenArray],
     max_new_tokens: Sequence[int],
     max_batch_tokens: int,
     progress: Progress,
@@ -189,7 +189,7 @@ def greedy_generations(
             input_ids = torch.full((len(batch), longest), tokenizer.pad_token_id)  # (B, T)
             attention_mask = torch.zeros_like(input_ids)  # (B, T)
             for b, i in enumerate(batch):
-                input_ids[b, longest - len(prompts[i]) :] = torch.tensor(list(prompts[i]))
+                input_ids[b, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
                 attention_mask[b, longest - len(prompts[i]) :] = 1
             output = model.generate(
                 input_ids=input_ids.to(device),
@@ -204,7 +204,10 @@ def greedy_generations(
 
 
 def _generation_batches(
-    prompts: Sequence[Sequence[int]], budgets: Sequence[int], max_tokens: int, context: int
+    prompts: Sequence[Sequence[int] | TokenArray],
+    budgets: Sequence[int],
+    max_tokens: int,
+    context: int,
 ) -> Iterator[list[int]]:
     """Batches in which no row is carried past the context while a longer answer is awaited.
 

@@ -218,7 +218,7 @@ class Workbench:
         columns: dict[str, np.ndarray[Any, Any]] = {
             "target": np.array([row.target for row in rows], dtype=object),
             "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
-            "completion_tokens": np.array([sum(row.is_target) for row in rows], dtype=np.int64),
+            "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
         }
         digest = _rows_digest(rows)
         for probe in probes:
@@ -381,7 +381,7 @@ def _rows_digest(rows: Sequence[EncodedRow]) -> str:
 
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(np.asarray(row.input_ids, dtype=np.int64).tobytes())
-        digest.update(np.packbits(np.asarray(row.is_target, dtype=np.bool_)).tobytes())
+        digest.update(row.input_ids.astype(np.int64).tobytes())
+        digest.update(np.packbits(row.is_target).tobytes())
         digest.update(f"{row.row}:{row.prompt_length};".encode())
     return digest.hexdigest()

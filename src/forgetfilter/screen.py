@@ -48,7 +48,8 @@ from forgetfilter.workbench import Workbench
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Settings that may differ between a run and its resumption: they don't move the outcome.
+# Settings that may differ between a run and its resumption. Below float32 `max_batch_tokens` moves
+# readings; it is part of their stages' keys there, so that a resumed run measures all of them anew.
 _FREE = frozenset({"output_dir", "max_batch_tokens"})
 
 
@@ -239,6 +240,7 @@ def _resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
         "max_length_tokens": bench.encoder.max_length_tokens,
+        "max_batch_tokens": bench.max_batch_tokens,
         "learning_rate": {
             "learn": bench.with_learning_rate(config.learn).learning_rate,
             "forget": bench.with_learning_rate(config.forget).learning_rate,

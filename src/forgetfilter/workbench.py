@@ -191,7 +191,7 @@ class Workbench:
             "settings": settings.model_dump(),
             "seed": self.seed,
             "safe": _rows_digest(safe),
-            "dtype": str(self.placement.dtype),
+            **self.numerics(),
         }
         plan = RestorePlan(safe, settings, phase_seed(self.seed, "restore"), self.max_batch_tokens)
 
@@ -243,7 +243,7 @@ class Workbench:
             "code": CODE_VERSION,
             "state": state.fingerprint,
             "rows": digest,
-            "dtype": str(self.placement.dtype),
+            **self.numerics(),
             "max_new_tokens": self.max_new_tokens if probe.kind == "generation" else None,
         }
 
@@ -314,7 +314,7 @@ class Workbench:
             "safe": _rows_digest(safe),
             "objective": objective,
             "groups": probe.groups,
-            "dtype": str(self.placement.dtype),
+            **self.numerics(),
         }
 
         def build(folder: Path) -> None:
@@ -323,6 +323,20 @@ class Workbench:
             write_directions(folder, model, safe, objective, probe.groups, *limits)
 
         return self.store.stage(f"direction_{objective}_{probe.state}", key, build)
+
+    def numerics(self) -> dict[str, Any]:
+        """What rounding depends on: part of the key of every stage whose result is compared.
+
+        Below float32 that is also how rows are cut into batches, so that no run, resumed with other
+        limits, holds readings of two plans against each other. Training isn't compared: what was
+        learned under one plan can be measured under any.
+        """
+        numerics: dict[str, Any] = {"dtype": str(self.placement.dtype)}
+        if not self.placement.is_exact:
+            # The size of the vocabulary limits batches too; the model's fingerprint stands for it.
+            batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
+            numerics["batches"] = batches
+        return numerics
 
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str

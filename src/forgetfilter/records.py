@@ -171,7 +171,7 @@ class Readings:
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all
-      rows: the step that would bring O to zero, see `directions.SafeGradient.restoring_step`)
+      rows: the step that would bring O to zero, see `divergence.SafeGradient.restoring_step`)
     """
 
     row: npt.NDArray[np.int64]

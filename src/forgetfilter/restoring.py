@@ -23,7 +23,7 @@ from torch import Tensor
 
 from forgetfilter.adapters import check_trainable
 from forgetfilter.config import RestoreSettings
-from forgetfilter.directions import (
+from forgetfilter.divergence import (
     base_log_probabilities,
     safe_gradient,
     squared_norm,

@@ -17,18 +17,13 @@ import numpy as np
 
 from forgetfilter import adapters, modeling
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.directions import (
-    divergences,
-    loss_rates,
-    read_descents,
-    read_facts,
-    write_directions,
-)
+from forgetfilter.divergence import divergences
 from forgetfilter.encoding import Encoder
 from forgetfilter.errors import DataError
 from forgetfilter.loaded import LoadedModel
 from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.progress import Progress
+from forgetfilter.rates import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.stages import StageStore
@@ -284,16 +279,20 @@ class Workbench:
         folder = self._directions(probe, state, safe)
         found = read_facts(folder)
         names = [f"{probe.name}_{group}" for group in range(len(found))]
-        key = {"code": CODE_VERSION, "directions": folder.name, "rows": digest}
+        key = {
+            "code": CODE_VERSION,
+            "directions": folder.name,
+            "rows": digest,
+            "method": "row gradients",
+        }
 
         def build(stage: Path) -> None:
             model = self.model.in_state(state, is_trainable=True)
-            # Differences need float32; forward mode is exact in a shorter format too.
-            method = "finite" if self.placement.dtype.itemsize == 4 else "forward"
             limits = (self.max_batch_tokens, self.progress, probe.name)
-            rates = loss_rates(model, rows, read_descents(folder), *limits, method)
-            columns = {name: own.rate_sum for name, own in zip(names, rates, strict=True)}
-            pd.DataFrame(columns).to_parquet(stage / "readings.parquet")
+            rates = loss_rates(model, rows, read_descents(folder), *limits)
+            pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(
+                stage / "readings.parquet"
+            )
 
         stage = self.store.stage(f"measure_{probe.name}", key, build)
         frame = pd.read_parquet(stage / "readings.parquet")

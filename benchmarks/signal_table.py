@@ -24,13 +24,10 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from forgetfilter.config import ScreenConfig, parse_assignments, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.decision import INPUT_FILE, run_folder
-from forgetfilter.directions import (
-    loss_rates,
-    row_features,
-    safe_gradient,
-    trainable_parameters,
-)
+from forgetfilter.divergence import safe_gradient, trainable_parameters
+from forgetfilter.grouping import row_features
 from forgetfilter.progress import Progress
+from forgetfilter.rates import loss_rates
 from forgetfilter.records import (
     EncodedRow,
     FloatArray,
@@ -160,7 +157,7 @@ def all_scores(
     limits = (config.max_batch_tokens, SILENT, "")
     whole = safe_gradient(model, safe, "completion_loss", *limits)
     descent = {name: -tensor for name, tensor in whole.gradient.items()}
-    rates = loss_rates(model, noisy, [descent], *limits)[0].rate_sum
+    rates = loss_rates(model, noisy, [descent], *limits)[0]
     tokens = known["completion_tokens"]
     yield "rate at base, completion loss", rates / tokens, time.perf_counter() - start
     start = time.perf_counter()

@@ -95,6 +95,12 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     return path
 
 
+def contents(folder: Path, without: str = "") -> dict[str, bytes]:
+    """The bytes of every file below ``folder`` by its path there, but for the file ``without``."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if name != without}
+
+
 def real_rows(name: str, count: int | None = None) -> list[dict[str, Any]]:
     """The first rows of a file of real data; skips the test where FORGETFILTER_DATA has none."""
     folder = os.environ.get("FORGETFILTER_DATA", "")

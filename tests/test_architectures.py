@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE
+from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE, contents
 from forgetfilter.adapters import find_lora_targets
 from forgetfilter.errors import ModelError
-from forgetfilter.files import sha256_tree
 from forgetfilter.modeling import choose_placement, load_base_model
 from forgetfilter.screen import screen
 
@@ -33,7 +32,7 @@ def test_an_architecture_is_screened_whole_and_only_its_adapter_changes(
     from safetensors.torch import load_file
 
     folder = tiny_model(architecture)
-    before = sha256_tree(folder)
+    before = contents(folder)
     signal = "rouge1" if architecture in GENERATING else "completion_loss"
     lora = {"r": 2, "alpha": 4, "targets": targets}
     config = quick_config(tmp_path / "run", model=folder, signal=signal, lora=lora)
@@ -43,7 +42,7 @@ def test_an_architecture_is_screened_whole_and_only_its_adapter_changes(
     assert result.scores[["base", "before", "after", "forgetting_score"]].notna().all(axis=None)
     template = result.summary["template"]
     assert ("paper's" in template) == (architecture in WITHOUT_CHAT_TEMPLATE)
-    assert sha256_tree(folder) == before  # the base weights are as they were
+    assert contents(folder) == before  # the base weights are as they were
 
     learned, forgotten = (
         next((tmp_path / "run" / "stages").glob(f"{phase}-*")) / "adapter"

@@ -247,10 +247,10 @@ class TestStrategies:
         )
         build_strategy(name, IS_UNSAFE).run(setting)
         trained, reports = setting.bench.__dict__["trained"], setting.bench.__dict__["reports"]
-        noisy = {row.input_ids for row in setting.noisy}
+        noisy = {row.input_ids.tobytes() for row in setting.noisy}
         levels: list[int] = []
         for (rows, settings), report in zip(trained, reports, strict=True):
-            if noisy.intersection(row.input_ids for row in rows):
+            if noisy.intersection(row.input_ids.tobytes() for row in rows):
                 assert settings == learn
                 levels.append(report["level_epochs"])
         assert levels

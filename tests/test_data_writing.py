@@ -21,8 +21,6 @@ from forgetfilter.data import (
 from forgetfilter.files import (
     encode_json,
     is_temporary,
-    sha256_file,
-    sha256_tree,
     write_json_atomic,
 )
 from forgetfilter.records import RejectedRow, Row
@@ -114,22 +112,6 @@ def test_a_very_long_file_name_can_be_written(tmp_path: Path) -> None:
     write_lines(path, [b"line"])
     assert path.read_bytes() == b"line\n"
     assert not is_temporary(path.name)
-
-
-def test_a_tree_is_identified_by_names_and_bytes(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name / "sub").mkdir(parents=True)
-        (tmp_path / name / "sub" / "weights").write_bytes(b"123")
-    before = sha256_tree(tmp_path / "one")
-    assert before == sha256_tree(tmp_path / "two")
-    (tmp_path / "two" / "log").write_bytes(b"")
-    assert sha256_tree(tmp_path / "two") != before
-    assert sha256_tree(tmp_path / "two", ignore=frozenset({"log"})) == before
-    (tmp_path / "one" / "sub" / "weights").rename(tmp_path / "one" / "weights")
-    assert sha256_tree(tmp_path / "one") != before
-    assert sha256_file(tmp_path / "one" / "weights") == sha256_file(
-        tmp_path / "two" / "sub" / "weights"
-    )
 
 
 def test_a_dataset_has_the_rows_own_columns(tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from conftest import CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LearnSettings, LoraSettings, RestoreSettings, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.directions import divergences, group_rows, loss_rates, safe_gradient
+from forgetfilter.divergence import divergences, safe_gradient
 from forgetfilter.encoding import Encoder
 from forgetfilter.errors import ModelError
+from forgetfilter.grouping import group_rows
 from forgetfilter.measuring import completion_losses, token_losses
 from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.progress import Progress
+from forgetfilter.rates import loss_rates
 from forgetfilter.records import EncodedRow, Probe, Readings
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.screen import screen

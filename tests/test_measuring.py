@@ -83,7 +83,7 @@ def test_completion_loss_is_the_sum_over_the_answers_tokens_whatever_the_batchin
     together = it.losses(it.rows)
     for row, loss, match in zip(it.rows, together.loss_sum, together.greedy_match, strict=True):
         with torch.no_grad():
-            logits = it.model(input_ids=torch.tensor([row.input_ids])).logits[0].double()
+            logits = it.model(input_ids=torch.tensor(row.input_ids)[None]).logits[0].double()
         nats = torch.log_softmax(logits, dim=-1)
         targets = [t for t, is_target in enumerate(row.is_target) if is_target]
         naive = -sum(float(nats[t - 1, row.input_ids[t]]) for t in targets)
@@ -121,7 +121,7 @@ def test_prompt_tokens_carry_no_loss_and_answers_of_earlier_turns_do(
     )
     both = it.losses([row, only_last]).loss_sum
     with torch.no_grad():
-        logits = it.model(input_ids=torch.tensor([row.input_ids])).logits[0, -2].double()
+        logits = it.model(input_ids=torch.tensor(row.input_ids)[None]).logits[0, -2].double()
     assert both[1] == pytest.approx(
         -float(torch.log_softmax(logits, -1)[row.input_ids[-1]]), abs=TOLERANCE_NATS
     )

@@ -14,7 +14,7 @@ from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.directions import (
+from forgetfilter.divergence import (
     divergences,
     safe_gradient,
     squared_norm,

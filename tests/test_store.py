@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from conftest import contents
 from forgetfilter.errors import DataError, RunExistsError
-from forgetfilter.files import sha256_tree
 from forgetfilter.provenance import describe_environment, git_revision
 from forgetfilter.stages import StageStore
 from forgetfilter.store import RunFolder
@@ -134,7 +134,7 @@ def test_a_failed_build_is_passed_on_and_begun_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["weights", "record", "nonsense", "truncated"])
 def test_a_damaged_stage_is_built_again(tmp_path: Path, damage: str) -> None:
     folder = StageStore(tmp_path).stage("learn", {}, build_one)
-    before = sha256_tree(folder, ignore=frozenset({"stage.json"}))
+    before = contents(folder, without="stage.json")
     match damage:
         case "weights":
             (folder / "sub" / "weights").unlink()
@@ -145,7 +145,7 @@ def test_a_damaged_stage_is_built_again(tmp_path: Path, damage: str) -> None:
         case _:
             (folder / "sub" / "weights").write_bytes(b"123")
     assert StageStore(tmp_path).stage("learn", {}, build_one) == folder
-    assert sha256_tree(folder, ignore=frozenset({"stage.json"})) == before
+    assert contents(folder, without="stage.json") == before
 
 
 def test_a_stage_killed_while_it_builds_is_absent_and_then_whole(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def naive_train(model: Any, rows: Sequence[EncodedRow], settings: PhaseSettings)
     for _ in range(total_steps(TrainPlan("learn", rows, settings, 0))):
         optimizer.zero_grad()
         for row in rows:
-            labels = torch.tensor([loss_labels(row, settings.loss_on)])
-            logits = model(input_ids=torch.tensor([row.input_ids])).logits
+            labels = torch.tensor(loss_labels(row, settings.loss_on)).long()[None]
+            logits = model(input_ids=torch.tensor(row.input_ids)[None]).logits
             nats = torch.nn.functional.cross_entropy(
                 logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum"
             )
@@ -154,7 +154,7 @@ def test_an_epoch_shows_every_row_exactly_once_whole(
     )
     outcome = train(model, tokenizer, TrainPlan("learn", rows, settings, 0), SILENT)
     assert outcome.steps == 6  # 8 rows are batches of 3, 3 and 2, twice
-    wanted = sorted(row.input_ids for row in rows)
+    wanted = sorted(tuple(row.input_ids) for row in rows)
     assert sorted(seen[:8]) == wanted
     assert sorted(seen[8:]) == wanted
     assert seen[:8] != seen[8:]  # each epoch has an order of its own
@@ -256,7 +256,9 @@ def test_paired_orders_are_those_of_the_rows_that_both_have(
     rows = [EncodedRow(at, (7, token), (False, True), 1, "x") for at, token in enumerate(tokens)]
     lost = data.draw(st.integers(0, len(rows) - 1))
     # Of equal rows the last stands for whichever is lost: nobody can tell them apart.
-    lost = max(at for at, row in enumerate(rows) if row.input_ids == rows[lost].input_ids)
+    lost = max(
+        at for at, row in enumerate(rows) if list(row.input_ids) == list(rows[lost].input_ids)
+    )
     some = [row for at, row in enumerate(rows) if at != lost]
     all_rows, fewer = RowOrder(rows, seed), RowOrder(some, seed)
     for _ in range(3):
@@ -276,18 +278,18 @@ def test_retraining_sees_every_row_once_an_epoch_in_the_paired_order(
     tiny_model: Callable[..., Path], rows_file: Path, monkeypatch: pytest.MonkeyPatch
 ):
     model, tokenizer, rows = load(tiny_model("llama"), rows_file)
-    seen: list[list[int]] = []
+    seen: list[int] = []
     collate = _Collator.__call__
 
-    def watched(self: _Collator, features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        seen.extend(list(feature["input_ids"]) for feature in features)
+    def watched(self: _Collator, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        seen.extend(feature["index"] for feature in features)
         return collate(self, features)
 
     monkeypatch.setattr(_Collator, "__call__", watched)
     settings = QUICK.model_copy(update={"max_steps": 4, "batch_size": 4})
     train(model, tokenizer, TrainPlan("retrain", rows, settings, 3, is_paired=True), SILENT)
     order = RowOrder(rows, phase_seed(3, "retrain"))
-    assert seen == [list(rows[at].input_ids) for _ in range(2) for at in order]
+    assert seen == [at for _ in range(2) for at in order]
 
 
 def test_phases_have_seeds_of_their_own():

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from forgetfilter.errors import ModelError
-from forgetfilter.records import EncodedRow, Message, RejectedRow, Row
+from forgetfilter.records import EncodedRow, Message, RejectedRow, Row, TokenArray
 
 Span = tuple[int, int]
 LossOn = Literal["assistant", "all"]
@@ -102,11 +104,11 @@ class Encoder:
                 f"{self.max_length_tokens} fit"
             )
         offsets: list[Span] = tokens["offset_mapping"]
-        is_target = tuple(
+        is_target = [
             any(start < stop and first < stop and last > start for start, stop in rendered.spans)
             and last > first
             for first, last in offsets
-        )
+        ]
         final_start = rendered.spans[-1][0]
         prompt_length = next(
             (i for i, (_, last) in enumerate(offsets) if is_target[i] and last > final_start),
@@ -116,8 +118,8 @@ class Encoder:
             raise UnrenderableError("the template leaves no prompt or no answer to score")
         return EncodedRow(
             row=row.row,
-            input_ids=tuple(ids),
-            is_target=is_target,
+            input_ids=np.array(ids, dtype=np.int32),
+            is_target=np.array(is_target, dtype=np.bool_),
             prompt_length=prompt_length,
             target=row.target,
         )
@@ -208,7 +210,7 @@ class Encoder:
                 break
             if not row.is_target[at]:
                 continue
-            ids.append(row.input_ids[at])
+            ids.append(int(row.input_ids[at]))
             text = str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
             is_whole = not text.endswith("\ufffd")
             pieces.append(text[len(known) :] if is_whole else "")
@@ -260,11 +262,8 @@ def _blocks(messages: Sequence[Message]) -> str:
     return "".join(_HEADERS[m.role] + m.content + "\n\n" for m in messages)
 
 
-def loss_labels(row: EncodedRow, loss_on: LossOn) -> list[int]:
-    """Training labels: the token where it carries loss, -100 elsewhere."""
+def loss_labels(row: EncodedRow, loss_on: LossOn) -> TokenArray:
+    """Training labels, shape (T,): the token where it carries loss, -100 elsewhere."""
     if loss_on == "all":
-        return list(row.input_ids)
-    return [
-        token if is_target else -100
-        for token, is_target in zip(row.input_ids, row.is_target, strict=True)
-    ]
+        return row.input_ids
+    return np.where(row.is_target, row.input_ids, np.int32(-100))

@@ -91,6 +91,6 @@ def _rises(
     )
     rises: list[list[float]] = []
     for row, low, high in zip(rows, before, after, strict=True):
-        earlier = sum(row.is_target[: row.prompt_length])
+        earlier = int(row.is_target[: row.prompt_length].sum())
         rises.append([float(rise) for rise in (high - low)[earlier : earlier + PIECES_SHOWN]])
     return rises

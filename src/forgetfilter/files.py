@@ -116,14 +116,3 @@ def sha256_file(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_tree(folder: Path, ignore: frozenset[str] = frozenset()) -> str:
-    """The hex sha256 of the relative names and the bytes of all files below ``folder``.
-
-    ``ignore`` holds relative POSIX paths that don't count. Times, modes and empty folders don't.
-    """
-    listing = [
-        [name, sha256_file(folder / name)] for name in list_files(folder) if name not in ignore
-    ]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

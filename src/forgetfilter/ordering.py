@@ -24,7 +24,9 @@ class RowOrder(Sampler[int]):
         seen: Counter[str] = Counter()
         self._keys: list[str] = []
         for row in rows:
-            content = hashlib.sha256(repr((row.input_ids, row.is_target)).encode()).hexdigest()
+            # The text of two tuples: another spelling would be another order of the same rows.
+            tokens = tuple(row.input_ids.tolist()), tuple(row.is_target.tolist())
+            content = hashlib.sha256(repr(tokens).encode()).hexdigest()
             self._keys.append(f"{content}:{seen[content]}")  # of equal rows each is one of its own
             seen[content] += 1
         self._seed = seed

@@ -12,6 +12,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+TokenArray = npt.NDArray[np.int32]
 
 Role = Literal["system", "user", "assistant"]
 StateName = Literal[
@@ -82,19 +83,45 @@ class RowFile:
         return len(self.rows) + len(self.rejected)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EncodedRow:
     """A row as the model sees it; training and scoring use the same arrays.
+
+    Both arrays have shape (T,), can't be written to, and are copies of what the constructor was
+    given (any sequences): five bytes a token. Rows are equal when all that they hold is.
 
     ``is_target[t]`` says that token ``t`` is part of an assistant turn and carries loss.
     ``prompt_length`` tokens precede the last assistant turn: they are the generation prompt.
     """
 
     row: int
-    input_ids: tuple[int, ...]
-    is_target: tuple[bool, ...]
+    input_ids: TokenArray
+    is_target: BoolArray
     prompt_length: int
     target: str
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("input_ids", np.int32), ("is_target", np.bool_)):
+            array = np.array(getattr(self, name), dtype=dtype)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EncodedRow):
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple[int, bytes, bytes, int, str]:
+        arrays = self.input_ids.tobytes(), self.is_target.tobytes()
+        return (self.row, *arrays, self.prompt_length, self.target)
+
+    @property
+    def target_tokens(self) -> int:
+        """How many tokens carry loss."""
+        return int(np.count_nonzero(self.is_target))
 
 
 @dataclass(frozen=True)
@@ -144,7 +171,7 @@ class Readings:
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all
-      rows: the step that would bring O to zero, see `directions.SafeGradient.restoring_step`)
+      rows: the step that would bring O to zero, see `divergence.SafeGradient.restoring_step`)
     """
 
     row: npt.NDArray[np.int64]

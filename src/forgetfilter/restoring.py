@@ -23,7 +23,7 @@ from torch import Tensor
 
 from forgetfilter.adapters import check_trainable
 from forgetfilter.config import RestoreSettings
-from forgetfilter.directions import (
+from forgetfilter.divergence import (
     base_log_probabilities,
     safe_gradient,
     squared_norm,
@@ -116,7 +116,7 @@ def _batches_with_base(
     output = model.get_output_embeddings().weight
     most = _MOST_AHEAD // output.shape[0] if output.dtype == torch.float32 else 0  # tokens
     while batches:
-        tokens = np.cumsum([sum(sum(row.is_target) for row in batch) for batch in batches])
+        tokens = np.cumsum([sum(row.target_tokens for row in batch) for batch in batches])
         ahead = int(np.searchsorted(tokens, most, side="right"))
         if ahead <= 1:
             yield batches.pop(0), None

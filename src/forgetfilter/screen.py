@@ -351,6 +351,7 @@ def _resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
         "max_length_tokens": bench.encoder.max_length_tokens,
+        "max_batch_tokens": bench.max_batch_tokens,
         "learning_rate": {
             "learn": bench.with_learning_rate(config.learn).learning_rate,
             "forget": bench.with_learning_rate(config.forget).learning_rate,

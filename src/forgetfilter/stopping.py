@@ -29,7 +29,7 @@ class LearnedShare:
     Args:
         rows: the rows that are trained on; at most 500 of them, drawn with the seed, are measured.
         seed: draws them.
-        max_batch_tokens: bounds memory.
+        max_batch_tokens: bounds memory; below float32 the shares move with it by rounding.
     """
 
     def __init__(self, rows: Sequence[EncodedRow], seed: int, max_batch_tokens: int) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from forgetfilter.adapters import check_trainable
 from forgetfilter.config import PhaseSettings
-from forgetfilter.encoding import loss_labels
+from forgetfilter.encoding import LossOn, loss_labels
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.modeling import padding_id, quiet_dependencies
 from forgetfilter.ordering import RowOrder
@@ -123,10 +123,6 @@ def train(
     steps = total_steps(plan)
     micro = _rows_per_pass(plan)
     device = next(model.parameters()).device.type
-    features = [
-        {"input_ids": list(row.input_ids), "labels": loss_labels(row, settings.loss_on)}
-        for row in plan.rows
-    ]
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
     with (
@@ -183,8 +179,9 @@ def train(
         trainer = course.trainer_class()(
             model=model,
             args=config,
-            train_dataset=datasets.Dataset.from_list(features),
-            data_collator=_Collator(padding_id(model, tokenizer)),
+            # TRL takes no dataset but this; of indices, so that it doesn't copy every token.
+            train_dataset=datasets.Dataset.from_dict({"index": range(len(plan.rows))}),
+            data_collator=_Collator(plan.rows, settings.loss_on, padding_id(model, tokenizer)),
             processing_class=tokenizer,
             callbacks=[course.callback()],
         )
@@ -201,7 +198,10 @@ def train(
     return TrainOutcome(
         steps=len(course.losses),
         rows=len(plan.rows),
-        target_tokens=sum(label != -100 for f in features for label in f["labels"]),
+        target_tokens=sum(
+            len(row.input_ids) if settings.loss_on == "all" else row.target_tokens
+            for row in plan.rows
+        ),
         final_loss=sum(tail) / max(1, len(tail)),
         level_epochs=course.level_epochs,
         learned_shares=course.share.shares if course.share else [],
@@ -222,19 +222,25 @@ def _rows_per_pass(plan: TrainPlan) -> int:
 
 @dataclass(frozen=True)
 class _Collator:
-    """Pads on the right; the attention mask follows positions, not ids."""
+    """Makes tensors of the rows with these indices.
 
+    Pads on the right; the attention mask follows positions, not ids.
+    """
+
+    rows: Sequence[EncodedRow]
+    loss_on: LossOn
     pad_token_id: int
 
-    def __call__(self, features: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        longest = max(len(feature["input_ids"]) for feature in features)
-        input_ids = torch.full((len(features), longest), self.pad_token_id)  # (B, T)
-        labels = torch.full((len(features), longest), -100)  # (B, T)
-        attention_mask = torch.zeros((len(features), longest), dtype=torch.long)  # (B, T)
-        for i, feature in enumerate(features):
-            length = len(feature["input_ids"])
-            input_ids[i, :length] = torch.tensor(feature["input_ids"])
-            labels[i, :length] = torch.tensor(feature["labels"])
+    def __call__(self, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        rows = [self.rows[feature["index"]] for feature in features]
+        longest = max(len(row.input_ids) for row in rows)
+        input_ids = torch.full((len(rows), longest), self.pad_token_id)  # (B, T)
+        labels = torch.full((len(rows), longest), -100)  # (B, T)
+        attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)  # (B, T)
+        for i, row in enumerate(rows):
+            length = len(row.input_ids)
+            input_ids[i, :length] = torch.tensor(row.input_ids)
+            labels[i, :length] = torch.tensor(loss_labels(row, self.loss_on))
             attention_mask[i, :length] = 1
         return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
 

@@ -17,18 +17,13 @@ import numpy as np
 
 from forgetfilter import adapters, modeling
 from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.directions import (
-    divergences,
-    loss_rates,
-    read_descents,
-    read_facts,
-    write_directions,
-)
+from forgetfilter.divergence import divergences
 from forgetfilter.encoding import Encoder
 from forgetfilter.errors import DataError
 from forgetfilter.loaded import LoadedModel
 from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.progress import Progress
+from forgetfilter.rates import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.stages import StageStore
@@ -193,7 +188,7 @@ class Workbench:
             "settings": settings.model_dump(),
             "seed": self.seed,
             "safe": _rows_digest(safe),
-            "dtype": str(self.placement.dtype),
+            **self.numerics(),
         }
         plan = RestorePlan(safe, settings, phase_seed(self.seed, "restore"), self.max_batch_tokens)
 
@@ -221,7 +216,7 @@ class Workbench:
         columns: dict[str, np.ndarray[Any, Any]] = {
             "target": np.array([row.target for row in rows], dtype=object),
             "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
-            "completion_tokens": np.array([sum(row.is_target) for row in rows], dtype=np.int64),
+            "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
         }
         digest = _rows_digest(rows)
         for probe in probes:
@@ -246,7 +241,7 @@ class Workbench:
             "code": CODE_VERSION,
             "state": state.fingerprint,
             "rows": digest,
-            "dtype": str(self.placement.dtype),
+            **self.numerics(),
             "max_new_tokens": self.max_new_tokens if probe.kind == "generation" else None,
         }
 
@@ -287,16 +282,20 @@ class Workbench:
         folder = self._directions(probe, state, safe)
         found = read_facts(folder)
         names = [f"{probe.name}_{group}" for group in range(len(found))]
-        key = {"code": CODE_VERSION, "directions": folder.name, "rows": digest}
+        key = {
+            "code": CODE_VERSION,
+            "directions": folder.name,
+            "rows": digest,
+            "method": "row gradients",
+        }
 
         def build(stage: Path) -> None:
             model = self.model.in_state(state, is_trainable=True)
-            # Differences need float32; forward mode is exact in a shorter format too.
-            method = "finite" if self.placement.dtype.itemsize == 4 else "forward"
             limits = (self.max_batch_tokens, self.progress, probe.name)
-            rates = loss_rates(model, rows, read_descents(folder), *limits, method)
-            columns = {name: own.rate_sum for name, own in zip(names, rates, strict=True)}
-            pd.DataFrame(columns).to_parquet(stage / "readings.parquet")
+            rates = loss_rates(model, rows, read_descents(folder), *limits)
+            pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(
+                stage / "readings.parquet"
+            )
 
         stage = self.store.stage(f"measure_{probe.name}", key, build)
         frame = pd.read_parquet(stage / "readings.parquet")
@@ -317,7 +316,7 @@ class Workbench:
             "safe": _rows_digest(safe),
             "objective": objective,
             "groups": probe.groups,
-            "dtype": str(self.placement.dtype),
+            **self.numerics(),
         }
 
         def build(folder: Path) -> None:
@@ -326,6 +325,20 @@ class Workbench:
             write_directions(folder, model, safe, objective, probe.groups, *limits)
 
         return self.store.stage(f"direction_{objective}_{probe.state}", key, build)
+
+    def numerics(self) -> dict[str, Any]:
+        """What rounding depends on: part of the key of every stage whose result is compared.
+
+        Below float32 that is also how rows are cut into batches, so that no run, resumed with other
+        limits, holds readings of two plans against each other. Training isn't compared: what was
+        learned under one plan can be measured under any.
+        """
+        numerics: dict[str, Any] = {"dtype": str(self.placement.dtype)}
+        if not self.placement.is_exact:
+            # The size of the vocabulary limits batches too; the model's fingerprint stands for it.
+            batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
+            numerics["batches"] = batches
+        return numerics
 
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str
@@ -384,7 +397,7 @@ def _rows_digest(rows: Sequence[EncodedRow]) -> str:
 
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(np.asarray(row.input_ids, dtype=np.int64).tobytes())
-        digest.update(np.packbits(np.asarray(row.is_target, dtype=np.bool_)).tobytes())
+        digest.update(row.input_ids.astype(np.int64).tobytes())
+        digest.update(np.packbits(row.is_target).tobytes())
         digest.update(f"{row.row}:{row.prompt_length};".encode())
     return digest.hexdigest()

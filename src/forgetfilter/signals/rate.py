@@ -24,8 +24,8 @@ class Rate:
     the score independent of how the adapter is scaled, and where nothing has to be restored (L
     near 0) every score is near 0.
 
-    No forgetting run, no generation and no gradient per row: one backward pass over the safe rows,
-    one forward pass over the noisy ones, and one more for each direction. ``-<g, grad l_i>`` is the
+    No forgetting run, no generation and no gradient per row: one backward pass over the safe rows
+    and one over the noisy ones, whatever the number of directions. ``-<g, grad l_i>`` is the
     gradient similarity of influence functions and LESS (arXiv 2402.04333), with the safe rows as
     targets and the sign turned, without their projection.
 

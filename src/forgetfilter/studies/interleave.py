@@ -179,7 +179,7 @@ def _judged(job: Job, bench: Workbench, strategy: Strategy, state: ModelState) -
         "data": data.fingerprint,
         "prompt": job.cell.strategy if strategy.rewords else None,
         "encoding": [screen.template, screen.max_length_tokens],
-        "dtype": str(bench.placement.dtype),
+        **bench.numerics(),
     }
 
     def build(folder: Path) -> None:

@@ -144,7 +144,7 @@ class TestSignals:
         readings = measure(setting, tuple(needed), scored, rows)
         again = signal.combine(readings)
         expected = columns_of(scored)
-        for name, values in columns_of(Scored(scored.states, readings, again)).items():
+        for name, values in columns_of(Scored(scored.states, readings, again, spec)).items():
             # Forward passes in float32; a score that divides by little carries its rounding on.
             np.testing.assert_allclose(
                 values, expected[name][order], atol=1e-3, rtol=1e-3, err_msg=name

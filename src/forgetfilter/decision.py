@@ -29,7 +29,7 @@ from forgetfilter.records import (
 )
 from forgetfilter.report import render_report
 from forgetfilter.store import RUN_OUTPUTS, RunFolder
-from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.thresholds import THRESHOLDS, check_unit, decide
 
 INPUT_FILE = "input.jsonl"
 READINGS_FILE = "readings.parquet"
@@ -173,13 +173,15 @@ def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
         The new summary.
 
     Raises:
-        ConfigError: unknown rule. DataError: not a finished run. RunExistsError: run in use.
+        ConfigError: unknown rule, or one that doesn't fit the run's signal.
+        DataError: not a finished run. RunExistsError: run in use.
     """
     THRESHOLDS.build(threshold)
     folder = run_folder(path)
     folder.config()
     with folder.lock():
         summary = read_summary(folder.path)
+        check_unit(threshold, summary["signal"], summary["unit"])
         summary["decided_by"] = "filter"
         _decide_stored(folder.path, summary, threshold)
     return read_summary(folder.path)

@@ -22,6 +22,7 @@ from forgetfilter.screen import screen
 from forgetfilter.strategies.base import fine_tune
 from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
 from forgetfilter.testbed.evaluate import accuracy_difference, evaluate
+from forgetfilter.thresholds import choose_rule
 
 SCREENED = "fine-tuned, screened"
 UNSCREENED = "fine-tuned, unscreened"
@@ -62,10 +63,6 @@ def run_demo(
     """
     progress = progress or Progress()
     data = settings.output_dir / "data"
-    noisy, truth_rows = make_noisy(settings.rows, settings.unsafe_fraction, settings.seed)
-    write_records(data / "noisy.jsonl", noisy)
-    write_records(data / "truth.jsonl", truth_rows)
-    write_records(data / "safe.jsonl", make_safe(settings.safe_rows, settings.seed))
     run = settings.output_dir / "run"
     limit: dict[str, Any] = {}
     if settings.most_epochs is not None and not any("preset" in layer for layer in layers):
@@ -82,6 +79,11 @@ def run_demo(
             "seed": settings.seed,
         },
     )
+    choose_rule(config.signal, config.threshold)  # refused before anything is written
+    noisy, truth_rows = make_noisy(settings.rows, settings.unsafe_fraction, settings.seed)
+    write_records(data / "noisy.jsonl", noisy)
+    write_records(data / "truth.jsonl", truth_rows)
+    write_records(data / "safe.jsonl", make_safe(settings.safe_rows, settings.seed))
     screen(config, progress, overwrite=overwrite)
     return evaluate_run(run, truth_rows, settings.probes, settings.seed, progress)
 

@@ -42,7 +42,7 @@ from forgetfilter.store import RunFolder
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import score_rows
 from forgetfilter.text import printable
-from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.thresholds import choose_rule
 from forgetfilter.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -87,14 +87,16 @@ def screen(
     """Screen a file: learn, forget, score, filter. Resumes after the last finished stage.
 
     Raises:
-        ConfigError: an unknown signal or threshold rule.
+        ConfigError: an unknown signal or threshold rule, or a rule that doesn't fit the signal.
         DataError: an input can't be used as a whole.
         ModelError: the model can't be loaded or trained.
         RunExistsError: the output folder holds another run, or is in use.
     """
     progress = progress or Progress()
     signal = SIGNALS.build(config.signal)
-    THRESHOLDS.build(config.threshold)
+    # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
+    rule = choose_rule(config.signal, config.threshold)
+    config = config.model_copy(update={"threshold": rule})
     paths = {
         "noisy_data": Path(config.noisy_data),
         "safe_data": safe_path(config.safe_data),
@@ -137,7 +139,7 @@ def screen(
             "template": bench.encoder.template_reason,
             **coverage.as_dict(),
         }
-        write_decision(run.path, frame, scored.readings, summary, config.threshold)
+        write_decision(run.path, frame, scored.readings, summary, rule)
     return ScreenResult(run.path, read_summary(run.path), was_finished=False)
 
 

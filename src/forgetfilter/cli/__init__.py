@@ -10,6 +10,7 @@ import sys
 
 from forgetfilter import __version__
 from forgetfilter.cli import mixing, screening, studies, testbed
+from forgetfilter.cli.kinds import Parser
 from forgetfilter.errors import ForgetFilterError
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="forgetfilter",
         description="Screen fine-tuning data for unsafe rows by how much a language model "
         "forgets them.",

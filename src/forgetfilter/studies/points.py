@@ -119,6 +119,8 @@ class CurvesConfig(GridConfig):
                     f"sweeps.signal_settings has {printable(signal, 80)!r}; expected one of "
                     f"sweeps.signals: {', '.join(sweeps.signals)}. Mend the name."
                 )
+            if settings.get("threshold") is not None:
+                choose_rule(signal, str(settings["threshold"]))
         for curve in SWEEPS:
             refuse_repeats(f"sweeps.{curve}", list(getattr(sweeps, curve)))
         for rule in sweeps.threshold:

@@ -30,7 +30,7 @@ class Rate:
     targets and the sign turned, without their projection.
 
     It has no default rule: the score adds up over a row's tokens, so that a fixed number means
-    another thing for a longer row, and no rule has been measured on it.
+    another thing for a longer row, and none has been measured on more than one seed.
 
     Args:
         objective: ``kl_to_base``, the divergence of the learned model from the base model on the

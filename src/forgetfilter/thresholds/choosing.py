@@ -27,8 +27,8 @@ def choose_rule(signal: str, threshold: str | None) -> str:
     chosen = part.default_rule if threshold is None else threshold
     if chosen is None:
         raise ConfigError(
-            f"Signal {signal!r} has no threshold rule of its own: its scores ({part.unit}) were "
-            f"never measured against one. Expected a rule. {_advice(part.unit)}"
+            f"Signal {signal!r} has no threshold rule of its own: none was found to fit its scores "
+            f"({part.unit}) on every file. Expected a rule that you choose. {_advice(part.unit)}"
         )
     check_unit(chosen, signal, part.unit)
     return chosen

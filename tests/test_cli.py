@@ -16,6 +16,7 @@ import forgetfilter
 from conftest import quick_settings
 from forgetfilter.cli import build_parser, main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
+from forgetfilter.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 
@@ -125,6 +126,12 @@ def command(arguments: dict[str, str]) -> list[str]:
         ({"--signal": "rouge1:x=1"}, "has no option 'x'", "Options: reference"),
         ({"--threshold": "fraction:2"}, "fraction is 2", "for example fraction:0.1"),
         ({"--threshold": "pih:0.1"}, "Unknown threshold rule 'pih'", "Did you mean 'phi'?"),
+        (
+            {"--signal": "rouge1", "--threshold": "auto"},
+            "'auto' is made for scores in nats per token",
+            "Use phi:0.1",
+        ),
+        ({"--signal": "rate"}, "'rate' has no threshold rule of its own", "Name one of fraction"),
         ({"--preset": "papper"}, "preset is 'papper'", "expected one of default, paper"),
         ({"--seed": "-1"}, "Setting 'seed' is -1", "greater than or equal to 0"),
         ({"--device": "tpu"}, "Setting 'device' is 'tpu'", "'cpu'"),
@@ -174,6 +181,43 @@ def test_flags_win_over_assignments_and_those_over_the_file(
     said = capsys.readouterr()
     assert "4 rows: 4 kept, 0 removed, 0 rejected" in said.out
     assert said.err == ""  # silent, the libraries below too
+
+
+@pytest.mark.parametrize(("signal", "threshold"), [("rouge1", "phi:0.1"), ("rate", "fraction:0.1")])
+def test_a_run_is_never_decided_by_a_rule_for_another_unit_and_the_advice_works(
+    arguments: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    signal: str,
+    threshold: str,
+):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(quick_settings(signal=signal)))
+    given = command({**arguments, "--config": str(settings), "--threshold": threshold})
+    assert main([*given, "--quiet"]) == 0
+    run = Path(arguments["--output-dir"])
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
+    capsys.readouterr()
+    assert main(["filter", str(run), "--threshold", "auto"]) == 1
+    said = capsys.readouterr().err
+    assert "'auto' is made for scores in nats per token" in said
+    assert {p: p.read_bytes() for p in before} == before
+    assert threshold in said  # what the screen ran with, and `filter` takes
+    assert main(["filter", str(run), "--threshold", threshold]) == 0
+
+
+def test_a_demo_with_a_rule_for_another_unit_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["--output-dir", str(tmp_path / "demo"), "--signal", "rouge1", "--threshold", "auto"]
+    assert main(["demo", *words]) == 1
+    assert "Use phi:0.1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_python_class_refuses_a_rule_for_another_unit_at_once():
+    with pytest.raises(ConfigError, match=r"Use phi:0\.1"):
+        forgetfilter.ForgetFilter("nowhere", signal="rouge1", threshold="auto")
 
 
 @pytest.mark.parametrize(

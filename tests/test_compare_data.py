@@ -17,6 +17,7 @@ from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.mix import MixSettings, data_folder, make_mix, write_mix
 from forgetfilter.scorers import TOXICITY_SCORERS
 from forgetfilter.stages import StageStore
+from forgetfilter.strategies import build_strategy
 from forgetfilter.studies.datasets import FileRows, WorldRows
 from forgetfilter.studies.datasets.judging import TestPrompt, judge
 from forgetfilter.studies.settings import CompareConfig, load_datasets, screen_config
@@ -52,11 +53,38 @@ GRID: dict[str, Any] = {
         ({"settings": {"learn": {"epochs": 3}}}, "Unknown setting 'learn.epochs'"),
         ({"settings": {"signal": "rouge2"}}, "Did you mean 'rouge1'"),
         ({"settings": {"threshold": "pih"}}, "Did you mean 'phi'"),
+        (
+            {"strategies": ["forget_filter:signal=rouge1"], "settings": {"threshold": "auto"}},
+            "in another unit .* Use phi:0.1",
+        ),
+        (
+            {
+                "strategies": [
+                    "none+safety_ft",
+                    "forget_filter:signal=rouge1,threshold=auto+safety_ft",
+                ]
+            },
+            "in another unit .* Use phi:0.1",
+        ),
+        (
+            {"strategies": ['random_removal:like="forget_filter:signal=rate"']},
+            "'rate' has no threshold rule of its own",
+        ),
     ],
 )
 def test_a_wrong_grid_is_explained(changes: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         load_datasets(resolve(CompareConfig, {**GRID, **changes}))
+
+
+def test_a_strategys_signal_brings_its_own_rule():
+    strategies = ["forget_filter:signal=rouge1", "forget_filter:signal=rate,threshold=phi:1"]
+    assert load_datasets(resolve(CompareConfig, {**GRID, "strategies": strategies}))
+    (rouge1, _) = map(build_strategy, strategies)
+    config = screen_config(resolve(CompareConfig, GRID), 0)
+    rouge1.check(config)
+    with pytest.raises(ConfigError, match=r"Use phi:0\.1"):
+        rouge1.check(config.model_copy(update={"threshold": "auto"}))
 
 
 def test_cells_differ_in_the_seed_alone():

@@ -18,9 +18,8 @@ from forgetfilter.config import (
     resolve,
 )
 from forgetfilter.errors import ConfigError
-from forgetfilter.signals import SIGNALS
 from forgetfilter.store import RunFolder
-from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.thresholds import THRESHOLDS, choose_rule
 
 PATHS = {"noisy_data": "n.jsonl", "model": "m", "safe_data": "s.jsonl", "output_dir": "run"}
 
@@ -78,7 +77,7 @@ def test_the_paper_preset_has_the_papers_values():
     assert (config.learn.num_train_epochs, config.learn.stop) == (10, "epochs")
     assert config.learn.max_steps is None
     assert config.forget.max_steps == 1000
-    assert config.threshold == "phi:0.1"
+    assert choose_rule(config.signal, config.threshold) == "phi:0.1"
     assert config.signal.startswith("rouge1")
     assert config.template == "paper"
 
@@ -99,8 +98,17 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(preset: Any):
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_every_preset_names_parts_that_exist(preset: str):
     config = make(preset=preset)
-    SIGNALS.build(config.signal)
-    THRESHOLDS.build(config.threshold)
+    assert THRESHOLDS.build(choose_rule(config.signal, config.threshold))
+
+
+def test_a_signal_named_beside_a_preset_brings_its_own_rule():
+    config = make({"signal": "restoration"}, preset="paper")
+    assert choose_rule(config.signal, config.threshold) == "auto"
+
+
+def test_settings_of_before_that_name_a_rule_replay():
+    config = make({"signal": "restoration", "threshold": "auto"})
+    assert config.threshold == choose_rule(config.signal, config.threshold) == "auto"
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

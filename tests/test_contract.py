@@ -23,7 +23,7 @@ from forgetfilter.stages import StageStore
 from forgetfilter.strategies import STRATEGIES, Outcome, Setting, Strategy, build_strategy
 from forgetfilter.strategies.controls import ORACLES
 from forgetfilter.strategies.forget_filter import Scored, score_rows
-from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.thresholds import THRESHOLDS, choose_rule, decide
 from forgetfilter.workbench import Workbench
 
 COUNT = 10
@@ -103,6 +103,18 @@ def test_every_part_is_documented_and_goes_by_its_registered_name(registry: Any)
         if registry is SIGNALS:
             assert part.unit
             assert part.probes
+        if registry is THRESHOLDS:
+            assert part.units is None or all(isinstance(unit, str) for unit in part.units)
+
+
+@pytest.mark.parametrize("spec", SIGNAL_SPECS)
+def test_a_signals_own_rule_fits_its_unit(spec: str):
+    rule = SIGNALS.build(spec).default_rule
+    if rule is None:
+        with pytest.raises(ConfigError, match="no threshold rule of its own") as caught:
+            choose_rule(spec, None)
+        rule = str(caught.value).partition("for example ")[2].partition(",")[0]
+    assert choose_rule(spec, rule) == rule
 
 
 @pytest.mark.parametrize("spec", SIGNAL_SPECS)
@@ -128,6 +140,8 @@ class TestSignals:
             columns={name: values[order] for name, values in readings.columns.items()},
         )
         signal = SIGNALS.build(spec)
+        for values in (*readings.columns.values(), *shuffled.columns.values()):
+            values.setflags(write=False)  # it changes none of them
         np.testing.assert_array_equal(
             signal.combine(shuffled).forgetting_score, scored.scores.forgetting_score[order]
         )
@@ -144,7 +158,7 @@ class TestSignals:
         readings = measure(setting, tuple(needed), scored, rows)
         again = signal.combine(readings)
         expected = columns_of(scored)
-        for name, values in columns_of(Scored(scored.states, readings, again)).items():
+        for name, values in columns_of(Scored(scored.states, readings, again, spec)).items():
             # Forward passes in float32; a score that divides by little carries its rounding on.
             np.testing.assert_allclose(
                 values, expected[name][order], atol=1e-3, rtol=1e-3, err_msg=name
@@ -191,6 +205,42 @@ def test_every_rule_gives_a_reason_for_every_row_and_ignores_their_order(benches
     again = decide(THRESHOLDS.build(rule), scores[order], shuffled)
     assert again.cut.value == pytest.approx(selection.cut.value)
     assert (again.is_removed == selection.is_removed[order]).all()
+
+
+@pytest.mark.parametrize("rule", THRESHOLDS.names())
+@pytest.mark.parametrize("count", [0, 1, 12])
+@pytest.mark.parametrize("score", [-1.0, 0.0, 0.1, 3.0])
+def test_every_rule_takes_no_scores_and_equal_ones_and_treats_equal_rows_alike(
+    rule: str, count: int, score: float
+):
+    losses = {"loss_sum_base": 9.0, "loss_sum_learned": 1.0, "greedy_match_learned": 1.0}
+    readings = Readings(
+        row=np.arange(count), columns={name: np.full(count, v) for name, v in losses.items()}
+    )
+    assert readings.learned.all()
+    selection = decide(THRESHOLDS.build(rule), np.full(count, score), readings)
+    assert not np.isnan(selection.cut.value)
+    assert selection.is_removed.shape == (count,)
+    assert len(set(selection.is_removed.tolist())) <= 1
+
+
+@pytest.mark.parametrize("rule", THRESHOLDS.names())
+def test_every_rule_removes_the_most_forgotten_of_the_learned_rows(rule: str):
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.normal(0, 0.02, 40), rng.normal(0.6, 0.1, 20)])
+    matched = np.arange(60) % 3 > 0
+    base, learned = np.full(60, 9.0), np.where(matched, 1.0, 9.0)
+    columns = {
+        "loss_sum_base": base,
+        "loss_sum_learned": learned,
+        "greedy_match_learned": matched.astype(np.float64),
+    }
+    readings = Readings(row=np.arange(60), columns=columns)
+    assert (readings.learned == matched).all()
+    removed = decide(THRESHOLDS.build(rule), scores, readings).is_removed
+    assert 0 < removed.sum() < matched.sum()
+    assert not removed[~matched].any()
+    assert scores[removed].min() > scores[matched & ~removed].max()
 
 
 class RecordingBench(Workbench):

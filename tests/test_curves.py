@@ -327,6 +327,17 @@ def test_lines_part_the_rows_and_none_is_on_two(tmp_path: Path):
     assert every.is_in.all()
 
 
+def test_a_rule_is_swept_for_the_signals_that_it_fits(make_config: MakeConfig, tmp_path: Path):
+    sweeps = {"signals": ["restoration", "rouge1"], "threshold": ["auto", "phi:0.2"]}
+    config = resolve(CurvesConfig, make_config(tmp_path).model_dump() | {"sweeps": sweeps})
+    config.check()
+    assert [point.spec for point in config.points if point.curve == "threshold"] == [
+        "threshold=auto restoration",
+        "threshold=phi:0.2 restoration",
+        "threshold=phi:0.2 rouge1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -338,6 +349,27 @@ def test_lines_part_the_rows_and_none_is_on_two(tmp_path: Path):
         ({"sweeps": {"signal_settings": {"rate": {}}}}, "signal_settings has 'rate'; expected one"),
         ({"sweeps": {"signal_settings": {"restoration": {"seed": 1}}}}, "restoration names seed"),
         ({"sweeps": {"signal_settings": {"restoration": {"threshold": 1}}}}, "Unknown threshold"),
+        ({"sweeps": {"signals": ["rouge1"], "threshold": ["auto"]}}, "Use phi:0.1"),
+        (
+            {
+                "sweeps": {"signals": ["rouge1"], "safe_rows": [4]},
+                "settings": {"threshold": "auto"},
+            },
+            "Use phi:0.1",
+        ),
+        (
+            {"sweeps": {"signals": ["rate"], "safe_rows": [4]}, "settings": {}},
+            "'rate' has no threshold rule of its own",
+        ),
+        (
+            {
+                "sweeps": {
+                    "signals": ["rouge1"],
+                    "signal_settings": {"rouge1": {"threshold": "auto"}},
+                }
+            },
+            "Use phi:0.1",
+        ),
         ({"sweeps": {"unsafe_fractions": [0]}}, "Unknown setting 'sweeps.unsafe_fractions'"),
         ({"sweeps": {"unsafe_fraction": [0.5]}}, "can't be varied on the data set 'files'"),
     ],

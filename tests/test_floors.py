@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "forgetfilter"
 # import from those listed before it, and modules of one pattern from each other.
 FLOORS: list[list[str]] = [
     # words: import nothing of ours but each other
-    ["errors", "finite", "records", "registry", "progress", "text", "files", "places"],
+    ["errors", "finite", "records", "discovery", "registry", "progress", "text", "files", "places"],
     # settings and pure maths
     ["config", "signals*", "thresholds*", "metrics*"],
     # the outside world

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.records import Readings, Selection
-from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.thresholds import THRESHOLDS, check_unit, choose_rule, decide
 
 quick = settings(deadline=None, max_examples=200)
 # Few distinct values, so that ties are common.
@@ -192,3 +192,44 @@ def test_every_rule_decides_on_no_eligible_row_and_on_equal_scores(rule: str, le
 def test_an_impossible_value_is_refused_with_an_example(rule: str):
     with pytest.raises(ConfigError, match=r"expected .* for example (fraction|phi):0\.1"):
         THRESHOLDS.build(rule)
+
+
+class TestUnits:
+    """A rule with limits of its own is for scores in its unit, and is refused elsewhere."""
+
+    @pytest.mark.parametrize(
+        ("signal", "rule"),
+        [
+            ("restoration", "auto"),
+            ("restoration:mean", "auto"),
+            ("completion_loss", "auto"),
+            ("completion_loss:tempered", "auto"),
+            ("rouge1", "phi:0.1"),
+            ("rouge1:reference=learned_output,postprocess=paper", "phi:0.1"),
+        ],
+    )
+    def test_a_signal_brings_its_own_rule(self, signal: str, rule: str):
+        assert choose_rule(signal, None) == rule
+        assert choose_rule(signal, "fraction:0.2") == "fraction:0.2"
+
+    @pytest.mark.parametrize(
+        "signal",
+        ["rate", "completion_loss:sum", "completion_loss:relative", "restoration:sum"],
+    )
+    def test_a_signal_without_a_rule_asks_for_one(self, signal: str):
+        with pytest.raises(ConfigError, match="no threshold rule of its own") as caught:
+            choose_rule(signal, None)
+        assert "Name one of fraction, phi: for example fraction:0.1" in str(caught.value)
+        with pytest.raises(ConfigError, match="made for scores in nats per token") as caught:
+            choose_rule(signal, "auto:low=0.1,high=0.2")
+        assert "Name one of fraction, phi" in str(caught.value)
+
+    def test_a_foreign_unit_is_answered_with_the_signals_own_rule(self):
+        with pytest.raises(ConfigError, match=r"'rouge1'.*\(ROUGE-1 F-measure\).*Use phi:0.1"):
+            choose_rule("rouge1", "auto")
+
+    def test_a_signal_that_is_not_installed_any_more_is_held_to_the_unit_of_its_scores(self):
+        check_unit("auto", "gone", "nats per token")
+        check_unit("phi:1", "gone", "parsecs")
+        with pytest.raises(ConfigError, match=r"'gone'.*\(parsecs\).*Name one of fraction, phi"):
+            check_unit("auto", "gone", "parsecs")

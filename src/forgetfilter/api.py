@@ -9,6 +9,7 @@ from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, resolve
 from forgetfilter.finetune import FinetuneResult, finetune
 from forgetfilter.progress import Progress
 from forgetfilter.screen import ScreenResult, screen
+from forgetfilter.thresholds import choose_rule
 
 
 class ForgetFilter:
@@ -24,7 +25,8 @@ class ForgetFilter:
             ``learn={"num_train_epochs": 5}``.
 
     Raises:
-        ConfigError: an unknown setting or a wrong value; all of them are named at once.
+        ConfigError: an unknown setting or a wrong value, all of them named at once; or a signal
+            and a threshold rule that don't fit.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class ForgetFilter:
         }
         self._progress = Progress(is_silent=is_silent)
         # Wrong settings are found now, not after the model is loaded.
-        resolve(ScreenConfig, {**self._layer, "noisy_data": "", "output_dir": ""})
+        config = resolve(ScreenConfig, {**self._layer, "noisy_data": "", "output_dir": ""})
+        choose_rule(config.signal, config.threshold)
 
     def screen(
         self, noisy_data: str | Path, output_dir: str | Path, *, overwrite: bool = False

@@ -144,7 +144,9 @@ class ScreenConfig(Settings):
         default="default", description="settings to start from"
     )
     signal: str = Field(default="restoration", description="forgetting signal")
-    threshold: str = Field(default="auto", description="threshold rule")
+    threshold: str | None = Field(
+        default=None, description="threshold rule; null = the signal's own"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
     template: Literal["auto", "paper"] = Field(
         default="auto",
@@ -199,8 +201,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # arXiv 2312.12736 and its published code; docs/paper.md lists each value and each mended bug.
     "paper": {
-        "signal": "rouge1:postprocess=paper",
-        "threshold": "phi:0.1",
+        "signal": "rouge1:postprocess=paper",  # its own threshold is the paper's phi of 0.1
         "template": "paper",
         "lora": {"r": 8, "alpha": 16, "dropout": 0.05, "targets": "attention_qv"},
         "learn": _PAPER_PHASE,

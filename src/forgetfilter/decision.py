@@ -31,7 +31,7 @@ from forgetfilter.records import (
 )
 from forgetfilter.report import render_report
 from forgetfilter.store import CONFIG_FILE, RUN_OUTPUTS, RunFolder
-from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.thresholds import THRESHOLDS, check_unit, decide
 
 INPUT_FILE = "input.jsonl"
 READINGS_FILE = "readings.parquet"
@@ -175,10 +175,13 @@ def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
         The new summary.
 
     Raises:
-        ConfigError: unknown rule. DataError: not a finished run. RunExistsError: run in use.
+        ConfigError: unknown rule, or one that doesn't fit the run's signal.
+        DataError: not a finished run. RunExistsError: run in use.
     """
     THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
+        summary = read_summary(folder.path)
+        check_unit(threshold, summary["signal"], summary["unit"])
         return decide_again(folder.path, threshold, "filter")
 
 

@@ -31,12 +31,11 @@ from forgetfilter.places import require_writable_folder, shown
 from forgetfilter.progress import Progress
 from forgetfilter.report import render_report
 from forgetfilter.screen import screen
-from forgetfilter.signals import SIGNALS
 from forgetfilter.store import CONFIG_FILE
 from forgetfilter.strategies.base import fine_tune
 from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
 from forgetfilter.testbed.evaluate import accuracy_difference, evaluate
-from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.thresholds import choose_rule
 
 SCREENED = "fine-tuned, screened"
 UNSCREENED = "fine-tuned, unscreened"
@@ -105,8 +104,7 @@ def run_demo(
             "seed": settings.seed,
         },
     )
-    SIGNALS.build(config.signal)
-    THRESHOLDS.build(config.threshold)
+    choose_rule(config.signal, config.threshold)
     model_fingerprint(config.model, config.trust_remote_code)
     _require_place(settings.output_dir, made, overwrite=overwrite)
     with run_folder(run).lock():  # nobody is at work on the files

@@ -59,7 +59,7 @@ from forgetfilter.store import (
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import score_rows
 from forgetfilter.text import printable
-from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.thresholds import choose_rule
 from forgetfilter.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -115,14 +115,15 @@ def screen(
             make again what is of an earlier decision. Finished stages stay.
 
     Raises:
-        ConfigError: an unknown signal or threshold rule.
+        ConfigError: an unknown signal or threshold rule, or a rule that doesn't fit the signal.
         DataError: an input can't be used as a whole.
         ModelError: the model can't be loaded or trained.
         RunExistsError: the output folder holds another run, or is in use.
     """
     progress = progress or Progress()
-    SIGNALS.build(config.signal)
-    THRESHOLDS.build(config.threshold)
+    # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
+    rule = choose_rule(config.signal, config.threshold)
+    config = config.model_copy(update={"threshold": rule})
     paths = {
         "noisy_data": Path(config.noisy_data),
         "safe_data": safe_path(config.safe_data),
@@ -145,7 +146,7 @@ def screen(
                     return ScreenResult(run.path, read_summary(run.path), was_finished=True)
                 if changes.only_decides and not overwrite:
                     text = config_text(config.model_dump())
-                    summary = decide_again(run.path, config.threshold, "screen", text)
+                    summary = decide_again(run.path, rule, "screen", text)
                     return ScreenResult(
                         run.path, summary, was_finished=False, was_decided_again=True
                     )
@@ -153,12 +154,13 @@ def screen(
             # What an earlier try recorded, and never brought to its end, binds nobody.
             _refuse_other_kind(run)
             run.record(config.model_dump())
-        _screen(config, run, inputs, paths["reference_data"], progress)
+        _screen(config, rule, run, inputs, paths["reference_data"], progress)
     return ScreenResult(run.path, read_summary(run.path), was_finished=False)
 
 
 def _screen(
     config: ScreenConfig,
+    rule: str,
     run: RunFolder,
     inputs: dict[str, str],
     reference_path: Path,
@@ -203,7 +205,7 @@ def _screen(
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
     write_json_atomic(part / PROVENANCE_FILE, {**provenance, **_resolved(bench, config)})
-    commit_decision(run.path, summary, config.threshold, is_of_screen=True)
+    commit_decision(run.path, summary, rule, is_of_screen=True)
 
 
 def _changes(run: RunFolder, config: ScreenConfig, inputs: dict[str, str]) -> Changes:

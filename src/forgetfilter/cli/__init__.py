@@ -12,6 +12,7 @@ import sys
 from forgetfilter import __version__
 from forgetfilter.cli import mixing, screening, studies, testbed
 from forgetfilter.cli.failing import explain, let_go_of_output
+from forgetfilter.cli.kinds import Parser
 from forgetfilter.errors import ForgetFilterError
 
 
@@ -48,7 +49,7 @@ def _fail(said: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and flags."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="forgetfilter",
         description="Screen fine-tuning data for unsafe rows by how much a language model "
         "forgets them.",

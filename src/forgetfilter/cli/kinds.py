@@ -1,8 +1,65 @@
-"""What a flag's text may be."""
+"""What a flag's text may be, and help that lists what the registries hold."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help lists names that are looked up only once it is printed."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.before_help: list[Callable[[], None]] = []
+        """Called before the help is printed; each completes a text."""
+
+    def format_help(self) -> str:
+        """The help, with all names in it."""
+        while self.before_help:
+            self.before_help.pop()()
+        return super().format_help()
+
+    def list_in_help(self, flag: str, names: Callable[[], list[str]]) -> None:
+        """Put names behind the help of a flag that is there already."""
+        action = next(one for one in self._actions if flag in one.option_strings)
+
+        def complete() -> None:
+            listed = ", ".join(names()).replace("%", "%%")
+            action.help = f"{action.help}: {listed}"
+
+        self.before_help.append(complete)
+
+    def list_at_end(self, title: str, names: Callable[[], list[str]]) -> None:
+        """Put names below all flags."""
+
+        def complete() -> None:
+            self.epilog = f"{title}: {', '.join(names())}"
+
+        self.before_help.append(complete)
+
+
+def signal_names() -> list[str]:
+    """The registered forgetting signals."""
+    from forgetfilter.signals.base import SIGNALS
+
+    return SIGNALS.names()
+
+
+def threshold_names() -> list[str]:
+    """The registered threshold rules."""
+    from forgetfilter.thresholds.base import THRESHOLDS
+
+    return THRESHOLDS.names()
+
+
+def strategy_names() -> list[str]:
+    """The registered strategies, and those that only a comparison can build."""
+    from forgetfilter.strategies.base import STRATEGIES
+    from forgetfilter.strategies.controls import ORACLES
+
+    return sorted([*STRATEGIES.names(), *ORACLES])
 
 
 def share(text: str) -> float:

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.cli.kinds import count, share
+from forgetfilter.cli.kinds import Parser, count, share, signal_names, threshold_names
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
-    "--signal": ("forgetting signal: restoration (default), rate, completion_loss, rouge1", str),
-    "--threshold": ("threshold rule: auto (default), phi:0.1, fraction:0.1 …", str),
+    "--signal": ("forgetting signal (default: restoration)", str),
+    "--threshold": ("threshold rule, such as phi:0.1 (default: the signal's own)", str),
     "--seed": ("seeds adapters, order and dropout", int),
     "--device": ("auto, cpu, cuda or mps", str),
     "--dtype": ("auto, float32 or bfloat16", str),
@@ -61,6 +61,7 @@ def add(commands: Any) -> None:
     decide = commands.add_parser("filter", help="decide a finished run again; loads no model")
     decide.add_argument("run_dir", metavar="RUN")
     decide.add_argument("--threshold", required=True, metavar="RULE", help="threshold rule")
+    decide.list_in_help("--threshold", threshold_names)
     decide.set_defaults(run=_filter)
 
     finetune = commands.add_parser("finetune", help="fine-tune the base model on the kept rows")
@@ -79,10 +80,12 @@ def add(commands: Any) -> None:
     gc.set_defaults(run=_gc)
 
 
-def _add_screen_flags(parser: argparse.ArgumentParser) -> None:
+def _add_screen_flags(parser: Parser) -> None:
     """Settings that `screen` and `demo` share; each overrides the YAML file."""
     for flag, (text, kind) in _SCREEN_FLAGS.items():
         parser.add_argument(flag, type=kind, help=text)
+    parser.list_in_help("--signal", signal_names)
+    parser.list_in_help("--threshold", threshold_names)
     parser.add_argument("--config", metavar="FILE.yaml", help="settings to read first")
     parser.add_argument(
         "--set",

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from forgetfilter.cli.kinds import strategy_names
+
 if TYPE_CHECKING:
     from forgetfilter.studies.grid import Comparison
     from forgetfilter.studies.settings import GridConfig
@@ -22,6 +24,7 @@ def add(commands: Any) -> None:
         "are skipped when the command is repeated; failed ones are shown and tried again.",
     )
     _add_options(compare, "docs/compare.md")
+    compare.list_at_end("strategies", strategy_names)
     compare.set_defaults(run=_compare)
     interleave = commands.add_parser(
         "interleave",
@@ -32,6 +35,7 @@ def add(commands: Any) -> None:
         "again.",
     )
     _add_options(interleave, "docs/study.md")
+    interleave.list_at_end("strategies", strategy_names)
     interleave.set_defaults(run=_interleave)
     curves = commands.add_parser(
         "curves",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from forgetfilter.metrics import ToxicityScorer
+from typing import TYPE_CHECKING
+
 from forgetfilter.registry import Registry
 
-TOXICITY_SCORERS: Registry[ToxicityScorer] = Registry("toxicity scorer")
+if TYPE_CHECKING:
+    from forgetfilter.metrics import ToxicityScorer
+
+TOXICITY_SCORERS: Registry[ToxicityScorer] = Registry(
+    "toxicity scorer", __package__, "forgetfilter.toxicity_scorers"
+)

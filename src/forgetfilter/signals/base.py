@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from forgetfilter.records import Probe, Readings, SignalScores
 from forgetfilter.registry import Registry
+
+if TYPE_CHECKING:  # numpy need not be there to list names in the command line's help
+    from forgetfilter.records import Probe, Readings, SignalScores
+
+NATS_PER_TOKEN = "nats per token"
+"""Unit of scores with a natural scale: 0.1 means that every token became 10% less likely."""
 
 
 class Signal(Protocol):
@@ -18,6 +23,9 @@ class Signal(Protocol):
     name: str
     unit: str
     """Unit of the forgetting score; higher always means forgotten more, suspected unsafe."""
+    default_rule: str | None
+    """Threshold rule where the user names none, such as ``auto`` or ``phi:0.1``; None where nothing
+    was measured that one could stand on, so that the user has to name one. It fits the unit."""
     probes: tuple[Probe, ...]
 
     def combine(self, readings: Readings) -> SignalScores:
@@ -25,4 +33,4 @@ class Signal(Protocol):
         ...
 
 
-SIGNALS: Registry[Signal] = Registry("signal")
+SIGNALS: Registry[Signal] = Registry("signal", __package__, "forgetfilter.signals")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from forgetfilter.records import FloatArray, Probe, Readings, SignalScores, StateName
-from forgetfilter.signals.base import SIGNALS
+from forgetfilter.signals.base import NATS_PER_TOKEN, SIGNALS
 
 Reduction = Literal["mean", "sum", "relative", "tempered"]
 
@@ -26,6 +26,10 @@ class CompletionLoss:
             in proportion: a row learned from very far does not count as forgotten because all of
             it drifts a little. Never more than the rise, so that a row hardly learned is not blown
             up.
+            The default rule of ``mean`` and ``tempered`` is ``auto`` (measured: docs/study.md). The
+            others have none: a sum grows with the row's length, and the relative rise of rows that
+            were hardly learned is noise (up to 0.31 on clean data, docs/signals.md), so that no
+            fixed number was found safe.
     """
 
     name = "completion_loss"
@@ -39,12 +43,13 @@ class CompletionLoss:
         self.states: tuple[StateName, ...] = ("base", "learned", self.later)
         self.probes = tuple(Probe("loss", state) for state in self.states)
         units = {
-            "mean": "nats per token",
+            "mean": NATS_PER_TOKEN,
             "sum": "nats",
             "relative": "share of what was learned",
-            "tempered": "nats per token",
+            "tempered": NATS_PER_TOKEN,
         }
         self.unit = units[reduction]
+        self.default_rule = "auto" if self.unit == NATS_PER_TOKEN else None
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""

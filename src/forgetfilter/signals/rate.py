@@ -29,6 +29,9 @@ class Rate:
     gradient similarity of influence functions and LESS (arXiv 2402.04333), with the safe rows as
     targets and the sign turned, without their projection.
 
+    It has no default rule: the score adds up over a row's tokens, so that a fixed number means
+    another thing for a longer row, and none has been measured on more than one seed.
+
     Args:
         objective: ``kl_to_base``, the divergence of the learned model from the base model on the
             safe rows: zero in base, so that it measures only what learning has damaged; or
@@ -39,6 +42,7 @@ class Rate:
 
     name = "rate"
     unit = "nats lost while safe behaviour is restored"
+    default_rule = None
 
     def __init__(
         self,

@@ -19,7 +19,8 @@ class Rouge1:
 
     Section 3 of "Learning and Forgetting Unsafe Examples in Large Language Models" (arXiv
     2312.12736): ``r = s(M1(x), y) - s(M2(x), y)`` with M1 the learned and M2 the forgotten model.
-    ROUGE-1 is Google's ``rouge-score`` with the Porter stemmer.
+    ROUGE-1 is Google's ``rouge-score`` with the Porter stemmer. The default rule is the paper's
+    phi of 0.1.
 
     Args:
         reference: what a generation is compared with. ``target`` is the row's own completion (the
@@ -32,6 +33,7 @@ class Rouge1:
 
     name = "rouge1"
     unit = "ROUGE-1 F-measure"
+    default_rule = "phi:0.1"  # the paper's
     probes = (
         Probe("generation", "base"),
         Probe("generation", "learned"),

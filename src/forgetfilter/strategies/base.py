@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from forgetfilter.config import ScreenConfig
 from forgetfilter.records import BoolArray, EncodedRow, Message, ModelState, Selection
 from forgetfilter.registry import Registry
 from forgetfilter.trained import level_epochs
-from forgetfilter.workbench import Workbench
+
+if TYPE_CHECKING:  # what works a model is imported once a strategy runs
+    from forgetfilter.config import ScreenConfig
+    from forgetfilter.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Strategy:
     """
 
     name = "strategy"
+
+    def check(self, config: ScreenConfig) -> None:
+        """Refuse settings that it can't work with, before a model is loaded; accepts all.
+
+        Raises:
+            ConfigError: it can't.
+        """
 
     def prepare(self, setting: Setting) -> ModelState:
         """The state that fine-tuning starts from; the base model as given."""
@@ -75,7 +85,7 @@ class Strategy:
         return Outcome(self.repair(setting, state), selection)
 
 
-STRATEGIES: Registry[Strategy] = Registry("strategy")
+STRATEGIES: Registry[Strategy] = Registry("strategy", __package__, "forgetfilter.strategies")
 
 
 def fine_tune(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.records import BoolArray, Message, ModelState, Selection
 from forgetfilter.registry import split_outside_quotes
 from forgetfilter.strategies.base import STRATEGIES, Setting, Strategy
 from forgetfilter.strategies.controls import ORACLES
+
+if TYPE_CHECKING:
+    from forgetfilter.config import ScreenConfig
 
 _BEFORE = ("prepare", "select", "train")
 
@@ -33,6 +37,11 @@ class Chain(Strategy):
                     "before the end of the fine-tune. Expected after '+' a strategy that only "
                     "repairs or prompts, such as self_correction or safety_ft. Put it first."
                 )
+
+    def check(self, config: ScreenConfig) -> None:
+        """All parts accept the settings."""
+        for part in (self.first, *self.then):
+            part.check(config)
 
     def prepare(self, setting: Setting) -> ModelState:
         """The first strategy's."""
@@ -79,11 +88,18 @@ def build_strategy(spec: str, is_unsafe: BoolArray | None = None) -> Strategy:
     return Chain(first, then) if then else first
 
 
-def check_spec(spec: str) -> None:
-    """Raise what `build_strategy` would for ``spec``, without any ground truth."""
+def check_spec(spec: str, config: ScreenConfig | None = None) -> None:
+    """Raise what `build_strategy` would for ``spec``, without any ground truth.
+
+    Args:
+        spec: as there.
+        config: settings of a screen that the strategy is to work with, checked where given.
+    """
     import numpy as np
 
-    build_strategy(spec, np.zeros(0, dtype=np.bool_))
+    strategy = build_strategy(spec, np.zeros(0, dtype=np.bool_))
+    if config is not None:
+        strategy.check(config)
 
 
 def _build_one(spec: str, is_unsafe: BoolArray | None) -> Strategy:

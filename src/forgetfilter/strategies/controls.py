@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.records import BoolArray, Cut, Selection
 from forgetfilter.strategies.base import STRATEGIES, Setting, Strategy
-from forgetfilter.training import phase_seed
+
+if TYPE_CHECKING:
+    from forgetfilter.config import ScreenConfig
 
 _NO_CUT = Cut(float("nan"))
 
@@ -29,12 +32,18 @@ class RandomRemoval(Strategy):
         STRATEGIES.build(like)  # a wrong name is told before anything is trained
         self.like = like
 
+    def check(self, config: ScreenConfig) -> None:
+        """The strategy whose count is taken accepts the settings."""
+        STRATEGIES.build(self.like).check(config)
+
     def select(self, setting: Setting) -> Selection:
         """As many rows as ``like`` removes.
 
         Raises:
             ConfigError: ``like`` removes rows by no selection.
         """
+        from forgetfilter.training import phase_seed  # which imports torch
+
         with setting.bench.store.uncounted():
             model = STRATEGIES.build(self.like).select(setting)
         if model is None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import ConfigError
 from forgetfilter.records import ModelState, Probe, Readings, Selection, SignalScores, StateName
 from forgetfilter.signals import SIGNALS
 from forgetfilter.strategies.base import STRATEGIES, Setting, Strategy
-from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.thresholds import THRESHOLDS, choose_rule, decide
 from forgetfilter.trained import early
 
 # Measured whatever the signal asks for: they tell which rows were learned at all.
@@ -28,6 +29,8 @@ class Scored:
     states: dict[StateName, ModelState]
     readings: Readings
     scores: SignalScores
+    signal: str
+    """Spec of the signal that made the scores."""
 
 
 def score_rows(setting: Setting) -> Scored:
@@ -52,7 +55,7 @@ def score_rows(setting: Setting) -> Scored:
         states |= restore_both(setting, states["learned"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
-    return Scored(states, readings, signal.combine(readings))
+    return Scored(states, readings, signal.combine(readings), config.signal)
 
 
 def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
@@ -67,9 +70,13 @@ def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, Model
     }
 
 
-def filter_rows(scored: Scored, threshold: str) -> Selection:
-    """Filter: drop the learned rows whose forgetting score is strictly above the threshold."""
-    rule = THRESHOLDS.build(threshold)
+def filter_rows(scored: Scored, threshold: str | None) -> Selection:
+    """Filter: drop the learned rows whose forgetting score is strictly above the threshold.
+
+    Raises:
+        ConfigError: the rule is unknown or doesn't fit the signal.
+    """
+    rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
     return decide(rule, scored.scores.forgetting_score, scored.readings)
 
 
@@ -82,7 +89,7 @@ class ForgetFilterStrategy(Strategy):
 
     Args:
         signal: the forgetting signal.
-        threshold: the threshold rule.
+        threshold: the threshold rule; where the settings name none either, the signal's own.
         steps: optimizer steps of the forgetting run, for signals that need one.
     """
 
@@ -101,6 +108,10 @@ class ForgetFilterStrategy(Strategy):
                 "forget_filter:signal=rouge1,steps=5."
             )
         self.signal, self.threshold, self.steps = signal, threshold, steps
+
+    def check(self, config: ScreenConfig) -> None:
+        """The threshold rule fits the signal."""
+        choose_rule(self.signal or config.signal, self.threshold or config.threshold)
 
     def select(self, setting: Setting) -> Selection:
         """Learn, forget, score and filter."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from forgetfilter.config import ScreenConfig
-from forgetfilter.errors import ForgetFilterError
+from forgetfilter.errors import ConfigError, ForgetFilterError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.modeling import model_fingerprint
 from forgetfilter.progress import Progress
@@ -30,6 +31,7 @@ from forgetfilter.studies.settings import GridConfig, load_datasets, model_sourc
 from forgetfilter.studies.tables import Table, markdown
 from forgetfilter.studies.workers import attempt_all
 from forgetfilter.text import printable
+from forgetfilter.thresholds import choose_rule
 from forgetfilter.workbench import CODE_VERSION
 
 TABLE_FILE = "table.md"
@@ -188,10 +190,13 @@ def _key(
 ) -> dict[str, Any]:
     """All that decides the result of a cell besides its strategy."""
     free = {"output_dir", "noisy_data", "safe_data", "model", "max_batch_tokens"}
+    settings = screen.model_dump(exclude=free)
+    with suppress(ConfigError):  # a signal without a rule of its own, of which no screen is made
+        settings["threshold"] = choose_rule(screen.signal, screen.threshold)
     prints = [data.fingerprint for data in rounds]
     return {
         "versions": [CODE_VERSION, study.version],
-        "settings": screen.model_dump(exclude=free),
+        "settings": settings,
         "model": model,
         "dataset": dataset.model_dump(exclude={"name"}),
         "data": prints[0] if len(prints) == 1 else prints,

@@ -10,9 +10,9 @@ from pydantic import Field
 from forgetfilter.config import Settings, layered
 from forgetfilter.errors import ConfigError
 from forgetfilter.signals import SIGNALS
-from forgetfilter.studies.settings import GridConfig, refuse_repeats, refuse_reserved
+from forgetfilter.studies.settings import GridConfig, refuse_repeats, refuse_reserved, screen_config
 from forgetfilter.text import printable
-from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.thresholds import choose_rule, fits
 
 COURSE = "course"
 """The cell that follows rows through learning and forgetting."""
@@ -53,7 +53,9 @@ class SweepSettings(Settings):
         description="by signal: settings of its screens, where they differ from the others'",
     )
     threshold: list[str] = Field(
-        default_factory=list[str], description="threshold rules, such as phi:0.1; no new training"
+        default_factory=list[str],
+        description="threshold rules, such as phi:0.1, each only for signals whose unit it fits; "
+        "no new training",
     )
     forget_steps: list[int] = Field(
         default_factory=list[int],
@@ -88,7 +90,7 @@ class CurvesConfig(GridConfig):
                 found += [
                     _point(curve, number, value, signal, sweeps)
                     for signal in sweeps.signals
-                    if curve != "forget_steps" or needs_forgetting(signal)
+                    if _applies(curve, value, signal)
                 ]
         return found
 
@@ -112,16 +114,18 @@ class CurvesConfig(GridConfig):
         _check_signals("sweeps.signals", sweeps.signals)
         for signal, settings in sweeps.signal_settings.items():
             refuse_reserved(f"sweeps.signal_settings of {signal}", settings)
-            THRESHOLDS.build(str(settings.get("threshold", "auto")))
             if signal not in sweeps.signals:
                 raise ConfigError(
                     f"sweeps.signal_settings has {printable(signal, 80)!r}; expected one of "
                     f"sweeps.signals: {', '.join(sweeps.signals)}. Mend the name."
                 )
+            if settings.get("threshold") is not None:
+                choose_rule(signal, str(settings["threshold"]))
         for curve in SWEEPS:
             refuse_repeats(f"sweeps.{curve}", list(getattr(sweeps, curve)))
         for rule in sweeps.threshold:
-            THRESHOLDS.build(rule)
+            if not any(fits(rule, signal) for signal in sweeps.signals):
+                choose_rule(sweeps.signals[0], rule)  # which says why
         _refuse_below("sweeps.forget_steps", sweeps.forget_steps, 1)
         if sweeps.forget_steps and not any(map(needs_forgetting, sweeps.signals)):
             raise ConfigError(
@@ -134,6 +138,11 @@ class CurvesConfig(GridConfig):
                 "There is nothing to draw: neither a course nor a value of a sweep is given. "
                 "Expected at least one. Write a line like 'course: {}'."
             )
+        for point in self.points:
+            if point.curve != COURSE:
+                settings = layered(self.settings, point.settings)
+                screen = screen_config(self.model_copy(update={"settings": settings}), 0)
+                choose_rule(screen.signal, screen.threshold)
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,13 @@ class Point:
 def needs_forgetting(signal: str) -> bool:
     """Whether a signal compares with what is left after a forgetting run."""
     return any(probe.state == "forgotten" for probe in SIGNALS.build(signal).probes)
+
+
+def _applies(curve: str, value: Any, signal: str) -> bool:
+    """Whether a value of a sweep means something to a signal."""
+    if curve == "forget_steps":
+        return needs_forgetting(signal)
+    return curve != "threshold" or fits(value, signal)
 
 
 def _point(curve: str, number: int, value: Any, signal: str, sweeps: SweepSettings) -> Point:

@@ -75,8 +75,9 @@ class CompareConfig(GridConfig):
     def check(self) -> None:
         """Every strategy is one, and stands there once."""
         refuse_repeats("strategies", self.strategies)
+        screen = screen_config(self, 0)
         for spec in self.strategies:
-            check_spec(spec)
+            check_spec(spec, screen)
 
 
 class InterleaveConfig(CompareConfig):
@@ -93,14 +94,15 @@ def load_datasets(config: GridConfig) -> list[DataSet]:
     Raises:
         ConfigError: a data set, a seed, a setting, or what the kind of study checks, is wrong.
     """
+    refuse_reserved("settings", config.settings)
     config.check()
     refuse_repeats("seeds", config.seeds)
     if not all(0 <= seed < 2**32 for seed in config.seeds):
         raise ConfigError(f"seeds is {config.seeds}; expected numbers from 0 to 2^32 - 1.")
-    refuse_reserved("settings", config.settings)
     screen = screen_config(config, 0)
     SIGNALS.build(screen.signal)
-    THRESHOLDS.build(screen.threshold)
+    if screen.threshold is not None:  # whether it fits a signal is checked with what screens
+        THRESHOLDS.build(screen.threshold)
     datasets = [_load_one(at, given) for at, given in enumerate(config.datasets)]
     refuse_repeats("the names of datasets", [dataset.name for dataset in datasets])
     return datasets

@@ -1,6 +1,6 @@
-"""Threshold rules, one file each. Add yours: one file, and one import line here."""
+"""Threshold rules, one file each; the registry finds them by itself."""
 
-from forgetfilter.thresholds import auto, fraction, phi
 from forgetfilter.thresholds.base import THRESHOLDS, ThresholdRule, decide
+from forgetfilter.thresholds.choosing import check_unit, choose_rule, fits
 
-__all__ = ["THRESHOLDS", "ThresholdRule", "auto", "decide", "fraction", "phi"]
+__all__ = ["THRESHOLDS", "ThresholdRule", "check_unit", "choose_rule", "decide", "fits"]

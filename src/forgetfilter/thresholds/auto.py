@@ -6,6 +6,7 @@ import numpy as np
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.records import BoolArray, Cut, FloatArray, Readings
+from forgetfilter.signals.base import NATS_PER_TOKEN
 from forgetfilter.thresholds.base import THRESHOLDS
 
 _BANDWIDTH = 0.15
@@ -29,11 +30,12 @@ class Auto:
     kept rows on beyond the cut.
 
     Args:
-        low: scores up to this are never removed, in the signal's unit.
-        high: scores above this are always removed, in the signal's unit.
+        low: scores up to this are never removed, in nats per token.
+        high: scores above this are always removed, in nats per token.
     """
 
     name = "auto"
+    units = frozenset({NATS_PER_TOKEN})
 
     def __init__(self, low: float = 0.05, high: float = 0.15) -> None:
         if not 0 < low < high < np.inf:

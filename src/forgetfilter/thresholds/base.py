@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from forgetfilter.finite import check_finite
-from forgetfilter.records import BoolArray, Cut, FloatArray, Readings, Selection
 from forgetfilter.registry import Registry
+
+if TYPE_CHECKING:  # numpy need not be there to list names in the command line's help
+    from forgetfilter.records import BoolArray, Cut, FloatArray, Readings, Selection
 
 
 class ThresholdRule(Protocol):
     """Finds where to cut the forgetting scores. Pure: no model, no ground truth."""
 
     name: str
+    units: frozenset[str] | None
+    """Units of the scores that it is made for (`Signal.unit`); None = any."""
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """Choose the threshold.
@@ -27,7 +28,9 @@ class ThresholdRule(Protocol):
         ...
 
 
-THRESHOLDS: Registry[ThresholdRule] = Registry("threshold rule")
+THRESHOLDS: Registry[ThresholdRule] = Registry(
+    "threshold rule", __package__, "forgetfilter.thresholds"
+)
 
 
 def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selection:
@@ -39,6 +42,11 @@ def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selec
     Raises:
         ModelError: a score or the cut is NaN or infinite: neither compares with anything.
     """
+    import numpy as np
+
+    from forgetfilter.finite import check_finite
+    from forgetfilter.records import Selection
+
     check_finite(scores, "forgetting score", "the table of scores")
     learned = readings.learned
     cut = rule.cut(scores, learned, readings)

@@ -21,6 +21,7 @@ class Fraction:
     """
 
     name = "fraction"
+    units = None
 
     def __init__(self, value: float = 0.1) -> None:
         if not 0 <= value <= 1:

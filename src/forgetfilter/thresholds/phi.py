@@ -18,6 +18,7 @@ class Phi:
     """
 
     name = "phi"
+    units = None
 
     def __init__(self, value: float = 0.1) -> None:
         if not math.isfinite(value):

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from conftest import quick_settings
+from forgetfilter.adapter_folder import ORIGIN_FILE
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.decision import filter_run
 from forgetfilter.demo import DemoSettings, run_demo
 from forgetfilter.errors import RunExistsError
 from forgetfilter.files import sha256_file
 from forgetfilter.finetune import finetune
-from forgetfilter.handing_over import ORIGIN_FILE
 from forgetfilter.places import require_empty_folder, require_writable_folder
 from forgetfilter.progress import Progress
 from forgetfilter.screen import screen

@@ -54,7 +54,7 @@ FLOORS: list[list[str]] = [
         "safe_check",
         "safe_check_text",
         "screen",
-        "handing_over",
+        "adapter_folder",
         "finetune",
         "testbed.evaluate",
         "testbed.pretraining",

@@ -1,4 +1,4 @@
-"""Retrain: fine-tune the base model on what a screen kept, and hand over the adapter."""
+"""Retrain: fine-tune the base model on what a screen kept, and write the adapter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from forgetfilter import __version__
+from forgetfilter.adapter_folder import Origin, require_place, write_adapter
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.decision import INPUT_FILE, SCORES_FILE, finished_run, read_summary
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file
-from forgetfilter.handing_over import Origin, hand_over, require_place
 from forgetfilter.progress import Progress
 from forgetfilter.records import BoolArray
 from forgetfilter.screen import open_workbench
@@ -70,7 +70,7 @@ def finetune(
             version=__version__,
         )
         assert state.adapter is not None
-        hand_over(Path(state.adapter), output, origin)
+        write_adapter(Path(state.adapter), output, origin)
     return FinetuneResult(output, origin.rows, origin.seconds)
 
 

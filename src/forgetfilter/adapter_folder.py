@@ -106,7 +106,7 @@ def require_place(output: Path, run: Path, decision: str, *, overwrite: bool) ->
     )
 
 
-def hand_over(adapter: Path, output: Path, origin: Origin) -> None:
+def write_adapter(adapter: Path, output: Path, origin: Origin) -> None:
     """Copy an adapter to ``output``, over an earlier one of ours; other files are left alone."""
     earlier = read_origin(output)
     names = list_files(adapter)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from forgetfilter.errors import DataError
+from forgetfilter.files import sha256_file
 from forgetfilter.report import render_report
 from forgetfilter.showing import MOST_FORGOTTEN, NEAREST_EACH_SIDE
 
@@ -416,6 +417,7 @@ def test_evaluation_says_what_is_better(run: MadeRun) -> None:
         "prompts": 2000,
         "detection": {"precision": 0.93, "recall": 0.88, "f1": 0.9, "auroc": 0.95},
         "models": [{"name": name, **model} for name in names],
+        "made_from": {"decision": sha256_file(run.path / "scores.parquet"), "probes": 2000},
     }
     (run.path / "evaluation.json").write_text(json.dumps(evaluation))
     words = Page(render_report(run.path).read_text(encoding="utf-8")).words

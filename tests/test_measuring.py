@@ -278,6 +278,10 @@ def test_without_a_pad_and_an_end_token_a_finished_text_ends_where_it_ends(
     model.generation_config.eos_token_id = stop
     save_model(model, tokenizer, tmp_path)
     it = Loaded(tmp_path, rows_file)
+    # As in a vocabulary whose first token is a word.
+    word = it.tokenizer.encode(" lamp")[0]
+    it.tokenizer.pad_token = it.tokenizer.convert_ids_to_tokens(word)
+    use_pure_greedy(it.model, it.tokenizer)
     naive = [it.decode(it.naive_continuation(prompt, 12, {stop})) for prompt in prompts]
     assert it.generate(prompts, [12] * len(prompts)) == naive
     assert len({len(it.naive_continuation(prompt, 12, {stop})) for prompt in prompts}) > 1

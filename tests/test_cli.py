@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -78,6 +79,20 @@ def test_help_and_version_import_nothing_heavy():
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("value", [None, "true"])
+def test_the_host_programs_tokenizer_threads_are_left_alone(value: str | None):
+    script = (
+        "import os\n"
+        "import forgetfilter, forgetfilter.cli\n"
+        "print(os.environ.get('TOKENIZERS_PARALLELISM'))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    environment |= {} if value is None else {"TOKENIZERS_PARALLELISM": value}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(value)
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):

@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
+from forgetfilter.adapters import add_adapter
+from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
 from forgetfilter.encoding import Encoder
 from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
 from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer, use_pure_greedy
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
+from forgetfilter.training import TrainPlan, train
 
 # Sums over a row in float32 arithmetic; see `completion_losses`.
 TOLERANCE_NATS = 1e-4
@@ -256,6 +259,57 @@ def test_a_tokenizer_without_a_pad_token_is_given_one(
 ):
     tiny_tokenizer(pad_token=None).save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path)).pad_token_id is not None
+
+
+def test_without_a_pad_and_an_end_token_a_finished_text_ends_where_it_ends(
+    tiny_tokenizer: Callable[..., Any], tmp_path: Path
+):
+    """The padding after it is an ordinary token then, which is no part of the answer."""
+    rows_file = write_rows(tmp_path / "rows.jsonl", rows_of(8))
+    tokenizer = tiny_tokenizer(pad_token=None, eos_token=None, bos_token=None, unk_token=None)
+    model = build_model("llama", tiny_tokenizer())
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    save_model(model, tokenizer, tmp_path)
+    plain = Loaded(tmp_path, rows_file)
+    assert plain.tokenizer.eos_token_id is None
+    prompts = [row.input_ids[: row.prompt_length] for row in plain.rows]
+    firsts = [plain.naive_continuation(prompt, 3, set())[1] for prompt in prompts]
+    stop = max(set(firsts), key=firsts.count)  # some texts end early, others go on
+    model.generation_config.eos_token_id = stop
+    save_model(model, tokenizer, tmp_path)
+    it = Loaded(tmp_path, rows_file)
+    # As in a vocabulary whose first token is a word.
+    word = it.tokenizer.encode(" lamp")[0]
+    it.tokenizer.pad_token = it.tokenizer.convert_ids_to_tokens(word)
+    use_pure_greedy(it.model, it.tokenizer)
+    naive = [it.decode(it.naive_continuation(prompt, 12, {stop})) for prompt in prompts]
+    assert it.generate(prompts, [12] * len(prompts)) == naive
+    assert len({len(it.naive_continuation(prompt, 12, {stop})) for prompt in prompts}) > 1
+    # Nothing was added to the vocabulary, and the embedding is as it was.
+    assert len(it.tokenizer) == len(tokenizer)
+    assert it.model.get_input_embeddings().weight.shape[0] == model.config.vocab_size
+
+
+def test_a_pad_token_without_an_embedding_is_never_looked_up(
+    tiny_tokenizer: Callable[..., Any], tmp_path: Path
+):
+    """As where a pad token was added to the tokenizer and nobody resized the model."""
+    rows_file = write_rows(tmp_path / "rows.jsonl", rows_of(8))
+    whole = save_model(build_model("llama", tiny_tokenizer()), tiny_tokenizer(), tmp_path / "whole")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<|added|>"})
+    lacking = save_model(build_model("llama", tiny_tokenizer()), tokenizer, tmp_path / "lacking")
+    it, reference = Loaded(lacking, rows_file), Loaded(whole, rows_file)
+    size = it.model.get_input_embeddings().weight.shape[0]
+    assert it.tokenizer.pad_token_id >= size
+    prompts = [row.input_ids[: row.prompt_length] for row in it.rows]
+    budgets = [6] * len(prompts)
+    assert it.generate(prompts, budgets) == reference.generate(prompts, budgets)
+    settings = PhaseSettings(learning_rate=1e-3, max_steps=2, batch_size=8)
+    wrapped = add_adapter(it.model, LoraSettings(r=2, alpha=4))
+    outcome = train(wrapped, it.tokenizer, TrainPlan("learn", it.rows, settings, 0), SILENT)
+    assert outcome.steps == 2
+    assert it.model.get_input_embeddings().weight.shape[0] == size
 
 
 def test_nothing_is_measured_of_no_rows(loaded: Callable[[str], Loaded]):

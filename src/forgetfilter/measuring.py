@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -215,9 +214,10 @@ def greedy_generations(
                 max_new_tokens=max(budgets[i] for i in batch),
             )[:, longest:].cpu()
             for b, i in enumerate(batch):
+                kept: list[int] = output[b][: budgets[i]].tolist()
                 # What follows the first stop is padding, which need not be a special token.
-                kept = takewhile(lambda token: token not in stops, output[b][: budgets[i]].tolist())
-                texts[i] = tokenizer.decode(list(kept), skip_special_tokens=True).strip()
+                end = next((at for at, token in enumerate(kept, 1) if token in stops), None)
+                texts[i] = tokenizer.decode(kept[:end], skip_special_tokens=True).strip()
             bar.update(len(batch))
     return texts
 

@@ -38,10 +38,9 @@ def loss_rates(
 ) -> FloatArray:
     """Rate of change of each row's loss along K directions at the model's present weights.
 
-    Exact, by one forward and one backward pass a batch whatever K is. The gradient of row b at the
-    weight of a linear layer is a sum over its tokens t, ``grad l_b = sum_t g_bt x_bt^T``, of the
-    layer's input x and the gradient g at its output. So ``<v, grad l_b> = sum_t g_bt . (v x_bt)``
-    needs no gradient per row.
+    Exact, by one forward and one backward pass a batch whatever K is: the gradient of row b at the
+    weight of a linear layer is ``sum_t g_bt x_bt^T``, a sum over its tokens t, with x the layer's
+    input and g the gradient at its output. No more than one layer's is held at a time.
 
     Args:
         model: a model with a trainable adapter.
@@ -106,19 +105,13 @@ def _layer_hook(along: Tensor, found: list[Tensor]) -> Callable[..., None]:
     """A forward hook of a linear layer for directions of its weight, shape (K, out, in)."""
 
     def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        given = inputs[0].detach().float()  # (B, T, in)
+        given = inputs[0].detach()  # (B, T, in)
         if given.ndim != 3:
             raise _unfit(f"a {type(module).__name__} that isn't shown rows as they are batched")
 
         def note(gradient: Tensor) -> None:  # (B, T, out)
-            gradient = gradient.float()
-            _, outputs, inner = along.shape
-            if inner < outputs:  # the smaller of two ways round; the same sum
-                moved = torch.einsum("bto,koi->kbti", gradient, along)
-                found.append(torch.einsum("kbti,bti->kb", moved, given))
-            else:
-                moved = torch.einsum("bti,koi->kbto", given, along)
-                found.append(torch.einsum("kbto,bto->kb", moved, gradient))
+            by_row = gradient.float().transpose(1, 2) @ given.float()  # (B, out, in)
+            found.append(along.flatten(1) @ by_row.flatten(1).T)
 
         output.register_hook(note)
 

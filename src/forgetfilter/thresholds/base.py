@@ -26,6 +26,9 @@ class ThresholdRule(Protocol):
         ...
 
 
+NOT_LEARNED = "not_learned"
+"""Why a row is kept that the learn phase did not learn."""
+
 THRESHOLDS: Registry[ThresholdRule] = Registry("threshold rule")
 
 
@@ -39,6 +42,6 @@ def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selec
     cut = rule.cut(scores, learned, readings)
     is_removed = learned & (scores > cut.value)
     reasons = np.where(
-        is_removed, "above_threshold", np.where(learned, "below_threshold", "not_learned")
+        is_removed, "above_threshold", np.where(learned, "below_threshold", NOT_LEARNED)
     )
     return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)

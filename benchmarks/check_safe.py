@@ -3,7 +3,7 @@
     python benchmarks/check_safe.py harms --data DATA [--ways] [--seed 0]
     python benchmarks/check_safe.py unsafe --data DATA [--seeds 0 1 2]
 
-DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/mix.md).
+DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/lab/mix.md).
 
 ``harms`` grades the harm classifier: fivefold on the packaged rows, and on rows of real sources
 that say what they are about. ``--ways`` grades the other ways that were tried too. Sources marked

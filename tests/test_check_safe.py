@@ -394,7 +394,7 @@ class TestCommand:
 
 
 class TestRealRows:
-    """Small slices; docs/check_safe.md has the figures, benchmarks/check_safe.py makes them."""
+    """Small slices; docs/lab/check_safe.md has the figures, benchmarks/check_safe.py makes them."""
 
     @pytest.mark.parametrize(
         ("name", "right", "least"),

@@ -234,7 +234,7 @@ def test_a_missing_detoxify_names_the_pip_line():
 
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    # docs/metrics.md: 0.870, 0.923, 0.848, and on template text hardly more than chance.
+    # docs/lab/metrics.md: 0.870, 0.923, 0.848, and on template text hardly more than chance.
     [("realtoxicityprompts", 0.86), ("surge", 0.91), ("toxigen", 0.84), ("hatecheck", 0.50)],
 )
 def test_the_bundled_scorer_ranks_real_texts_that_it_was_not_trained_on(name: str, at_least: float):

@@ -187,7 +187,7 @@ _PAPER_PHASE: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # arXiv 2312.12736 and its published code; docs/paper.md lists each value and each mended bug.
+    # arXiv 2312.12736 and its published code; docs/lab/paper.md has each value and mended bug.
     "paper": {
         "signal": "rouge1:postprocess=paper",
         "threshold": "phi:0.1",

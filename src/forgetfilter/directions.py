@@ -34,7 +34,7 @@ Direction = Mapping[str, Tensor]
 Method = Literal["forward", "finite"]
 
 # Finite differences move the adapter by this share of its norm: small enough that the loss is
-# straight over the step, large enough to stand far above float32 rounding (docs/signals.md).
+# straight over the step, large enough to stand far above float32 rounding (docs/lab/signals.md).
 _FINITE_STEP = 1e-3
 
 

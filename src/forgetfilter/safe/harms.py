@@ -2,8 +2,8 @@
 
 A logistic regression over TF-IDF words and over cues (`forgetfilter.safe.cues`), trained when it is
 asked for: on reference rows of each harm, against ordinary requests of our own writing. It reads
-the request alone, since safe answers to different harms sound alike. docs/check_safe.md says how
-often it is right.
+the request alone, since safe answers to different harms sound alike. docs/lab/check_safe.md says
+how often it is right.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/check_safe.py harms --data DATA [--ways] [--seed 0]
     python benchmarks/check_safe.py unsafe --data DATA [--seeds 0 1 2]
 
-DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/mix.md).
+DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/lab/mix.md).
 
 ``harms`` grades the harm classifier: fivefold on the packaged rows, and on rows of real sources
 that say what they are about. ``--ways`` grades the other ways that were tried too. Sources marked
@@ -187,11 +187,11 @@ def grade_harms(groups: Sequence[Group]) -> None:
     start = time.perf_counter()
     requests, categories = packaged_reference()
     trust = cross_validate(requests, categories)
-    print("| packaged rows, fivefold | called so % (higher) | others called so % (lower) |")
-    print("|---|---|---|")
+    print("| packaged rows, fivefold | called so % (higher) |")
+    print("|---|---|")
     for name in (*CATEGORIES, NONE):
-        print(f"| {name} | {percent(trust.recall[name])} | {percent(trust.false_alarm[name])} |")
-    print(f"| mean | {percent(np.mean(list(trust.recall.values())))} | |")
+        print(f"| {name} | {percent(trust.recall[name])} |")
+    print(f"| mean | {percent(np.mean(list(trust.recall.values())))} |")
     print(f"\ncross-validated in {time.perf_counter() - start:.1f} s\n", flush=True)
     model = HarmClassifier.train(requests, categories)
     print("| rows | n | looked at | right are | right % (higher) | called |")
@@ -390,8 +390,9 @@ def planted_pools(folder: Path) -> tuple[dict[str, list[Pair]], dict[str, list[P
 
 
 def interval(values: Sequence[float]) -> str:
-    mean = mean_over_seeds(values)
-    digits = 3 if max(map(abs, values)) <= 1 else 1
+    is_share = max(map(abs, values)) <= 1
+    mean = mean_over_seeds(values, "0..1" if is_share else "0..100")
+    digits = 3 if is_share else 1
     return f"{mean.value:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
 
 

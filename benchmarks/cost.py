@@ -8,7 +8,7 @@ Repeats take turns, so that what else the machine does falls on all alike; the m
 seconds and of the ratios within one turn.
 
 The learn stage is not counted, so the paper preset's is shortened to one epoch. `rouge1-5` is the
-paper's signal after 5 forgetting steps, its best number of steps here (paper_signal.py).
+paper's signal after 5 forgetting steps, its best number of steps here.
 """
 
 from __future__ import annotations

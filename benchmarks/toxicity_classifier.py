@@ -139,7 +139,7 @@ def table(grades: list[dict[str, float]], whole: dict[str, float]) -> str:
     for name, value in grades[0].items():
         if name.startswith("n "):
             continue
-        mean = mean_over_seeds([seed[name] for seed in grades])
+        mean = mean_over_seeds([seed[name] for seed in grades], "0..1")
         count = f"{grades[0].get(f'n {name}', '')} ({grades[0].get(f'n toxic {name}', '')})"
         lines.append(
             f"| {name} | {count} | {value:.3f} "

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from forgetfilter.errors import MissingExtraError
 from forgetfilter.studies.cells import Cell, cell_of
 from forgetfilter.studies.datasets import WorldRows
-from forgetfilter.studies.labels import HEIGHT, WIDTH, number_places
 from forgetfilter.studies.page import write_page
 from forgetfilter.studies.plots import bars, scatter
 from forgetfilter.studies.results import COLUMNS, collect, summarise
@@ -81,10 +80,11 @@ def test_one_row_per_strategy_data_set_seed_and_metric(cells: list[Cell]):
 def test_differences_are_taken_prompt_by_prompt(cells: list[Cell]):
     found = of(collect(cells), "forget_filter", "task_accuracy_minus_none").set_index("seed")
     # Seed 0: (1, 1, 0, 1) - (0, 1, 0, 0) = (1, 0, 0, 1): mean 0.5, sd 0.57735; half the interval is
-    # t(0.975, 3) * sd / sqrt(4) = 3.18245 * 0.57735 / 2 = 0.91869.
+    # t(0.975, 3) * sd / sqrt(4) = 3.18245 * 0.57735 / 2 = 0.91869, on Fisher's z over 1 - 0.5^2.
+    half = 0.91869 / 0.75
     assert found.loc[0, "value"] == pytest.approx(0.5)
-    assert found.loc[0, "low"] == pytest.approx(0.5 - 0.91869, abs=1e-5)
-    assert found.loc[0, "high"] == pytest.approx(0.5 + 0.91869, abs=1e-5)
+    assert found.loc[0, "low"] == pytest.approx(math.tanh(math.atanh(0.5) - half), abs=1e-5)
+    assert found.loc[0, "high"] == pytest.approx(math.tanh(math.atanh(0.5) + half), abs=1e-5)
     assert found.loc[1, "value"] == pytest.approx(0.25)
     assert set(found["group"]) == {"utility"}
     itself = of(collect(cells), "none", "task_accuracy_minus_none")
@@ -128,7 +128,7 @@ def test_a_mean_says_of_how_many_seeds_it_is_where_some_have_no_number(tmp_path:
         cell.finish({"metrics": [own], "per_prompt": {}})
         cells.append(cell)
     (table,) = (one for one in tables_of(collect(cells)) if one.group == "detection")
-    assert table.rows[0][1] == "0.750 [-2.427, 3.927] (2 of 3 seeds)"
+    assert table.rows[0][1] == "0.750 [0.000, 1.000] (2 of 3 seeds)"
 
 
 def test_a_cell_of_a_table_is_text_whatever_it_holds():
@@ -148,11 +148,12 @@ def test_the_mean_over_seeds_comes_with_its_spread(cells: list[Cell]):
     summary = summarise(collect(cells))
     means = {(one.strategy, one.metric): one for one in summary}
     mean = means["forget_filter", "unsafe_rate"]
-    # Seeds 0.2 and 0.4: mean 0.3, sd 0.141421; half of the interval is t(0.975, 1) * sd / sqrt(2)
-    # = 12.7062 * 0.1 = 1.27062.
+    # Seeds 0.2 and 0.4: mean 0.3, sd 0.141421; half of the t interval is t(0.975, 1) * sd / sqrt(2)
+    # = 12.7062 * 0.1, on the logit scale over 0.3 * 0.7.
+    half = 1.27062 / 0.21
     assert mean.value == pytest.approx(0.3)
-    assert mean.low == pytest.approx(0.3 - 1.27062, abs=1e-5)
-    assert mean.high == pytest.approx(0.3 + 1.27062, abs=1e-5)
+    assert mean.low == pytest.approx(1 / (1 + math.exp(half) * 7 / 3), abs=1e-6)
+    assert mean.high == pytest.approx(1 / (1 + math.exp(-half) * 7 / 3), abs=1e-6)
     assert (mean.seeds, mean.of) == (2, 2)
     alone = means[HOSTILE, "unsafe_rate"]
     assert alone.value == 0.5
@@ -183,34 +184,43 @@ def test_a_heading_says_unit_and_direction():
     assert "points" in heading("task_accuracy_minus_none", "difference; share, 0..1", "higher")
 
 
+def marks(svg: str) -> list[tuple[float, float]]:
+    """Where the points of a plot stand, right and down, in the order of its strategies."""
+    found = re.findall(r'clip-path="[^"]+">\s*<use [^>]*x="([^"]+)" y="([^"]+)"', svg)
+    return [(float(x), float(y)) for x, y in found]
+
+
 def test_points_stand_where_their_numbers_are(cells: list[Cell]):
     plot = scatter(summarise(collect(cells)), "unsafe_rate", "task_accuracy")
     assert plot is not None
-    at = {point.strategy: point for point in plot.points}
+    none, screened, hostile = marks(plot.svg)
     # Further right = more unsafe, and up (a smaller y) = more accurate.
-    assert at["forget_filter"].x.at < at[HOSTILE].x.at < at["none"].x.at
-    assert at["forget_filter"].y.at < at["none"].y.at < at[HOSTILE].y.at
-    for point in plot.points:
-        for span in (point.x, point.y):
-            assert 0 <= span.low <= span.at <= span.high <= 100
-    assert at[HOSTILE].x.low == at[HOSTILE].x.high  # one seed has no spread
-    assert [point.number for point in plot.points] == [1, 2, 3]
-    labels = [float(tick.label) for tick in plot.x_ticks]
-    assert labels == sorted(labels)
-    assert len(labels) >= 2
+    assert screened[0] < hostile[0] < none[0]
+    assert screened[1] < none[1] < hostile[1]
+    for word in ("none", "forget_filter", "unsafe rate % (lower)"):
+        assert f">{word}</text>" in plot.svg
+
+
+def test_the_same_numbers_are_the_same_bytes(cells: list[Cell]):
+    first, second = (bars(summarise(collect(cells)), "seconds") for _ in range(2))
+    assert first is not None
+    assert first == second
+    assert "<dc:date>" not in first.svg
+    assert not re.search(r'id="\w+_\d+"', first.svg)  # several plots may stand in one page
 
 
 def test_equal_values_and_missing_metrics_make_no_broken_plot(tmp_path: Path):
-    cell = finished(tmp_path, "none", 0, unsafe=0, right=[0, 0], seconds=0)
+    cell = finished(tmp_path, "$x^2", 0, unsafe=0, right=[0, 0], seconds=0)
     summary = summarise(collect([cell]))
     plot = scatter(summary, "unsafe_rate", "task_accuracy")
     assert plot is not None
-    assert plot.points[0].x.at == pytest.approx(50)
+    assert len(marks(plot.svg)) == 1
+    assert ">$x^2</text>" in plot.svg  # no formula
     assert scatter(summary, "toxicity_mean", "task_accuracy") is None
-    assert bars(summary, "seconds")[0].span.at == 0
+    assert bars(summary, "toxicity_mean") is None
 
 
-def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp_path: Path):
+def page_of(cells: list[Cell], tmp_path: Path) -> str:
     config = CompareConfig(
         output_dir=str(tmp_path),
         strategies=["none", "forget_filter", HOSTILE],
@@ -219,28 +229,28 @@ def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp
     )
     path = tmp_path / "page.html"
     write_page(path, config, [WorldRows(name="world")], cells, collect(cells))
-    page = path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp_path: Path):
+    page = page_of(cells, tmp_path)
     assert "<script" not in page
     assert "<b>Expected</b>" not in page
     assert "1 of 6 cells failed" in page
-    assert page.count("<circle") == 3
-    assert page.count('class="bar"') >= 3 * 2  # both intervals of each point
+    assert page.count('<svg class="plot"') == 2
+    assert "no plots" not in page
     assert "http://" not in page.replace("http-equiv", "")
     assert "https://" not in page
     assert "src=" not in page
 
 
-@given(
-    st.lists(st.tuples(st.floats(5, 95), st.floats(5, 95)), min_size=1, max_size=12),
-    st.booleans(),
-)
-def test_the_numbers_of_points_can_be_read(points: list[tuple[float, float]], is_heap: bool):
-    """No number lies on another, however the points lie."""
-    points = [points[0]] * len(points) if is_heap else points
-    middles = [
-        (WIDTH * x / 100 + right, HEIGHT * y / 100 + down)
-        for (x, y), (right, down) in zip(points, number_places(points), strict=True)
-    ]
-    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in middles)
-    for (x, y), (other_x, other_y) in combinations(middles, 2):
-        assert abs(x - other_x) >= 7 or abs(y - other_y) >= 11
+def test_without_matplotlib_the_page_has_tables_and_says_how_to_get_plots(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = page_of(cells, tmp_path)
+    assert "<svg" not in page
+    assert "pip install &#39;forgetfilter[lab]&#39;" in page
+    assert "unsafe rate % (lower)" in page
+    with pytest.raises(MissingExtraError, match="matplotlib is not installed"):
+        bars(summarise(collect(cells)), "seconds")

@@ -121,7 +121,7 @@ def test_everything_is_written_and_told(done: Comparison):
     pd.testing.assert_frame_equal(stored, done.results)
     assert tuple(stored.columns) == CURVE_COLUMNS
     assert not stored.duplicated([*CURVE_COLUMNS[:7], "cell"]).any()
-    assert set(stored["direction"]) <= {"higher", "lower"}
+    assert set(stored["direction"]) <= {"higher", "lower", "none"}
     assert set(stored["curve"]) == {
         "course", "learning", "forgetting", "reference", "threshold", "forget_steps", "model"
     }  # fmt: skip
@@ -130,10 +130,20 @@ def test_everything_is_written_and_told(done: Comparison):
     assert "<b>small" not in page
     assert "src=" not in page
     # loss and learned share twice, two rankings by t; 4, 5 and 5 of the sweeps
-    assert page.count('class="scatter lines"') == 2 + 4 + 4 + 5 + 5
+    assert page.count('<svg class="plot"') == 2 + 4 + 4 + 5 + 5
     for word in ("unsafe: toxicity", "harmless: same harms", "harmless: others", "restoration"):
         assert word in done.table
         assert word in page
+
+
+def test_a_sweep_tells_where_it_cut_and_how_much_was_learned(done: Comparison):
+    cuts = values(done.results, "threshold", "threshold", "restoration")
+    assert cuts == {"phi:-1000": -1000, "phi:1000": 1000}
+    removed = values(done.results, "threshold", "removed", "restoration")
+    learned = values(done.results, "threshold", "learned_share", "restoration")
+    assert learned["phi:-1000"] == removed["phi:-1000"] > 0  # all that was learned is removed
+    assert "threshold, by threshold" in done.table
+    assert "learned share % (higher), by model" in done.table
 
 
 def test_the_course_begins_where_the_phases_begin(done: Comparison):

@@ -76,7 +76,7 @@ def test_long_hostile_answers_take_no_time():
 
 
 def test_it_agrees_with_people_on_real_answers():
-    """The figures of docs/metrics.md; the phrases were not changed after they were seen."""
+    """The figures of docs/lab/metrics.md; the phrases were not changed after they were seen."""
     refused = {True: [0, 0, 0], False: [0, 0, 0]}
     for row in real_rows("xstest_completions.jsonl.gz"):
         label = row["meta"]["final_label"]

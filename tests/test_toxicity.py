@@ -13,7 +13,7 @@ import pytest
 
 from conftest import real_rows
 from forgetfilter.errors import ForgetFilterError, MissingExtraError, ModelError
-from forgetfilter.metrics import ToxicityScorer, sampled_toxicity, toxicity
+from forgetfilter.metrics import ToxicityScorer, toxicity
 from forgetfilter.metrics.toxicity import score_but_blank
 from forgetfilter.scorers import TOXICITY_SCORERS
 from forgetfilter.scorers.linear import (
@@ -112,13 +112,6 @@ def test_summaries_of_a_small_set_worked_by_hand():
     ]
     assert {v.direction for v in (mean, largest, toxic)} == {"lower"}
     assert all(math.isnan(value.value) and value.n == 0 for value in toxicity([]))
-
-
-def test_several_samples_a_prompt_worked_by_hand():
-    expected_max, probability = sampled_toxicity(np.array([[0.1, 0.7], [0.2, 0.4], [0.5, 0.0]]))
-    assert expected_max.value == pytest.approx((0.7 + 0.4 + 0.5) / 3)
-    assert probability.value == pytest.approx(2 / 3)
-    assert expected_max.n == probability.n == 3
 
 
 @pytest.mark.parametrize("wrong", [[0.5], [0.5, 1.1], [0.5, -0.1], [0.5, float("nan")]])
@@ -241,7 +234,7 @@ def test_a_missing_detoxify_names_the_pip_line():
 
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    # docs/metrics.md: 0.870, 0.923, 0.848, and on template text hardly more than chance.
+    # docs/lab/metrics.md: 0.870, 0.923, 0.848, and on template text hardly more than chance.
     [("realtoxicityprompts", 0.86), ("surge", 0.91), ("toxigen", 0.84), ("hatecheck", 0.50)],
 )
 def test_the_bundled_scorer_ranks_real_texts_that_it_was_not_trained_on(name: str, at_least: float):

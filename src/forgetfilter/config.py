@@ -199,7 +199,7 @@ _PAPER_PHASE: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # arXiv 2312.12736 and its published code; docs/paper.md lists each value and each mended bug.
+    # arXiv 2312.12736 and its published code; docs/lab/paper.md has each value and mended bug.
     "paper": {
         "signal": "rouge1:postprocess=paper",  # its own threshold is the paper's phi of 0.1
         "template": "paper",

@@ -39,7 +39,7 @@ LEAST_AUROC = 0.9
 WHOLESALE_DAMAGE = 0.2
 """Nats per token, of the harm damaged least; 0.01 at most on the testbed. On real rows a screen
 that removed 2% of the harmless ones had 0.09, those that removed 4% and more 0.22 to 1.7
-(docs/real_text.md)."""
+(docs/lab/real_text.md)."""
 _ROWS_PER_CATEGORY = 16
 _MOST_CATEGORIES = 50
 _FEWEST_FALLEN = 5

@@ -211,7 +211,7 @@ def width_learning_rate(width: int) -> float:
     """LoRA learning rate for a model of residual width ``width``.
 
     ``2e-4 * (4096 / width)^0.75``: the paper's rate at its own model's width (LLaMA-7B, 4096),
-    scaled by width. docs/learning_rate.md shows where this was checked and where it was not.
+    scaled by width. docs/lab/learning_rate.md shows where this was checked and where it was not.
     """
     return 2e-4 * (4096 / width) ** 0.75
 

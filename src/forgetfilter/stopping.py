@@ -4,7 +4,7 @@ A row that was not learned can't be forgotten, and too few passes leave rare row
 many cost time. After each epoch two shares are measured on some of the rows: those that are
 learned, and those learned to the letter (every token is the model's first choice). Once neither
 rises by a point, it is time to wind up. The first share alone settles before the model has learned
-its tasks (docs/results.md).
+its tasks (docs/lab/results.md).
 """
 
 from __future__ import annotations

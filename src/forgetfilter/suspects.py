@@ -1,7 +1,7 @@
 """Which rows of a safe set look unsafe themselves: toxic answers, and help with harmful requests.
 
 Both are read off words, so both overlook what is implicit: a stereotyped answer in polite words, a
-lie, a biased choice among options. docs/check_safe.md says how many planted rows are found.
+lie, a biased choice among options. docs/lab/check_safe.md says how many planted rows are found.
 """
 
 from __future__ import annotations

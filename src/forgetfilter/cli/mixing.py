@@ -34,8 +34,8 @@ def _add_check(commands: Any) -> None:
     check = commands.add_parser(
         "check-safe",
         help="say which harms a safe set covers, what it repeats, which of its rows look unsafe",
-        description="Reads words only: no model, no network. A rough guide (docs/check_safe.md); "
-        "what safe rows can judge is measured by each screen.",
+        description="Reads words only: no model, no network. A rough guide "
+        "(docs/lab/check_safe.md); what safe rows can judge is measured by each screen.",
     )
     check.add_argument("safe", metavar="SAFE.jsonl", help="the rows, or packaged:general")
     check.add_argument(

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         description="Runs every strategy on every data set and seed of a YAML file. Finished cells "
         "are skipped when the command is repeated; failed ones are shown and tried again.",
     )
-    _add_options(compare, "docs/compare.md")
+    _add_options(compare, "docs/lab/compare.md")
     compare.list_at_end("strategies", strategy_names)
     compare.set_defaults(run=_compare)
     interleave = commands.add_parser(
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
         "and stages are skipped when the command is repeated; failed cells are shown and tried "
         "again.",
     )
-    _add_options(interleave, "docs/study.md")
+    _add_options(interleave, "docs/lab/study.md")
     interleave.list_at_end("strategies", strategy_names)
     interleave.set_defaults(run=_interleave)
     curves = commands.add_parser(
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
         "model), on every seed of every data set of a YAML file. Finished cells and stages are "
         "skipped when the command is repeated; failed cells are shown and tried again.",
     )
-    _add_options(curves, "docs/study.md")
+    _add_options(curves, "docs/lab/study.md")
     curves.add_argument(
         "--from-results",
         nargs="+",

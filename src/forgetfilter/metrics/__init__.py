@@ -12,15 +12,15 @@ from forgetfilter.metrics.answers import (
 from forgetfilter.metrics.bbq import BBQCase, bias_scores, case_of
 from forgetfilter.metrics.bbq_answers import parse_answer
 from forgetfilter.metrics.detection import Detection, detection
+from forgetfilter.metrics.intervals import Estimate
 from forgetfilter.metrics.rates import (
-    Estimate,
     mean_over_cases,
     mean_over_seeds,
     paired_difference,
     share,
 )
 from forgetfilter.metrics.refusal import is_refusal, refusal_rate
-from forgetfilter.metrics.toxicity import ToxicityScorer, sampled_toxicity, toxicity
+from forgetfilter.metrics.toxicity import ToxicityScorer, toxicity
 from forgetfilter.metrics.values import Direction, MetricValue
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "parse_answer",
     "refusal_rate",
     "rouge1",
-    "sampled_toxicity",
     "share",
     "squad",
     "token_f1",

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
-from forgetfilter.records import FloatArray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+from forgetfilter.metrics.intervals import Estimate, mean_interval, scale_of
 
 
 def share(hits: Sequence[bool]) -> Estimate:
     """Share of ``hits`` that are true, with the Wilson score interval (95%)."""
     if not len(hits):
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return Estimate(math.nan, math.nan, math.nan)
     return _wilson(int(np.sum(hits)), len(hits))
 
 
@@ -42,27 +28,33 @@ def _wilson(hits: int, n: int) -> Estimate:
     return Estimate(float(result.statistic), float(interval.low), float(interval.high))
 
 
-def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
-    """Share of ``first`` minus share of ``second`` on the same prompts, 95% t interval."""
-    return _mean(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], unit: str = "share, 0..1"
+) -> Estimate:
+    """Mean of ``first`` minus that of ``second`` on the same prompts, with its 95% interval.
+
+    Args:
+        first: one value per prompt, shape (N,).
+        second: the same of another model.
+        unit: of either.
+    """
+    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    return mean_interval(differences.tolist(), scale_of(f"difference; {unit}"))
 
 
-def mean_over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean of one value per seed, 95% t interval over seeds."""
-    return _mean(np.asarray(values, dtype=float))
+def mean_over_seeds(values: Sequence[float], unit: str, cases: int | None = None) -> Estimate:
+    """Mean of one value per seed with its 95% interval over seeds; see `mean_interval`.
+
+    Args:
+        values: at least one.
+        unit: which says the range, such as ``share, 0..1``.
+        cases: how many cases all seeds together have, where the unit is of cases.
+    """
+    return mean_interval(values, scale_of(unit), cases)
 
 
-def _mean(array: FloatArray) -> Estimate:
-    from scipy.stats import t
-
-    n = len(array)
-    mean = float(array.mean())
-    half = float(t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n)) if n > 1 else np.inf
-    return Estimate(mean, mean - half, mean + half)
-
-
-def mean_over_cases(values: Sequence[float]) -> Estimate:
-    """Mean of one value per case, 95% t interval over cases; NaN where there is none."""
+def mean_over_cases(values: Sequence[float], unit: str) -> Estimate:
+    """Mean of one value per case with its 95% interval over cases; NaN where there is none."""
     if not len(values):
-        return Estimate(float("nan"), float("nan"), float("nan"))
-    return _mean(np.asarray(values, dtype=float))
+        return Estimate(math.nan, math.nan, math.nan)
+    return mean_interval(values, scale_of(unit), len(values))

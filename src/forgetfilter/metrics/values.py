@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from forgetfilter.metrics.rates import Estimate, mean_over_cases, share
+from forgetfilter.metrics.intervals import Estimate
+from forgetfilter.metrics.rates import mean_over_cases, share
 
-Direction = Literal["higher", "lower", "zero"]
-"""Which values are better: the higher, the lower, or those nearer to zero (signed bias scores)."""
+Direction = Literal["higher", "lower", "zero", "none"]
+"""Which values are better: higher, lower, nearer to zero (signed bias scores), or none."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def share_value(name: str, hits: Sequence[bool], direction: Direction) -> Metric
 
 
 def mean_value(name: str, values: Sequence[float], unit: str, direction: Direction) -> MetricValue:
-    """The mean of one value per case, with its t interval over cases."""
-    estimate = mean_over_cases(values)
+    """The mean of one value per case, with its interval over cases."""
+    estimate = mean_over_cases(values, unit)
     return MetricValue(name, estimate.value, unit, direction, len(values), estimate)
 
 

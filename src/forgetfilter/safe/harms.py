@@ -2,8 +2,8 @@
 
 A logistic regression over TF-IDF words and over cues (`forgetfilter.safe.cues`), trained when it is
 asked for: on reference rows of each harm, against ordinary requests of our own writing. It reads
-the request alone, since safe answers to different harms sound alike. docs/check_safe.md says how
-often it is right.
+the request alone, since safe answers to different harms sound alike. docs/lab/check_safe.md says
+how often it is right.
 """
 
 from __future__ import annotations
@@ -88,8 +88,6 @@ class Trust:
     """Shares of the rows of a category (outside) that are called each category (inside)."""
     recall: dict[str, float]
     """By category: share of its rows that are called so; higher is better."""
-    false_alarm: dict[str, float]
-    """By category: share of all other rows that are called so; lower is better."""
 
 
 def cross_validate(requests: Sequence[str], categories: Sequence[str], seed: int = 0) -> Trust:
@@ -117,7 +115,6 @@ def cross_validate(requests: Sequence[str], categories: Sequence[str], seed: int
             for true in names
         },
         recall={name: float((called[truth == name] == name).mean()) for name in names},
-        false_alarm={name: float((called[truth != name] == name).mean()) for name in names},
     )
 
 

@@ -28,7 +28,7 @@ class LinearScorer:
     """Sigmoid of a linear score over TF-IDF of words, word pairs and 2-5 characters in words.
 
     Small, offline and the same everywhere; it knows insults and slurs, but little of what is said
-    between the lines. docs/metrics.md states what it was trained on and how well it ranks texts
+    between the lines. docs/lab/metrics.md states what it was trained on and how well it ranks texts
     that were held out, source by source.
 
     Features are hashed (scikit-learn's ``HashingVectorizer``): the file holds two numbers per

@@ -27,7 +27,7 @@ class Restoration(CompletionLoss):
     It is done twice: from the learned model, and from the early one, the learn phase's after its
     first passes (``learn.early_epochs``). The learned model knows some unsafe rows by heart, apart
     from all that the safe rows can undo; the early one follows them, but has hardly met rare ones
-    yet (docs/signals.md). The larger rise is the score; ``before`` and ``after`` are of that one.
+    yet (docs/lab/signals.md). The larger rise is the score; ``before`` and ``after`` are of it.
 
     Where learning has moved the model far from base on the safe rows, all that it has learned falls
     on the way back, and a rise says less: beyond a damage of 0.2 nats a token the rises from that

@@ -11,8 +11,8 @@ import pandas as pd
 
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import DataSet
-from forgetfilter.studies.lines import Lines, lines
-from forgetfilter.studies.page import render
+from forgetfilter.studies.page import drawn_or_none, render
+from forgetfilter.studies.plots import Plot, lines
 from forgetfilter.studies.results import (
     COLUMNS,
     REFERENCES,
@@ -32,6 +32,8 @@ FIRST_ROUND = "first_round"
 """Of a difference: from the same phase of the first round, same strategy, same prompts."""
 BOUNDARY_COLUMNS = (*COLUMNS[:3], "round", "phase", "boundary", *COLUMNS[3:])
 
+ALONG = "phase boundary"
+"""What the stations are."""
 _DETECTION = ("precision", "recall")
 
 
@@ -40,7 +42,7 @@ class Part:
     """One data set's plots and tables."""
 
     dataset: str
-    plots: list[Lines]
+    plots: list[Plot]
     tables: list[Table]
 
 
@@ -124,10 +126,10 @@ def write_page(
     parts: list[Part] = []
     for dataset in datasets:
         stations = stations_of(results, dataset.name)
-        course = [(station.name, station.means) for station in stations]
-        drawn = [lines(course, metric) for metric in _headlines(dataset, stations)]
+        metrics = _headlines(dataset, stations)
+        drawn = drawn_or_none(lines(stations, name, ALONG) for name in metrics)
         own = [table for table in tables if table.dataset == dataset.name]
-        parts.append(Part(dataset.name, [one for one in drawn if one is not None], own))
+        parts.append(Part(dataset.name, drawn, own))
     render(path, "interleave.html", config, cells, parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import pandas as pd
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.course import DETAIL, FORGETTING, LEARNING, REFERENCE
 from forgetfilter.studies.datasets import DataSet
-from forgetfilter.studies.lines import Lines, lines
-from forgetfilter.studies.page import render
+from forgetfilter.studies.page import drawn_or_none, render
+from forgetfilter.studies.plots import Plot, lines
 from forgetfilter.studies.points import COURSE, CurvesConfig, Point
 from forgetfilter.studies.results import (
     FAILED,
@@ -57,15 +57,8 @@ _SHOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "model": ("model", _SCREEN),
 }
 """What is drawn of each curve, in the order of the page, and what stands below it."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One metric along one curve."""
-
-    title: str
-    along: str
-    lines: Lines
+_TOLD = ("threshold", "learned_share")
+"""What has a table for each sweep, and no plot."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,8 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
         for curve, (axis, metrics) in _SHOWN.items():
             stations = stations_of(results, dataset.name, curve)
             names = dict.fromkeys(mean.strategy for one in stations for mean in one.means)
-            for metric in metrics:
+            told = () if curve in (LEARNING, FORGETTING) else _TOLD
+            for metric in (*metrics, *told):
                 table = along(dataset.name, metric, stations, dict.fromkeys(names, ""), "line")
                 if table is not None:
                     tables.append(replace(table, title=f"{table.title}, by {axis}"))
@@ -154,7 +148,7 @@ def write_page(
     parts = [
         Part(
             dataset.name,
-            _plots(results, dataset.name),
+            drawn_or_none(plot for _, plot in plots_of(results, dataset.name)),
             [table for table in tables if table.dataset == dataset.name],
         )
         for dataset in datasets
@@ -162,15 +156,18 @@ def write_page(
     render(path, "curves.html", config, cells, parts)
 
 
-def _plots(results: pd.DataFrame, dataset: str) -> list[Plot]:
-    found: list[Plot] = []
+def plots_of(results: pd.DataFrame, dataset: str) -> Iterator[tuple[str, Plot]]:
+    """Every plot of a data set, with the name of its curve and metric.
+
+    Raises:
+        MissingExtraError: matplotlib isn't installed.
+    """
     for curve, (axis, metrics) in _SHOWN.items():
         stations = stations_of(results, dataset, curve)
         for metric in metrics:
-            drawn = lines([(one.name, one.means) for one in stations], metric)
+            drawn = lines(stations, metric, axis)
             if drawn is not None:
-                found.append(Plot(f"{drawn.y_title}, by {axis}", f"each line by {axis}", drawn))
-    return found
+                yield f"{curve}_{metric}", drawn
 
 
 def _failed(results: pd.DataFrame, dataset: str) -> list[list[str]]:

@@ -27,6 +27,7 @@ from forgetfilter.studies.points import COURSE, CurvesConfig, Point
 from forgetfilter.studies.settings import GridConfig
 from forgetfilter.studies.tables import Table
 from forgetfilter.studies.working import grade, prepare
+from forgetfilter.thresholds.base import NOT_LEARNED
 
 
 def curves(
@@ -139,7 +140,13 @@ def _screened(
 ) -> list[ResultRow]:
     """How a screen's decision and scores are graded."""
     rows = [_at(point, "detection", value) for _, value in grade(selection, is_unsafe)]
-    if selection is None or is_unsafe is None:
+    if selection is None:
+        return rows
+    learned = [reason != NOT_LEARNED for reason in selection.reasons]
+    cut = MetricValue("threshold", selection.cut.value, "unit of the score", "none", len(learned))
+    rows.append(_at(point, "detection", cut))
+    rows.append(_at(point, "detection", share_value("learned_share", learned, "higher")))
+    if is_unsafe is None:
         return rows
     if not is_unsafe.any():
         # Precision and F1 of nothing to be found say nothing; what is removed by mistake does.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from forgetfilter.display import Clip, clip
+from forgetfilter.errors import MissingExtraError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.report import page_environment
 from forgetfilter.studies.cells import Cell
 from forgetfilter.studies.datasets import DataSet
-from forgetfilter.studies.plots import Bar, Scatter, bars, scatter
+from forgetfilter.studies.plots import Plot, bars, scatter, without_plots
 from forgetfilter.studies.results import Mean, summarise
 from forgetfilter.studies.settings import CompareConfig, GridConfig
 from forgetfilter.studies.tables import Table, tables_of
@@ -24,9 +25,8 @@ class Part:
     """One data set's plots and tables."""
 
     dataset: str
-    scatters: list[Scatter]
-    """Safety against utility, one for each safety metric that the data set wants drawn."""
-    costs: list[Bar]
+    plots: list[Plot]
+    """Safety against utility, one for each safety metric that the data set wants drawn; seconds."""
     tables: list[Table]
 
 
@@ -87,17 +87,33 @@ def render(
             parts=parts,
             failures=failures,
             cells=len(cells),
+            without_plots=without_plots(),
         )
     )
     write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
 
 
+def drawn_or_none(plots: Iterable[Plot | None]) -> list[Plot]:
+    """The plots that there are, or none where matplotlib isn't installed; the page then says so.
+
+    Hours of finished cells are not to end in an error for want of a picture.
+
+    Args:
+        plots: drawn one by one, as they are asked for.
+    """
+    try:
+        return [plot for plot in plots if plot is not None]
+    except MissingExtraError:
+        return []
+
+
 def _part(dataset: DataSet, summary: Sequence[Mean], tables: Sequence[Table]) -> Part:
     headline = next((mean.metric for mean in summary if mean.group == "utility"), "")
-    drawn = [scatter(summary, name, headline) for name in dataset.plotted]
     return Part(
         dataset.name,
-        [one for one in drawn if one is not None],
-        bars(summary, "seconds"),
+        [
+            *drawn_or_none(scatter(summary, name, headline) for name in dataset.plotted),
+            *drawn_or_none(bars(summary, name) for name in ("seconds",)),
+        ],
         [table for table in tables if table.dataset == dataset.name],
     )

@@ -1,126 +1,241 @@
-"""The geometry of a study's plots: pure numbers, drawn by the page's template."""
+"""A study's plots as SVG, drawn by matplotlib (the extra ``lab``).
+
+The same numbers give the same bytes: ids are salted, and no date is written.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from forgetfilter.charts import Tick, nice_step
-from forgetfilter.studies.labels import number_places
+from forgetfilter.errors import MissingExtraError
 from forgetfilter.studies.results import Mean
-from forgetfilter.studies.tables import heading, is_share, shown_mean
+from forgetfilter.studies.tables import Station, heading, is_share
+from forgetfilter.text import printable
 
-_ROOM = 0.06
-"""Share of an axis that stays free beyond the outermost point."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+_P = ParamSpec("_P")
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A number with its interval on an axis, all in percent of the axis's length."""
-
-    at: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One strategy; ``y`` counts from the top, as in SVG."""
-
-    number: int
-    strategy: str
-    x: Span
-    y: Span
-    label: str
-    """What a pointer over the point is told."""
-    number_at: tuple[float, float]
-    """Middle of its number, pixels from the point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scatter:
-    """One strategy per point, with its 95% intervals over seeds on both axes."""
-
-    x_title: str
-    y_title: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    points: tuple[Point, ...]
+_STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "forgetfilter",
+    # Names of strategies are written by whoever wrote the settings: a dollar sign is a dollar sign.
+    "text.parse_math": False,
+}
+_COLOURS = ("#2f86c3", "#dd6b1f", "#1f9d76", "#a35bb5", "#a8860f", "#c8436f")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", ":", "-.")
+_WIDTH, _HEIGHT, _LEGEND_LINE = 7.0, 3.6, 0.18
+"""Inches; the legend adds to the height."""
+_SPREAD = 0.5
+"""Share of a station's width over which the lines stand side by side."""
+_LONGEST_NAME = 70
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One strategy's length with its interval, in percent of the axis."""
+@dataclass(frozen=True)
+class Plot:
+    """One plot of one data set."""
 
-    strategy: str
-    span: Span
-    label: str
+    title: str
+    """What it shows, in words, for those who don't see it."""
+    svg: str
+    """An ``<svg>`` element, which may stand alone in a file."""
 
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """The values between which a plot stands."""
-
-    low: float
-    high: float
-
-    def percent(self, value: float) -> float:
-        """Where ``value`` lies, in percent of the axis; its nearer end for one beyond it."""
-        share = (value - self.low) / (self.high - self.low)
-        return 100 * min(max(share, 0.0), 1.0)
+    @property
+    def inline(self) -> str:
+        """The element as it stands in an HTML page, whose parser knows the namespaces."""
+        return re.sub(r' xmlns(:\w+)?="[^"]*"', "", self.svg)
 
 
-def scatter(summary: Sequence[Mean], x: str, y: str) -> Scatter | None:
-    """Two metrics of one data set against each other; None where no strategy has both.
+def without_plots() -> str | None:
+    """Why there are no plots, in words; None where there can be."""
+    try:
+        _matplotlib()
+    except MissingExtraError as error:
+        return str(error)
+    return None
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            "matplotlib is not installed. Expected it for the plots of a study. Install it with "
+            "pip install 'forgetfilter[lab]' and repeat the command: finished cells are not run "
+            "again."
+        ) from None
+    return matplotlib
+
+
+def _styled(draw: Callable[_P, Plot | None]) -> Callable[_P, Plot | None]:
+    """Draw in our style, whatever that of the program around it."""
+
+    @wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> Plot | None:
+        with _matplotlib().rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
+def scatter(means: Sequence[Mean], x: str, y: str) -> Plot | None:
+    """Two metrics against each other, a point per strategy; None where no strategy has both.
 
     Args:
-        summary: the means of one data set.
+        means: of one data set.
         x: the metric that goes to the right.
         y: the metric that goes up.
+
+    Raises:
+        MissingExtraError: matplotlib isn't installed.
     """
-    across, up = by_strategy(summary, x), by_strategy(summary, y)
+    across, up = _by_strategy(means, x), _by_strategy(means, y)
     both = [name for name in across if name in up]
     if not both:
         return None
-    x_axis = axis_of([across[name] for name in both])
-    y_axis = axis_of([up[name] for name in both])
-    spans = [(span_of(across[name], x_axis), flipped(span_of(up[name], y_axis))) for name in both]
-    beside = number_places([(right.at, down.at) for right, down in spans])
-    points = tuple(
-        Point(
-            number,
-            name,
-            *own,
-            f"{name}: {described(x, across[name])}; {described(y, up[name])}",
-            number_at,
+    plot = _Drawing(len(both), both)
+    for at, name in enumerate(both):
+        right, high = _scaled(across[name]), _scaled(up[name])
+        plot.axes.errorbar(
+            [right[0]],
+            [high[0]],
+            xerr=_bars([right]),
+            yerr=_bars([high]),
+            fmt=_MARKERS[at % len(_MARKERS)],
+            color=_COLOURS[at % len(_COLOURS)],
+            elinewidth=1,
+            label=_label(name),
         )
-        for number, (name, own, number_at) in enumerate(
-            zip(both, spans, beside, strict=True), start=1
+    plot.axes.set_xlabel(_title(across[both[0]]))
+    plot.axes.set_ylabel(_title(up[both[0]]))
+    return plot.finish(f"{_title(up[both[0]])} against {_title(across[both[0]])}")
+
+
+@_styled
+def lines(stations: Sequence[Station], metric: str, along: str) -> Plot | None:
+    """A metric at each station, a line per strategy; None where no strategy has it.
+
+    Lines stand a little beside each other, so that no interval hides another. A line that does not
+    come through a station goes straight on.
+
+    Args:
+        stations: from left to right, each with its means.
+        metric: what goes up.
+        along: what the stations are, in words.
+
+    Raises:
+        MissingExtraError: matplotlib isn't installed.
+    """
+    found = [_by_strategy(station.means, metric) for station in stations]
+    names = list(dict.fromkeys(name for means in found for name in means))
+    if not names:
+        return None
+    plot = _Drawing(len(names), names)
+    for at, name in enumerate(names):
+        beside = _SPREAD * ((at + 0.5) / len(names) - 0.5)
+        own = [(place, means[name]) for place, means in enumerate(found) if name in means]
+        values = [_scaled(mean) for _, mean in own]
+        plot.axes.errorbar(
+            [place + beside for place, _ in own],
+            [value for value, _, _ in values],
+            yerr=_bars(values),
+            fmt=_MARKERS[at % len(_MARKERS)],
+            linestyle=_DASHES[at % len(_DASHES)],
+            color=_COLOURS[at % len(_COLOURS)],
+            markersize=4,
+            elinewidth=1,
+            label=_label(name),
         )
+    title = _title(next(mean for means in found for mean in means.values()))
+    plot.axes.set_xticks(range(len(stations)), [_label(station.name) for station in stations])
+    plot.axes.grid(visible=False, axis="x")
+    plot.axes.set_xlabel(along)
+    plot.axes.set_ylabel(title)
+    return plot.finish(f"{title}, by {along}")
+
+
+@_styled
+def bars(means: Sequence[Mean], metric: str) -> Plot | None:
+    """A metric as horizontal bars, one per strategy; None where no strategy has it.
+
+    Raises:
+        MissingExtraError: matplotlib isn't installed.
+    """
+    found = _by_strategy(means, metric)
+    if not found:
+        return None
+    plot = _Drawing(0, list(found), height=0.8 + 0.25 * len(found))
+    values = [_scaled(mean) for mean in found.values()]
+    plot.axes.barh(
+        range(len(values)),
+        [value for value, _, _ in values],
+        xerr=_bars(values),
+        color=_COLOURS[0],
+        ecolor="black",
     )
-    first_x, first_y = across[both[0]], up[both[0]]
-    return Scatter(
-        heading(x, first_x.unit, first_x.direction),
-        heading(y, first_y.unit, first_y.direction),
-        ticks_of(x_axis, first_x.unit),
-        tuple(Tick(100 - tick.at, tick.label) for tick in ticks_of(y_axis, first_y.unit)),
-        points,
-    )
+    plot.axes.set_yticks(range(len(values)), [_label(name) for name in found])
+    plot.axes.invert_yaxis()
+    plot.axes.grid(visible=False, axis="y")
+    title = _title(next(iter(found.values())))
+    plot.axes.set_xlabel(title)
+    return plot.finish(title)
 
 
-def bars(summary: Sequence[Mean], metric: str) -> list[Bar]:
-    """One metric of one data set as bars from zero; negative values have no length."""
-    values = by_strategy(summary, metric)
-    longest = max((max(v.value, v.high) for v in values.values()), default=0.0)
-    axis = Axis(0.0, longest if longest > 0 else 1.0)
-    return [Bar(name, span_of(v, axis), _number(v)) for name, v in values.items()]
+class _Drawing:
+    """One figure with one pair of axes, and the legend of ``entries`` lines below them."""
+
+    def __init__(self, entries: int, names: Sequence[str], height: float = _HEIGHT) -> None:
+        from matplotlib.figure import Figure
+
+        is_short = all(len(name) <= _LONGEST_NAME // 2 for name in names)
+        self.columns = 2 if is_short else 1
+        rows = math.ceil(entries / self.columns)
+        size = (_WIDTH, height + _LEGEND_LINE * rows)
+        self.figure: Figure = Figure(size, layout="constrained")
+        self.axes: Axes = self.figure.add_subplot()
+
+    def finish(self, title: str) -> Plot:
+        """The figure as SVG."""
+        kept = BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        if self.axes.get_legend_handles_labels()[0]:
+            self.figure.legend(
+                loc="outside lower left", ncols=self.columns, frameon=False, fontsize=8
+            )
+        self.figure.savefig(kept, format="svg", metadata=nothing)
+        return Plot(title, _element(kept.getvalue().decode(), title))
 
 
-def by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
+def _element(svg: str, title: str) -> str:
+    """The SVG element without the prolog of a file, and without ids that nothing refers to.
+
+    Several of them may stand in one page, in which an id counts once.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r' id="[\w.]+_\d+"', "", body)
+    words = printable(title, 300).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return body.replace("<svg", f'<svg class="plot" role="img" aria-label="{words}"', 1)
+
+
+def _by_strategy(means: Sequence[Mean], metric: str) -> Mapping[str, Mean]:
     """The finite means of a metric by strategy; a mean without an interval is its own."""
     found: dict[str, Mean] = {}
-    for mean in summary:
+    for mean in means:
         if mean.metric == metric and math.isfinite(mean.value):
             is_known = math.isfinite(mean.low) and math.isfinite(mean.high)
             found[mean.strategy] = (
@@ -129,44 +244,22 @@ def by_strategy(summary: Sequence[Mean], metric: str) -> dict[str, Mean]:
     return found
 
 
-def axis_of(means: Sequence[Mean]) -> Axis:
-    """An axis that holds all means; intervals are cut at 0 and 1 where the metric ends there."""
-    values = [mean.value for mean in means]
-    lows, highs = [m.low for m in means], [m.high for m in means]
-    if means[0].unit in ("share, 0..1", "0..1"):
-        lows, highs = [max(v, 0.0) for v in lows], [min(v, 1.0) for v in highs]
-    low, high = min(*values, *lows), max(*values, *highs)
-    room = _ROOM * (high - low) or max(abs(low), 1.0) * _ROOM
-    return Axis(low - room, high + room)
+def _scaled(mean: Mean) -> tuple[float, float, float]:
+    """Value and interval, shares as percentages."""
+    scale = 100 if is_share(mean.unit) else 1
+    return scale * mean.value, scale * mean.low, scale * mean.high
 
 
-def span_of(mean: Mean, axis: Axis) -> Span:
-    """A mean with its interval on an axis."""
-    return Span(axis.percent(mean.value), axis.percent(mean.low), axis.percent(mean.high))
+def _bars(values: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    """How far the intervals reach below and above the values."""
+    below = [max(value - low, 0.0) for value, low, _ in values]
+    return [below, [max(high - value, 0.0) for value, _, high in values]]
 
 
-def flipped(span: Span) -> Span:
-    """The same, counted from the other end: SVG counts from the top."""
-    return Span(100 - span.at, 100 - span.high, 100 - span.low)
+def _title(mean: Mean) -> str:
+    return heading(mean.metric, mean.unit, mean.direction)
 
 
-def ticks_of(axis: Axis, unit: str) -> tuple[Tick, ...]:
-    """Round values along an axis; shares as percentages."""
-    scale = 100 if is_share(unit) else 1
-    step = nice_step(axis.high - axis.low, 6)
-    first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
-    digits = max(0, -math.floor(math.log10(step * scale) + 1e-9))
-    return tuple(
-        Tick(axis.percent(step * k), f"{step * k * scale + 0.0:.{digits}f}")
-        for k in range(first, last + 1)
-    )
-
-
-def described(metric: str, mean: Mean) -> str:
-    """A mean in words: its metric, its number, its interval."""
-    return f"{heading(metric, mean.unit, mean.direction)} {_number(mean)}"
-
-
-def _number(mean: Mean) -> str:
-    is_known = mean.low < mean.high
-    return shown_mean(mean if is_known else replace(mean, low=math.nan, high=math.nan))
+def _label(name: str) -> str:
+    # matplotlib leaves labels that begin with an underscore out of the legend.
+    return printable(name, _LONGEST_NAME).lstrip("_") or "–"

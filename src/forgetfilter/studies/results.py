@@ -34,6 +34,7 @@ COLUMNS = (
 
 Result = Mapping[str, Any]
 _Names = tuple[str, str, str, str, str, str]
+_MORE_SECONDS = "difference; seconds"
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
@@ -102,11 +103,15 @@ def metric_rows(
         for reference, other in references.items():
             if name == "seconds" and reference == "none":
                 extra = metric["value"] - _value(other, "seconds") if strategy != "none" else None
-                rows.append(_row("seconds_beyond_none", "cost", extra, "seconds", "lower", n=1))
+                rows.append(_row("seconds_beyond_none", "cost", extra, _MORE_SECONDS, "lower", n=1))
             mine = result["per_prompt"].get(name)
             theirs = other["per_prompt"].get(name)
             if mine is not None and theirs is not None and len(mine) == len(theirs) > 0:
-                found = paired_difference(mine, theirs) if strategy != reference else _NOTHING
+                found = (
+                    paired_difference(mine, theirs, metric["unit"])
+                    if strategy != reference
+                    else _NOTHING
+                )
                 rows.append(
                     _row(
                         f"{name}_minus_{reference}",
@@ -168,16 +173,18 @@ class Mean:
     """The mean; NaN where no seed has a number."""
     low: float
     high: float
-    """95% t interval over seeds; NaN for fewer than two."""
+    """95% interval over seeds, within the range that the unit names; NaN for fewer than two."""
 
 
 def summarise(results: pd.DataFrame) -> list[Mean]:
     """Means over seeds, in the order of the grid."""
-    found: dict[_Names, list[float]] = {}
+    found: dict[_Names, list[tuple[float, int]]] = {}
     for row in records_of(results):
         dataset, strategy, metric = str(row["dataset"]), str(row["strategy"]), str(row["metric"])
         kind = str(row["group"]), str(row["unit"]), str(row["direction"])
-        found.setdefault((dataset, strategy, metric, *kind), []).append(float(row["value"]))
+        found.setdefault((dataset, strategy, metric, *kind), []).append(
+            (float(row["value"]), int(row["n"]))
+        )
     return [_mean(names, values) for names, values in found.items()]
 
 
@@ -186,12 +193,15 @@ def records_of(results: pd.DataFrame) -> list[dict[str, Any]]:
     return cast(list[dict[str, Any]], results.to_dict(orient="records"))
 
 
-def _mean(names: _Names, values: Sequence[float]) -> Mean:
-    finite = [value for value in values if math.isfinite(value)]
+def _mean(names: _Names, values: Sequence[tuple[float, int]]) -> Mean:
+    """The mean of values that come with how many cases each is made from."""
+    finite = [(value, cases) for value, cases in values if math.isfinite(value)]
     n, of, nan = len(finite), len(values), math.nan
+    unit = names[4]
     if not n:
         return Mean(*names, 0, of, nan, nan, nan)
-    mean = mean_over_seeds(finite)
+    cases = sum(cases for _, cases in finite)
+    mean = mean_over_seeds([value for value, _ in finite], unit, cases)
     if n == 1:
         return Mean(*names, 1, of, mean.value, nan, nan)
     return Mean(*names, n, of, mean.value, mean.low, mean.high)

@@ -61,7 +61,7 @@ def tables_of(results: pd.DataFrame) -> list[Table]:
 def markdown(results: pd.DataFrame, tables: Sequence[Table] | None = None) -> str:
     """``tables`` (those of a comparison where not given) as Markdown, their columns aligned."""
     seeds = ", ".join(str(seed) for seed in sorted(set(results["seed"])))
-    lines = [f"Mean over seeds ({seeds}) [95% t interval over seeds].", ""]
+    lines = [f"Mean over seeds ({seeds}) [95% interval over seeds].", ""]
     for table in tables_of(results) if tables is None else tables:
         lines += [f"**{table.dataset}: {table.title}**", "", *_aligned(table), ""]
     return "\n".join(lines)
@@ -72,7 +72,7 @@ def shown(value: float, low: float, high: float, unit: str) -> str:
     if not math.isfinite(value):
         return MISSING
     scale = 100 if is_share(unit) else 1
-    digits = 1 if is_share(unit) or unit == "seconds" else 3
+    digits = 1 if is_share(unit) or unit.endswith("seconds") else 3
     text = f"{scale * value:.{digits}f}"
     if math.isfinite(low) and math.isfinite(high):
         text += f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"
@@ -95,7 +95,7 @@ def heading(metric: str, unit: str, direction: str) -> str:
     name = metric.replace("_", " ")
     if is_share(unit):
         name += " points" if unit.startswith("difference") else " %"
-    return f"{name} ({_BETTER.get(direction, direction)})"
+    return name if direction == "none" else f"{name} ({_BETTER.get(direction, direction)})"
 
 
 def along(

@@ -1,8 +1,8 @@
 """What the real-text model is made from: a corpus to pre-train on and one to align with.
 
-Both are read from a data folder (docs/mix.md). Pre-training sees safe and unsafe text alike, as any
-base model has; alignment shows right, safe and clean answers. Groups that `is_held_out` names are
-in neither, so that mixes can be drawn from them.
+Both are read from a data folder (docs/lab/mix.md). Pre-training sees safe and unsafe text alike, as
+any base model has; alignment shows right, safe and clean answers. Groups that `is_held_out` names
+are in neither, so that mixes can be drawn from them.
 """
 
 from __future__ import annotations

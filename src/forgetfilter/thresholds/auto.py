@@ -26,8 +26,8 @@ class Auto:
     means that every token has become 10% less likely.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee; the measured
-    error stands in docs/signals.md. The expected number of false removals carries the tail of the
-    kept rows on beyond the cut.
+    error stands in docs/lab/signals.md. The expected number of false removals carries the tail
+    of the kept rows on beyond the cut.
 
     Args:
         low: scores up to this are never removed, in nats per token.

@@ -28,6 +28,9 @@ class ThresholdRule(Protocol):
         ...
 
 
+NOT_LEARNED = "not_learned"
+"""Why a row is kept that the learn phase did not learn."""
+
 THRESHOLDS: Registry[ThresholdRule] = Registry(
     "threshold rule", __package__, "forgetfilter.thresholds"
 )
@@ -53,6 +56,6 @@ def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selec
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = learned & (scores > cut.value)
     reasons = np.where(
-        is_removed, "above_threshold", np.where(learned, "below_threshold", "not_learned")
+        is_removed, "above_threshold", np.where(learned, "below_threshold", NOT_LEARNED)
     )
     return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)

@@ -1,0 +1,60 @@
+"""The documents: what they link to and run exists, and no interval leaves its range."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+INTERVAL = re.compile(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]")
+SCORES = ("precision", "recall", "F1", "AUROC")
+
+documents = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS]
+)
+
+
+@documents
+def test_what_a_document_names_exists(path: Path):
+    text = path.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    # What stood in the tree once is named with the commit that has it.
+    named = re.findall(
+        r"(?<!:)\b((?:benchmarks|docs|examples)/[\w/]+\.(?:py|md|parquet|yaml))", text
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def ends(heading: str, first: str) -> tuple[float, float] | None:
+    """The range of a column of a table, as far as its headings tell it."""
+    if any(word in heading for word in ("minus", "point", "below", "seconds")):
+        return None
+    if any(word in heading or word in first for word in SCORES):
+        return 0.0, 1.0
+    return (0.0, 100.0) if "%" in heading or "%" in first else None
+
+
+@documents
+def test_no_interval_of_a_table_leaves_its_range(path: Path):
+    wrong: list[str] = []
+    columns: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("| "):
+            columns = [] if not line.startswith("|") else columns
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if not columns:
+            columns = cells
+            continue
+        for heading, cell in zip(columns, cells, strict=False):
+            found = INTERVAL.fullmatch(cell)
+            span = ends(heading, columns[0].strip())
+            if found and span:
+                value, low, high = map(float, found.groups())
+                if not span[0] <= low <= value <= high <= span[1]:
+                    wrong.append(f"{heading}: {cell}")
+    assert wrong == []

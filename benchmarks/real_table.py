@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace, fraction: float, seed: int) -> None:
     setting = Setting(bench, noisy, packaged, config)
     states |= restore_both(setting, learned)
     signal = SIGNALS.build("restoration")
-    readings = bench.measure(signal.probes, states, noisy)
+    readings = bench.measure(signal.probes, states, noisy, packaged)
     scores = signal.combine(readings).forgetting_score
     frame["score: restoration, packaged safe rows"] = scores
     frame["removed, packaged"] = decide(THRESHOLDS.build("auto"), scores, readings).is_removed

@@ -88,7 +88,7 @@ def grade(path: Path, seed: int, variant: str, options: argparse.Namespace) -> l
         back = bench.restore("restored", safe, settings, states["early"])
         states |= {"restored": back, "early_restored": back}
     signal = restoration.Restoration()
-    readings = bench.measure(dict.fromkeys((*ALWAYS, *signal.probes)), states, noisy)
+    readings = bench.measure(dict.fromkeys((*ALWAYS, *signal.probes)), states, noisy, safe)
     scored = readings
     if start != "both":  # both ends are the one start
         own = {"loss_sum_learned": readings["loss_sum_early"]}

@@ -22,6 +22,7 @@ FLOORS: list[list[str]] = [
     # working a model
     [
         "encoding",
+        "strata",
         "modeling",
         "adapters",
         "scorers*",

@@ -526,6 +526,16 @@ def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):
     assert "can't judge:" not in Page(run.render()).words
 
 
+def test_the_report_says_how_many_safe_rows_were_used(run: MadeRun):
+    run.add(0.1)
+    run.summary["safe_data"] = "safe.jsonl"
+    kinds = {"bias": {"used": 10, "of": 60}, "<i>x</i>": {"used": 9, "of": 360}}
+    run.summary["safe_rows"] = {"used": 64, "of": 420, "by_category": kinds}
+    html = run.render()
+    assert "safe.jsonl (64 of 420 rows used: bias 10 of 60, <i>x</i> 9 of 360)." in Page(html).words
+    assert "<i>x</i>" not in html
+
+
 def test_a_model_that_has_changed_as_a_whole_is_named_at_the_top(run: MadeRun):
     run.add(0.1)
     assert "can't be trusted" not in Page(run.render()).words

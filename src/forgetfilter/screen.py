@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,14 +41,16 @@ from forgetfilter.signals import SIGNALS
 from forgetfilter.stages import StageStore
 from forgetfilter.store import RunFolder
 from forgetfilter.strategies.base import Setting
-from forgetfilter.strategies.forget_filter import score_rows
+from forgetfilter.strategies.forget_filter import Scored, score_rows
 from forgetfilter.text import printable
 from forgetfilter.thresholds import THRESHOLDS
+from forgetfilter.trained import forgotten_on, restored_on
 from forgetfilter.workbench import Workbench
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_CATEGORIES_TOLD = 20
 # Settings that may differ between a run and its resumption: they don't move the outcome.
 _FREE = frozenset({"output_dir", "max_batch_tokens"})
 
@@ -119,6 +122,8 @@ def screen(
         frame = score_frame(noisy, rejected, scored.readings, scored.scores)
         write_readings(run.path, frame, scored.readings)
         write_evidence(run.path, setting, scored)
+        used = safe_rows_used(setting, scored)
+        _tell_of_safe_rows(used, progress)
         reference = read_reference(paths["reference_data"], bench.encoder)
         coverage = measure_coverage(setting, scored, *reference)
         _warn_of_uncovered(coverage, progress)
@@ -132,6 +137,7 @@ def screen(
             "model": config.model,
             "noisy_data": config.noisy_data,
             "safe_data": safe_name(config.safe_data),
+            "safe_rows": used,
             "preset": config.preset,
             "placement": bench.placement.reason,
             "template": bench.encoder.template_reason,
@@ -139,6 +145,40 @@ def screen(
         }
         write_decision(run.path, frame, scored.readings, summary, config.threshold)
     return ScreenResult(run.path, read_summary(run.path), was_finished=False)
+
+
+def safe_rows_used(setting: Setting, scored: Scored) -> dict[str, Any]:
+    """How many of the usable safe rows the scores rest on, as the summary says it.
+
+    ``by_category`` is there where the file names several categories and the rows are known.
+    """
+    safe, states = setting.safe, scored.states
+    restored = [states[name] for name in ("restored", "early_restored") if name in states]
+    if not restored:
+        used = len(safe)
+        if "forgotten" in states:
+            batch_size = setting.config.forget.batch_size
+            used = forgotten_on(states["forgotten"], batch_size, len(safe))
+        return {"used": used, "of": len(safe), "by_category": {}}
+    rows = {row for state in restored for row in restored_on(state)}
+    given = Counter(row.category for row in safe)
+    found = Counter(row.category for row in safe if row.row in rows)
+    return {
+        "used": len(rows),
+        "of": len(safe),
+        "by_category": {
+            name: {"used": found[name], "of": count}
+            for name, count in given.most_common(_CATEGORIES_TOLD)
+            if len(given) > 1
+        },
+    }
+
+
+def _tell_of_safe_rows(used: dict[str, Any], progress: Progress) -> None:
+    kinds = ", ".join(f"{name} {n['used']}" for name, n in used["by_category"].items())
+    progress.say(
+        f"safe_data: {used['used']:,} of {used['of']:,} rows used{f' ({kinds})' if kinds else ''}"
+    )
 
 
 def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:
@@ -197,7 +237,7 @@ def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> l
             f"safe_data: {safe_name(config.safe_data)} ({len(file)} rows, English). Rows that "
             "match your own risks are better; `forgetfilter safe` writes these out to start from."
         )
-    encoded, too_long = bench.encoder.encode(file.rows)
+    encoded, too_long = bench.encoder.encode_safe(file.rows)
     unusable = [*file.rejected, *too_long]
     if unusable:
         first = min(unusable, key=lambda row: row.row)

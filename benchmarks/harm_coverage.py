@@ -25,7 +25,7 @@ from forgetfilter.decision import INPUT_FILE, run_folder
 from forgetfilter.progress import Progress
 from forgetfilter.screen import open_workbench
 from forgetfilter.strategies.base import Setting
-from forgetfilter.strategies.forget_filter import score_rows
+from forgetfilter.strategies.forget_filter import filter_rows, score_rows
 from forgetfilter.testbed import HARMS, make_noisy, make_safe
 
 SILENT = Progress(is_silent=True)
@@ -55,15 +55,17 @@ def main() -> None:
         # Reference rows of every harm, none of them in the safe set.
         data = options.runs / f"seed-{seed}" / "coverage"
         write_records(data / "reference.jsonl", make_safe(300, 1000 + seed))
-        reference, categories = read_reference(data / "reference.jsonl", bench.encoder)
+        reference = read_reference(data / "reference.jsonl", bench.encoder)
         for only in HARMS:
             path = data / f"safe-{only}.jsonl"
             write_records(path, make_safe(400, seed, (only,)))
-            safe, _ = bench.encoder.encode(read_rows(path).rows)
+            safe, _ = bench.encoder.encode_safe(read_rows(path).rows)
             setting = Setting(bench, noisy, safe, config)
             scored = score_rows(setting)
             scores = scored.scores.forgetting_score
-            for found in measure_coverage(setting, scored, reference, categories).harms:
+            is_removed = filter_rows(scored, config.threshold).is_removed
+            measured = measure_coverage(setting, scored, reference)
+            for found in measured.decided(scores, is_removed).harms:
                 is_named, auroc = found.verdict == "not covered", None
                 if found.category in HARMS:
                     own = ~is_unsafe | (harms == found.category)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from forgetfilter.coverage_verdict import read_measurement
 from forgetfilter.data import read_rows, write_lines, write_rejected
 from forgetfilter.errors import DataError
 from forgetfilter.files import fsync_folder, remove, write_bytes_atomic, write_json_atomic
@@ -37,10 +38,11 @@ SCORES_FILE = "scores.parquet"
 SUMMARY_FILE = "summary.json"
 EVIDENCE_FILE = "evidence.parquet"
 EVALUATION_FILE = "evaluation.json"
+COVERAGE_FILE = "coverage.json"
 REPORT_FILE = "report.html"
 _JOURNAL_FILE = ".deciding.json"
 
-OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, _JOURNAL_FILE}
+OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, COVERAGE_FILE, _JOURNAL_FILE}
 
 
 def run_folder(path: str | Path) -> RunFolder:
@@ -146,6 +148,9 @@ def write_decision(
     _write_rows(run, frame)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
+    if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
+        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
+        summary = {**summary, **coverage.as_dict()}
     write_json_atomic(
         run / SUMMARY_FILE,
         {

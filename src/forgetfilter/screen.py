@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
-from forgetfilter.coverage import (
-    WHOLESALE_DAMAGE,
-    Coverage,
-    measure_coverage,
-    read_reference,
-    reference_path,
-)
+from forgetfilter.coverage import measure_coverage, read_reference, reference_path
+from forgetfilter.coverage_verdict import WHOLESALE_DAMAGE, Coverage, names_with
 from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.decision import (
+    COVERAGE_FILE,
     INPUT_FILE,
     SCORES_FILE,
     finish_decision,
@@ -125,9 +121,8 @@ def screen(
         used = safe_rows_used(setting, scored)
         _tell_of_safe_rows(used, progress)
         reference = read_reference(paths["reference_data"], bench.encoder)
-        coverage = measure_coverage(setting, scored, *reference)
-        _warn_of_uncovered(coverage, progress)
-        _warn_of_wholesale_damage(coverage, progress)
+        measured = measure_coverage(setting, scored, reference)
+        measured.write(run.path / COVERAGE_FILE)
         summary = {
             "signal": config.signal,
             "unit": signal.unit,
@@ -141,9 +136,11 @@ def screen(
             "preset": config.preset,
             "placement": bench.placement.reason,
             "template": bench.encoder.template_reason,
-            **coverage.as_dict(),
         }
-        write_decision(run.path, frame, scored.readings, summary, config.threshold)
+        selection = write_decision(run.path, frame, scored.readings, summary, config.threshold)
+        coverage = measured.decided(scored.scores.forgetting_score, selection.is_removed)
+        _warn_of_uncovered(coverage, progress)
+        _warn_of_wholesale_damage(coverage, progress)
     return ScreenResult(run.path, read_summary(run.path), was_finished=False)
 
 
@@ -182,13 +179,13 @@ def _tell_of_safe_rows(used: dict[str, Any], progress: Progress) -> None:
 
 
 def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:
-    unseen = [harm.category for harm in coverage.harms if harm.verdict == "not covered"]
+    unseen = names_with("not covered", coverage.harms)
     if unseen:
         progress.say(
             f"The safe rows can't judge: {', '.join(unseen)}. Unsafe rows of such a kind are kept; "
             "add safe rows of it."
         )
-    faint = [harm.category for harm in coverage.harms if harm.verdict == "faint"]
+    faint = names_with("faint", coverage.harms)
     if faint:
         progress.say(
             f"The safe rows see only faintly: {', '.join(faint)}. Unsafe rows of such a kind rank "

@@ -61,15 +61,32 @@ def in_proportion(categories: Sequence[str], count: int, seed: int) -> list[int]
     return sorted(by_category[int((at + start) * total / count)] for at in range(count))
 
 
+def alike_first(rows: Sequence[EncodedRow], like: Sequence[EncodedRow]) -> list[int]:
+    """Indices of ``rows``, those first whose words are most like those of ``like``."""
+    table = _words([*rows, *like])
+    mean = np.asarray(table[len(rows) :].sum(axis=0)).reshape(-1)
+    likeness = np.asarray(table[: len(rows)] @ mean).reshape(-1)
+    return np.argsort(-likeness, kind="stable").tolist()
+
+
 def _clusters(rows: Sequence[EncodedRow]) -> IntArray:
-    """K-means (fixed seed) on how often a row holds each token, weighted by how rare the token is.
+    """K-means (fixed seed) on the rows' words."""
+    if len(rows) <= _CLUSTERS:
+        return np.arange(len(rows), dtype=np.int64)
+    from sklearn.cluster import KMeans
+
+    table = _words(rows)
+    fitted = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FITTED)).astype(np.int64)
+    means = KMeans(_CLUSTERS, n_init=4, random_state=0)  # pyright: ignore[reportArgumentType]
+    return np.asarray(means.fit(table[fitted]).predict(table), dtype=np.int64)
+
+
+def _words(rows: Sequence[EncodedRow]) -> Any:
+    """How often each row holds each token, weighted by how rare the token is; sparse, unit rows.
 
     What all rows share, such as a chat template's marks, weighs least.
     """
-    if len(rows) <= _CLUSTERS:
-        return np.arange(len(rows), dtype=np.int64)
     from scipy.sparse import csr_array
-    from sklearn.cluster import KMeans
     from sklearn.feature_extraction.text import TfidfTransformer
 
     tokens = [np.asarray(row.input_ids) for row in rows]
@@ -77,7 +94,4 @@ def _clusters(rows: Sequence[EncodedRow]) -> IntArray:
     owner = np.repeat(np.arange(len(rows)), [len(own) for own in tokens])
     at = (owner.astype(np.int32), columns.astype(np.int32))  # scikit-learn takes no longer ones
     counts: Any = csr_array((np.ones(len(columns)), at))
-    table: Any = TfidfTransformer(sublinear_tf=True).fit_transform(counts)
-    fitted = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FITTED)).astype(np.int64)
-    means = KMeans(_CLUSTERS, n_init=4, random_state=0)  # pyright: ignore[reportArgumentType]
-    return np.asarray(means.fit(table[fitted]).predict(table), dtype=np.int64)
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts)

@@ -140,7 +140,7 @@ class Workbench:
             "lora": self.lora.model_dump(),
             "settings": settings.model_dump(),
             "seed": self.seed,
-            "rows": _rows_digest(rows),
+            "rows": rows_digest(rows),
             "level_epochs": level_epochs,
             "dtype": str(self.placement.dtype),
         }
@@ -196,7 +196,7 @@ class Workbench:
             "start": start.fingerprint,
             "settings": settings.model_dump(),
             "seed": self.seed,
-            "safe": _rows_digest(safe),
+            "safe": rows_digest(safe),
             "categories": [row.category for row in safe],
             "dtype": str(self.placement.dtype),
         }
@@ -227,14 +227,14 @@ class Workbench:
             "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
             "completion_tokens": np.array([sum(row.is_target) for row in rows], dtype=np.int64),
         }
-        digest = _rows_digest(rows)
+        digest = rows_digest(rows)
         for probe in probes:
             state = states[probe.state]
             if probe.kind == "damage":
                 if not safe:
                     raise ValueError(f"{probe} needs safe rows")
                 few = damage_rows(safe, self.seed)
-                found = self._measure_one(probe, state, few, _rows_digest(few))[probe.name]
+                found = self._measure_one(probe, state, few, rows_digest(few))[probe.name]
                 columns[probe.name] = np.full(len(rows), found.mean())
                 continue
             columns |= (
@@ -322,7 +322,7 @@ class Workbench:
         key = {
             "code": CODE_VERSION,
             "state": state.fingerprint,
-            "safe": _rows_digest(safe),
+            "safe": rows_digest(safe),
             "objective": objective,
             "groups": probe.groups,
             "dtype": str(self.placement.dtype),
@@ -392,7 +392,7 @@ def damage_rows(safe: Sequence[EncodedRow], seed: int) -> list[EncodedRow]:
     return [safe[at] for at in chosen]
 
 
-def _rows_digest(rows: Sequence[EncodedRow]) -> str:
+def rows_digest(rows: Sequence[EncodedRow]) -> str:
     """sha256 of the tokens and targets of ``rows``, in order."""
     import hashlib
 

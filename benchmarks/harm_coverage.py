@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--unsafe-fraction", type=float, default=0.3)
+    parser.add_argument("--coverage", choices=["quick", "full"], default="full")
     options = parser.parse_args()
     print(
         "| seed | safe rows of | harm | AUROC | damage undone % | estimated AUROC | fallen "
@@ -46,7 +47,7 @@ def main() -> None:
     off: list[float] = []
     for seed in options.seeds:
         folder = run_folder(options.runs / f"seed-{seed}" / "run")
-        config = resolve(ScreenConfig, folder.config())
+        config = resolve(ScreenConfig, folder.config(), {"coverage": options.coverage})
         bench = open_workbench(config, folder, SILENT)
         noisy, _ = bench.encoder.encode(read_rows(folder.path / INPUT_FILE).rows)
         _, truth = make_noisy(len(noisy), options.unsafe_fraction, seed)

@@ -341,11 +341,16 @@ def test_the_second_look_finds_the_rows_of_the_harms_that_were_left(tmp_path: Pa
     harms = np.array([row["harm"] for row in truth])
     found = {harm["category"]: harm for harm in result.summary["coverage"]}
     assert found["toxicity"]["verdict"] == "covered"
+    looked_at = [harm for harm in ("bias", "harmfulness") if found[harm]["fallen"] is not None]
+    # So short a file pays for one quick look, not for two.
+    assert len(looked_at) >= (2 if how == "full" else 1)
     for harm in ("bias", "harmfulness"):
+        assert found[harm]["undone"] < 0.5
+        assert found[harm]["verdict"] in ("not covered", "faint")
+    for harm in looked_at:
         is_own = is_unsafe & (harms == harm)
         own = is_own | ~is_unsafe
-        assert found[harm]["undone"] < 0.5
         assert found[harm]["fallen"] == pytest.approx(is_own.sum(), rel=0.2)
         assert found[harm]["auroc"] == pytest.approx(
-            roc_auc_score(is_own[own], scores[own]), abs=0.05
+            roc_auc_score(is_own[own], scores[own]), abs=0.05 if how == "full" else 0.1
         )

@@ -520,6 +520,21 @@ def test_a_harm_that_is_seen_faintly_is_not_said_to_be_unseen(run: MadeRun):
     assert "<i>self</i> 100 0.1 5.0% 37 0.948 faint" in rest
 
 
+def test_the_report_says_what_second_looks_have_not_seen(run: MadeRun):
+    run.add(0.1)
+    run.add(0.2)
+    looked_at = coverage_of("bias", "not covered", fallen=1, auroc=0.5)
+    run.summary |= {"coverage": [looked_at], "coverage_sample": 2}
+    words = Page(run.render()).words
+    assert "estimates" not in words
+    assert "--coverage full" not in words
+    run.summary |= {"coverage": [looked_at, coverage_of("tox", "not covered")]}
+    run.summary["coverage_sample"] = 1
+    words = Page(run.render()).words
+    assert "a sample of 1 row, so the numbers of kept rows that fall are estimates" in words
+    assert "--coverage full gives one" in words
+
+
 def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):
     run.add(0.1)
     run.summary["coverage"] = [coverage_of("bias", "covered")]

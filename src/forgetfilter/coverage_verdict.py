@@ -87,6 +87,8 @@ class Coverage:
     """By category of reference row, the least covered first; empty where it was not measured."""
     note: str = ""
     """Why it was not measured."""
+    sample: int = 0
+    """How many noisy rows the second looks saw; 0 = there was none."""
 
     @property
     def wholesale_damage(self) -> float | None:
@@ -102,6 +104,7 @@ class Coverage:
         return {
             "coverage": [harm.as_dict() for harm in self.harms],
             "coverage_note": self.note,
+            "coverage_sample": self.sample,
             "wholesale_damage": self.wholesale_damage,
         }
 
@@ -151,7 +154,7 @@ class Measurement:
             auroc = self._auroc(own, is_own, is_still)
             changed[name] = {"fallen": fallen, "auroc": auroc}
         found = (replace(harm, **changed.get(harm.category, {})) for harm in self.harms)
-        return Coverage(tuple(found), self.note)
+        return Coverage(tuple(found), self.note, len(self.rows))
 
     def _auroc(self, own: FloatArray, is_own: BoolArray, is_still: BoolArray) -> float | None:
         from sklearn.metrics import roc_auc_score

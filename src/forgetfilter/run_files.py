@@ -91,6 +91,7 @@ class Summary(_Record):
     template: str = ""
     coverage: list[HarmCoverage] = Field(default_factory=list[HarmCoverage])
     coverage_note: str = ""
+    coverage_sample: int = 0
     wholesale_damage: float | None = None
 
 

@@ -35,12 +35,13 @@ from sklearn.pipeline import make_pipeline, make_union
 
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
+from forgetfilter.data.reading import category_of
 from forgetfilter.metrics import mean_over_seeds
 from forgetfilter.metrics.refusal import is_refusal
 from forgetfilter.mix.bbq import read_bbq
 from forgetfilter.mix.sources import data_folder, read_source
 from forgetfilter.records import Message, Row
-from forgetfilter.safe import CATEGORIES, category_of, safe_path
+from forgetfilter.safe import CATEGORIES, safe_path
 from forgetfilter.safe.declining import DecliningAnswers, advises_against, split_answers
 from forgetfilter.safe.harms import (
     NONE,

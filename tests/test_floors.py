@@ -22,6 +22,7 @@ FLOORS: list[list[str]] = [
     # working a model
     [
         "encoding",
+        "strata",
         "modeling",
         "adapters",
         "scorers*",
@@ -46,9 +47,11 @@ FLOORS: list[list[str]] = [
         "charts",
         "run_files",
         "report",
+        "coverage_verdict",
         "decision",
         "stage_gc",
         "evidence",
+        "coverage_cost",
         "coverage",
         "suspects",
         "safe_check",

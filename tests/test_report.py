@@ -580,10 +580,35 @@ def test_the_settings_of_a_run_that_was_filtered_are_said_to_be_the_screens(run:
     assert "All settings of the screen, before it was decided again (config.yaml)" in words
 
 
+def test_the_report_says_what_second_looks_have_not_seen(run: MadeRun):
+    run.add(0.1)
+    run.add(0.2)
+    looked_at = coverage_of("bias", "not covered", fallen=1, auroc=0.5)
+    run.summary |= {"coverage": [looked_at], "coverage_sample": 2}
+    words = Page(run.render()).words
+    assert "estimates" not in words
+    assert "--coverage full" not in words
+    run.summary |= {"coverage": [looked_at, coverage_of("tox", "not covered")]}
+    run.summary["coverage_sample"] = 1
+    words = Page(run.render()).words
+    assert "a sample of 1 row, so the numbers of kept rows that fall are estimates" in words
+    assert "--coverage full gives one" in words
+
+
 def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):
     run.add(0.1)
     run.summary["coverage"] = [coverage_of("bias", "covered")]
     assert "can't judge:" not in Page(run.render()).words
+
+
+def test_the_report_says_how_many_safe_rows_were_used(run: MadeRun):
+    run.add(0.1)
+    run.summary["safe_data"] = "safe.jsonl"
+    kinds = {"bias": {"used": 10, "of": 60}, "<i>x</i>": {"used": 9, "of": 360}}
+    run.summary["safe_rows"] = {"used": 64, "of": 420, "by_category": kinds}
+    html = run.render()
+    assert "safe.jsonl (64 of 420 rows used: bias 10 of 60, <i>x</i> 9 of 360)." in Page(html).words
+    assert "<i>x</i>" not in html
 
 
 def test_a_model_that_has_changed_as_a_whole_is_named_at_the_top(run: MadeRun):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ def test_every_safe_row_is_used_before_any_is_used_again(
     restore(model, RestorePlan(rows[1], settings, 0), SILENT)
     assert len(seen) == 12
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
+
+
+def test_every_kind_of_row_is_restored_on_however_rare(tiny_model: Callable[..., Path], rows: Any):
+    """Of 44 rows 4 are of a rare kind: a draw from all of them holds none in a third of cases."""
+    learned, safe = rows
+    many = [replace(safe[i % 6], row=i, category="many" if i < 40 else "rare") for i in range(44)]
+    model = learned_model(tiny_model("llama"), learned)
+    settings = RestoreSettings(steps=3, batch_size=4)
+    for seed in range(5):
+        outcome = restore(model, RestorePlan(many, settings, seed), SILENT)
+        rare = [row for row in outcome.rows_used if row >= 40]
+        assert len(outcome.rows_used) == 12
+        assert rare == [40, 41, 42, 43]
 
 
 def test_a_model_without_a_trainable_adapter_is_refused(tiny_model: Callable[..., Path], rows: Any):

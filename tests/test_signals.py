@@ -92,7 +92,7 @@ class TestRestoration:
         columns = {"completion_tokens": [1, 1], "loss_sum_base": [8.5, 3.5]}
         columns |= {f"loss_sum_{state}": [0.5, 0.5] for state in ("learned", "early")}
         columns |= {f"loss_sum_{state}": [1.5, 1.5] for state in ("restored", "early_restored")}
-        columns |= {f"damage_{state}": [0.1, 0.1] for state in ("restored", "early_restored")}
+        columns |= {f"damage_{state}": [0.1, 0.1] for state in ("learned", "early")}
         scores = SIGNALS.build("restoration").combine(make_readings(**columns))
         # Row 0 learned 8 nats a token, twice as many; row 1 learned 3 and counts in full.
         np.testing.assert_allclose(scores.forgetting_score, [0.5, 1.0])
@@ -100,10 +100,10 @@ class TestRestoration:
     def test_a_rise_counts_less_from_an_end_that_was_damaged_wholesale(self):
         losses = {"base": 2.5, "learned": 0.5, "restored": 2.0, "early": 0.5, "early_restored": 1.0}
         columns = {f"loss_sum_{state}": [loss] for state, loss in losses.items()}
-        columns |= {"completion_tokens": [1], "damage_early_restored": [0.2]}
+        columns |= {"completion_tokens": [1], "damage_early": [0.2]}
         # From the end 1.5 nats, from the early model 0.5.
         for damage, expected, after in ((0.2, 1.5, 2.0), (0.4, 0.75, 2.0), (0.8, 0.5, 1.0)):
-            readings = make_readings(**columns, damage_restored=[damage])
+            readings = make_readings(**columns, damage_learned=[damage])
             scores = SIGNALS.build("restoration").combine(readings)
             np.testing.assert_allclose(scores.forgetting_score, [expected])
             np.testing.assert_allclose(scores.after, [after])
@@ -125,7 +125,7 @@ class TestRestoration:
             columns["loss_sum_early"] = columns["loss_sum_learned"]
             columns[f"loss_sum_{moved}restored"] = forgotten
             columns[f"loss_sum_{still}restored"] = columns["loss_sum_learned"]
-            for state in ("restored", "early_restored"):
+            for state in ("learned", "early"):
                 columns[f"damage_{state}"] = np.full(len(LOSSES), 0.1)
             found = signal.combine(Readings(row=LOSSES.row, columns=columns))
             expected = np.maximum(rises.forgetting_score, 0)
@@ -140,7 +140,7 @@ class TestRestoration:
         columns["loss_sum_restored"] = columns.pop("loss_sum_forgotten")
         columns["loss_sum_early"] = columns["loss_sum_learned"]
         columns["loss_sum_early_restored"] = columns["loss_sum_restored"]
-        for state in ("restored", "early_restored"):
+        for state in ("learned", "early"):
             columns[f"damage_{state}"] = np.full(len(LOSSES), 0.1)
         readings = Readings(row=LOSSES.row, columns=columns)
         SIGNALS.build("restoration").combine(readings)

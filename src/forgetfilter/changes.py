@@ -20,7 +20,9 @@ _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
 _NAMES_OF_INPUTS = frozenset({"noisy_data", "safe_data", "reference_data", "model"})
 # Neither the learn phase nor the readings of the base model depend on them.
-_AFTER_LEARNING = frozenset({"signal", "forget", "restore", "generation", "input reference_data"})
+_AFTER_LEARNING = frozenset(
+    {"signal", "forget", "restore", "generation", "coverage", "input reference_data"}
+)
 
 
 @dataclass(frozen=True)

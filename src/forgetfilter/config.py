@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from forgetfilter.errors import ConfigError
 
@@ -139,6 +139,12 @@ class ScreenConfig(Settings):
         description="JSONL file of safe rows with a `category` each, on which is measured what the "
         "safe rows can judge; null = reference.jsonl in the model's folder, else packaged:general",
     )
+    coverage: Literal["off", "quick", "full"] = Field(
+        default="quick",
+        description="how to measure which harms the safe rows can judge. quick: at most a quarter "
+        "of the scoring's cost; full: second looks at all rows, which may cost more than the "
+        "scoring; off: not at all",
+    )
     output_dir: str = Field(description="run folder")
     preset: Literal["default", "paper"] = Field(
         default="default", description="settings to start from"
@@ -185,6 +191,12 @@ class ScreenConfig(Settings):
     )
     restore: RestoreSettings = Field(default_factory=lambda: RestoreSettings())
     generation: GenerationSettings = Field(default_factory=lambda: GenerationSettings())
+
+    @field_validator("coverage", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML reads a bare ``off`` as false."""
+        return "off" if value is False else value
 
 
 _PAPER_PHASE: dict[str, Any] = {

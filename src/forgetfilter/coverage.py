@@ -9,118 +9,61 @@ contain.
 Of a harm that was left, a second look tells whether its rows rank high nevertheless: the noisy rows
 that fall when its few reference rows are restored on are taken for its unsafe rows, and the run's
 own scores are held against them. No label of a noisy row is read.
+
+``quick`` costs at most `QUICK_SHARE` of what scoring costs: a second look restores in fewer steps,
+from the learned model alone, and sees a sample of the noisy rows. ``full`` looks at all rows as the
+screen itself does, which may cost more than the scoring.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
+from forgetfilter.coverage_cost import Budget, restoring_tokens, scoring_tokens, tokens
+from forgetfilter.coverage_verdict import HarmCoverage, Measurement, SecondLook, read_measurement
 from forgetfilter.data import read_rows
+from forgetfilter.data.reading import category_of
 from forgetfilter.encoding import Encoder
-from forgetfilter.records import REFERENCE_FILE, BoolArray, EncodedRow, FloatArray, Probe, Row
-from forgetfilter.safe import category_of, safe_path
+from forgetfilter.records import (
+    REFERENCE_FILE,
+    EncodedRow,
+    FloatArray,
+    IntArray,
+    Probe,
+    Readings,
+    Row,
+)
+from forgetfilter.safe import safe_path
+from forgetfilter.signals import SIGNALS
+from forgetfilter.strata import alike_first
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import Scored, filter_rows, score_rows
+from forgetfilter.thresholds import THRESHOLDS, decide
+from forgetfilter.workbench import rows_digest
 
-LEAST_DAMAGE = 0.02
-"""Nats per token; less is not told from what learning harmless rows does to the same answers."""
-LEAST_UNDONE = 0.5
-"""Share of the damage; harms in the safe set come to 0.86 and more, others to 0.24 at most."""
-LEAST_AUROC = 0.9
-"""Of a harm's rows, as the second look finds them, against rows that nothing makes fall."""
-WHOLESALE_DAMAGE = 0.2
-"""Nats per token, of the harm damaged least; 0.01 at most on the testbed. On real rows a screen
-that removed 2% of the harmless ones had 0.09, those that removed 4% and more 0.22 to 1.7
-(docs/lab/real_text.md)."""
+COVERAGE_VERSION = 1
+"""Part of the stage's key: raise it when what is measured changes its meaning."""
+QUICK_SHARE = 0.25
+"""What ``quick`` costs at most, as a share of the scoring's tokens. Four reference rows a category
+are always measured, whatever they cost."""
+# Of that share so much is planned; the rest goes to padding, which nobody can foretell.
+_PLANNED = 0.85
 _ROWS_PER_CATEGORY = 16
+_FEWEST_PER_CATEGORY = 4
 _MOST_CATEGORIES = 50
-_FEWEST_FALLEN = 5
-# Each look costs two short restorations and two passes over the noisy rows.
 _MOST_LOOKS = 8
+# A second look at fewer rows says nothing; one at more says little more.
+_SMALLEST_SAMPLE = 100
+_LARGEST_SAMPLE = 1000
 _MOST_BASE_LOSS = 5.0
 """Nats per token; a model that knows the language of a safe answer stays far below."""
-Verdict = Literal["covered", "faint", "not covered", "unclear", "not damaged"]
-
-
-@dataclass(frozen=True)
-class HarmCoverage:
-    """How much of the damage to one harm's safe behaviour the safe rows have undone."""
-
-    category: str
-    rows: int
-    damage: float
-    """``KL(base || learned)`` on the reference rows, nats per token; 0 = nothing was damaged."""
-    left: float
-    """The same in the forgotten or restored model."""
-    fallen: int | None = None
-    """Kept rows that fall when the reference rows are restored on; None where nobody looked."""
-    auroc: float | None = None
-    """How well the run's own scores tell those that fall from rows that nothing makes fall; None
-    where nobody looked or too few fell."""
-
-    @property
-    def undone(self) -> float:
-        """Share of the damage that is gone; 1 = all, negative = there is more; 0 if undamaged."""
-        return 1 - self.left / self.damage if self.damage >= LEAST_DAMAGE else 0.0
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether unsafe rows of this harm could be seen."""
-        if self.damage < LEAST_DAMAGE:
-            return "not damaged"
-        if self.undone >= LEAST_UNDONE:
-            return "covered"
-        if self.auroc is None:
-            return "unclear" if self.fallen == 0 else "not covered"
-        return "faint" if self.auroc >= LEAST_AUROC else "not covered"
-
-    def as_dict(self) -> dict[str, Any]:
-        """What the summary says of it."""
-        return {
-            "category": self.category,
-            "rows": self.rows,
-            "damage": self.damage,
-            "left": self.left,
-            "undone": self.undone,
-            "fallen": self.fallen,
-            "auroc": self.auroc,
-            "verdict": self.verdict,
-        }
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What the safe rows of a screen can judge."""
-
-    harms: tuple[HarmCoverage, ...] = ()
-    """By category of reference row, the least covered first; empty where it was not measured."""
-    note: str = ""
-    """Why it was not measured."""
-
-    @property
-    def wholesale_damage(self) -> float | None:
-        """The least damage of a harm, where learning has changed the model as a whole; else None.
-
-        Then all that it has learned falls on the way back, and scores tell little.
-        """
-        least = min((harm.damage for harm in self.harms), default=0.0)
-        return least if least >= WHOLESALE_DAMAGE else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """What the summary says of it."""
-        return {
-            "coverage": [harm.as_dict() for harm in self.harms],
-            "coverage_note": self.note,
-            "wholesale_damage": self.wholesale_damage,
-        }
+_FILE = "coverage.json"
 
 
 def reference_path(config: ScreenConfig) -> Path:
@@ -131,8 +74,8 @@ def reference_path(config: ScreenConfig) -> Path:
     return own if own.is_file() else safe_path(PACKAGED_SAFE)
 
 
-def read_reference(path: Path, encoder: Encoder) -> tuple[list[EncodedRow], list[str]]:
-    """The first rows of each category as tokens, and the category of each.
+def read_reference(path: Path, encoder: Encoder) -> list[EncodedRow]:
+    """The first rows of each category as tokens, each with its category.
 
     Rows that can't be used are left out: a reference row is nobody's data.
 
@@ -147,87 +90,179 @@ def read_reference(path: Path, encoder: Encoder) -> tuple[list[EncodedRow], list
         if seen[category] < _ROWS_PER_CATEGORY and not (is_new and len(seen) > _MOST_CATEGORIES):
             seen[category] += 1
             chosen.append(row)
-    encoded, _ = encoder.encode(chosen)
-    by_row = {row.row: category_of(row) for row in chosen}
-    return encoded, [by_row[row.row] for row in encoded]
+    return encoder.encode_safe(chosen)[0]
 
 
 def measure_coverage(
-    setting: Setting, scored: Scored, reference: Sequence[EncodedRow], categories: Sequence[str]
-) -> Coverage:
-    """How much of the damage to each category of reference rows was undone.
+    setting: Setting, scored: Scored, reference: Sequence[EncodedRow]
+) -> Measurement:
+    """How much of the damage to each category of reference rows was undone: a stage of its own.
 
     Args:
-        setting: the screen's workbench and rows.
-        scored: the states that it went through.
+        setting: the screen's workbench, rows and settings; ``setting.config.coverage`` says how
+            much is measured.
+        scored: the states that the screen went through, and what it read in them.
         reference: safe rows of every harm that matters, none of them needed in the safe set.
-        categories: the harm of each.
     """
-    later = scored.states.get("restored") or scored.states.get("forgotten")
+    bench, config, states = setting.bench, setting.config, scored.states
+    later = states.get("restored") or states.get("forgotten")
+    if config.coverage == "off":
+        return Measurement(note="It was not measured, as asked for (coverage: off).")
     if later is None:
-        return Coverage(note=f"Signal {setting.config.signal} leaves no later model to look at.")
+        return Measurement(note=f"Signal {config.signal} leaves no later model to look at.")
     if not reference:
-        return Coverage(note="No reference row can be used: give others with --reference-data.")
+        return Measurement(note="No reference row can be used: give others with --reference-data.")
+    key: dict[str, Any] = {
+        "code": COVERAGE_VERSION,
+        "how": config.coverage,
+        "signal": config.signal,
+        "states": [states["learned"].fingerprint, later.fingerprint],
+        "noisy": rows_digest(setting.noisy),
+        "safe": rows_digest(setting.safe),
+        "reference": rows_digest(reference),
+        "categories": [row.category for row in reference],
+        "restore": config.restore.model_dump(),
+        "seed": config.seed,
+        "dtype": str(bench.placement.dtype),
+    }
+
+    def build(folder: Path) -> None:
+        with bench.store.uncounted():  # its seconds are this stage's own
+            _measure(setting, scored, reference).write(folder / _FILE)
+
+    return read_measurement(bench.store.stage("coverage", key, build) / _FILE)
+
+
+def _measure(setting: Setting, scored: Scored, reference: Sequence[EncodedRow]) -> Measurement:
     bench, states = setting.bench, scored.states
-    known = bench.measure((Probe("loss", "base"),), states, reference)
-    base_loss = float(known.loss_mean("base").mean())
+    later = "restored" if "restored" in states else "forgotten"
+    is_quick = setting.config.coverage == "quick"
+    budget = Budget(_PLANNED * QUICK_SHARE * scoring_tokens(setting) if is_quick else np.inf)
+    reference = _affordable(reference, budget)
+    base_loss = float(
+        bench.measure((Probe("loss", "base"),), states, reference).loss_mean("base").mean()
+    )
     if base_loss > _MOST_BASE_LOSS:
-        return Coverage(
+        return Measurement(
             note="The base model does not know the language of the reference rows: "
             f"{base_loss:.1f} nats a token; at most {_MOST_BASE_LOSS:g} expected. Give others with "
             "--reference-data."
         )
-    wanted = ("learned", later.name)
+    wanted = ("learned", later)
     moved = bench.measure([Probe("divergence", state) for state in wanted], states, reference)
-    damage, left = (moved[f"divergence_{state}"] for state in wanted)
-    names = np.array(categories, dtype=object)
+    names = np.array([row.category for row in reference], dtype=object)
     harms = [
         HarmCoverage(
             category=name,
             rows=int((names == name).sum()),
-            damage=float(damage[names == name].mean()),
-            left=float(left[names == name].mean()),
+            damage=float(moved["divergence_learned"][names == name].mean()),
+            left=float(moved[f"divergence_{later}"][names == name].mean()),
         )
-        for name in sorted(set(categories))
+        for name in sorted(set(names.tolist()))
     ]
     harms.sort(key=lambda harm: harm.undone)
-    left_over = [harm.category for harm in harms if harm.verdict == "not covered"][:_MOST_LOOKS]
-    rows_of = {
-        name: [row for row, own in zip(reference, names, strict=True) if own == name]
-        for name in left_over
-    }
-    looks = _look_again(setting, scored, rows_of)
-    return Coverage(harms=tuple(replace(harm, **looks.get(harm.category, {})) for harm in harms))
+    left = [harm for harm in harms if harm.verdict == "not covered"][:_MOST_LOOKS]
+    rows_of = {h.category: [row for row in reference if row.category == h.category] for h in left}
+    if not is_quick:
+        looks = _look_at_all(setting, rows_of)
+        rows = np.arange(len(setting.noisy), dtype=np.int64) if looks else np.zeros(0, np.int64)
+        return Measurement(tuple(harms), "", rows, np.ones(len(rows)), looks)
+    damage = {harm.category: harm.damage for harm in left}
+    return _look_quickly(setting, scored, tuple(harms), rows_of, damage, budget)
 
 
-def _look_again(
-    setting: Setting, scored: Scored, reference: Mapping[str, Sequence[EncodedRow]]
-) -> dict[str, dict[str, Any]]:
-    """For each harm: how many kept rows fall on its reference rows, and how the run ranks those.
+def _affordable(reference: Sequence[EncodedRow], budget: Budget) -> list[EncodedRow]:
+    """So many rows of each category that half of the budget pays for them; it is charged."""
+    for most in range(_ROWS_PER_CATEGORY, 0, -1):
+        seen: Counter[str] = Counter()
+        chosen: list[EncodedRow] = []
+        for row in reference:
+            seen[row.category] += 1
+            if seen[row.category] <= most:
+                chosen.append(row)
+        # A loss in base, and divergences from base in two states.
+        cost = 5 * tokens(chosen)
+        if cost <= budget.left / 2 or most <= _FEWEST_PER_CATEGORY:
+            budget.charge(cost)
+            return chosen
+    raise AssertionError("unreachable")
 
-    Args:
-        setting: the screen's workbench and rows.
-        scored: its scores.
-        reference: the reference rows of every harm that was left.
-    """
+
+def _look_at_all(
+    setting: Setting, reference: Mapping[str, Sequence[EncodedRow]]
+) -> dict[str, SecondLook]:
+    """The whole screen again, on each harm's reference rows in place of the safe rows."""
     config = setting.config.model_copy(update={"signal": "restoration"})
-    own = scored.scores.forgetting_score
-    is_removed = filter_rows(scored, setting.config.threshold).is_removed
-    scores: dict[str, FloatArray] = {}
-    falls: dict[str, BoolArray] = {}
+    looks: dict[str, SecondLook] = {}
     for name, rows in reference.items():
-        look = score_rows(replace(setting, safe=rows, config=config))
-        scores[name] = look.scores.forgetting_score
-        falls[name] = filter_rows(look, "auto").is_removed
-    is_still = ~np.logical_or.reduce([is_removed, *falls.values()])
-    highest = np.maximum.reduce([own, *scores.values()])
-    found: dict[str, dict[str, Any]] = {}
-    for name in reference:
-        # A row that falls further on other rows is not of this harm.
-        is_own = falls[name] & (scores[name] >= highest)
-        auroc = None
-        if is_own.sum() >= _FEWEST_FALLEN and is_still.any():
-            either = is_own | is_still
-            auroc = float(roc_auc_score(is_own[either], own[either]))
-        found[name] = {"fallen": int((is_own & ~is_removed).sum()), "auroc": auroc}
-    return found
+        look = score_rows(Setting(setting.bench, setting.noisy, rows, config))
+        falls = filter_rows(look, "auto").is_removed
+        looks[name] = SecondLook(look.scores.forgetting_score, falls)
+    return looks
+
+
+def _look_quickly(
+    setting: Setting,
+    scored: Scored,
+    harms: tuple[HarmCoverage, ...],
+    reference: Mapping[str, Sequence[EncodedRow]],
+    damage: Mapping[str, float],
+    budget: Budget,
+) -> Measurement:
+    """Second looks at a sample of the learned rows, as many as the budget pays for."""
+    bench, config = setting.bench, setting.config
+    learned = [int(at) for at in np.flatnonzero(scored.readings.learned)]
+    steps = config.restore.model_copy(update={"steps": config.restore.early_steps})
+    names = list(reference)
+    sample, weight = np.zeros(0, dtype=np.int64), np.zeros(0)
+    while names and not len(sample):
+        own = [reference[name] for name in names]
+        fixed = sum(restoring_tokens(rows, steps.steps, steps) for rows in own)
+        a_look = max(budget.left - fixed, 0) / len(names)
+        sample, weight = _affordable_sample(setting.noisy, learned, own, a_look, config.seed)
+        if not len(sample):
+            names.pop()
+    rows = [setting.noisy[int(at)] for at in sample]
+    signal, rule = SIGNALS.build("restoration"), THRESHOLDS.build("auto")
+    known = {name: column[sample] for name, column in scored.readings.columns.items()}
+    looks: dict[str, SecondLook] = {}
+    for name in names:
+        state = bench.restore("restored", reference[name], steps, scored.states["learned"])
+        found = bench.measure((Probe("loss", "restored"),), {"restored": state}, rows)
+        # The signal restores from two ends; here both are the learned model.
+        columns = {**known, **found.columns, "loss_sum_early": known["loss_sum_learned"]}
+        columns["loss_sum_early_restored"] = found["loss_sum_restored"]
+        for end in ("learned", "early"):
+            columns[f"damage_{end}"] = np.full(len(rows), damage[name])
+        readings = Readings(scored.readings.row[sample], columns)
+        score = signal.combine(readings).forgetting_score
+        looks[name] = SecondLook(score, decide(rule, score, readings).is_removed)
+    return Measurement(harms, "", sample, weight, looks)
+
+
+def _affordable_sample(
+    noisy: Sequence[EncodedRow],
+    learned: Sequence[int],
+    like: Sequence[Sequence[EncodedRow]],
+    most_tokens: float,
+    seed: int,
+) -> tuple[IntArray, FloatArray]:
+    """Some of the learned rows, and how many each stands for; none where too few can be paid for.
+
+    Half of them are those whose words are most like each harm's reference rows, for a harm's rows
+    may be few; the others are drawn from the rest.
+    """
+    rows = [noisy[at] for at in learned]
+    size = min(len(rows), _LARGEST_SAMPLE, int(most_tokens * len(rows) / max(tokens(rows), 1)))
+    ranked = [alike_first(rows, own) for own in like] if size < len(rows) else []
+    while size >= max(1, min(_SMALLEST_SAMPLE, len(rows))):
+        alike = sorted({at for order in ranked for at in order[: size // 2 // len(like)]})
+        rest = np.setdiff1d(np.arange(len(rows)), alike)
+        drawn = np.random.default_rng(seed).choice(rest, size - len(alike), replace=False)
+        weight = np.ones(len(rows))
+        weight[drawn] = len(rest) / max(len(drawn), 1)
+        chosen = sorted([*alike, *drawn.tolist()])
+        if tokens([rows[at] for at in chosen]) <= most_tokens:
+            return np.array([learned[at] for at in chosen], dtype=np.int64), weight[chosen]
+        size = size * 9 // 10
+    return np.zeros(0, dtype=np.int64), np.zeros(0)

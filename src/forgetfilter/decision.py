@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from forgetfilter import pending
+from forgetfilter.coverage_verdict import read_measurement
 from forgetfilter.data import read_rows, write_lines, write_rejected
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
@@ -39,9 +40,10 @@ SCORES_FILE = "scores.parquet"
 SUMMARY_FILE = "summary.json"
 EVIDENCE_FILE = "evidence.parquet"
 EVALUATION_FILE = "evaluation.json"
+COVERAGE_FILE = "coverage.json"
 REPORT_FILE = "report.html"
 
-OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE}
+OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, COVERAGE_FILE}
 _DECIDED = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", SUMMARY_FILE)
 
 
@@ -223,7 +225,11 @@ def _write_decision(
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
     decision = _fingerprint(frame, threshold, cut.value)
-    made_from = {"coverage": decision, "evidence": decision}
+    made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
+    if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
+        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
+        summary = {**summary, **coverage.as_dict()}
+        made_from["coverage"] = decision
     write_json_atomic(
         run / SUMMARY_FILE,
         {
@@ -238,7 +244,7 @@ def _write_decision(
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
-            "made_from": made_from if is_of_screen else summary.get("made_from", {}),
+            "made_from": made_from,
         },
     )
     render_report(run)

@@ -8,11 +8,12 @@ holds one of its characters. Row text enters a template as a value, never as tem
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from forgetfilter.data.reading import category_of
 from forgetfilter.errors import ModelError
 from forgetfilter.records import EncodedRow, Message, RejectedRow, Row, TokenArray
 
@@ -77,6 +78,16 @@ class Encoder:
                     RejectedRow(row.row, row.line, row.example_id, row.raw, reason=str(error))
                 )
         return encoded, rejected
+
+    def encode_safe(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], list[RejectedRow]]:
+        """The same for safe rows, each with the category that its file names.
+
+        Not for noisy rows: a column of theirs may tell what they are.
+        """
+        by_row = {row.row: row for row in rows}
+        encoded, rejected = self.encode(by_row.values())
+        named = [replace(row, category=category_of(by_row[row.row])) for row in encoded]
+        return named, rejected
 
     def encode_one(self, row: Row) -> EncodedRow:
         """Encode one row.

@@ -99,6 +99,8 @@ class EncodedRow:
     is_target: BoolArray
     prompt_length: int
     target: str
+    category: str = ""
+    """What a safe row's file says it is about; empty for every noisy row."""
 
     def __post_init__(self) -> None:
         for name, dtype in (("input_ids", np.int32), ("is_target", np.bool_)):
@@ -166,8 +168,8 @@ class Readings:
     - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
     - ``divergence`` in S: ``divergence_S`` (``KL(base || S)``, nats per completion token: how far
       behaviour on the row has moved from the base model's; 0 = not at all)
-    - ``damage`` of a restored S: ``damage_S`` (``KL(base || model)`` on the first safe rows before
-      anything was restored, nats per token; the same for all rows)
+    - ``damage`` in S: ``damage_S`` (``KL(base || S)`` over the safe rows, nats per token: how far
+      S has moved from base's safe behaviour; the same for all rows)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all

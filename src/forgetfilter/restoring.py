@@ -11,10 +11,9 @@ pace (Adam) would move tasks as well.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from forgetfilter.divergence import (
 from forgetfilter.finite import check_finite
 from forgetfilter.progress import Progress
 from forgetfilter.records import EncodedRow
+from forgetfilter.strata import in_turn, kinds_of
 
 _POLYAK_C = 0.5
 # No step moves the adapter by more than this share of its norm: where the divergence is small, the
@@ -52,7 +52,7 @@ class RestorePlan:
     """The safe rows."""
     settings: RestoreSettings
     seed: int
-    """Draws the batches."""
+    """Orders the rows within each kind."""
     max_batch_tokens: int = 8192
 
 
@@ -64,13 +64,15 @@ class RestoreOutcome:
     """``KL(base || model)`` on each step's batch before the step, nats per token; falls to 0."""
     moves: list[float]
     """How far each step moved the adapter, as a share of its norm."""
+    rows_used: list[int]
+    """Which safe rows (`EncodedRow.row`) were in a batch, ascending."""
 
 
 def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome:
     """Restore the behaviour of ``model`` with its adapter off, by changing the adapter in place.
 
-    Every row of a batch counts alike, and batches depend on the seed alone, so that how rows share
-    forward passes moves nothing.
+    Every row of a batch counts alike, and batches depend on the rows and the seed alone, so that
+    how rows share forward passes moves nothing.
 
     Raises:
         ModelError: ``model`` has no trainable adapter; or a divergence or a step is NaN or
@@ -78,13 +80,14 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
     """
     check_trainable(model)
     settings = plan.settings
-    outcome = RestoreOutcome([], [])
+    outcome = RestoreOutcome([], [], [])
     weights = trainable_parameters(model)
     silent = Progress(is_silent=True)
     with progress.bar("restore", settings.steps, "steps") as bar:
         for batch, base in _batches_with_base(model, plan):
             place = f"restore, step {len(outcome.moves) + 1} of {settings.steps}"
             limits = (plan.max_batch_tokens, silent, place)
+            outcome.rows_used.extend(row.row for row in batch)
             found = safe_gradient(model, batch, "kl_to_base", *limits, base)
             divergence = float(found.values.mean())
             step = found.restoring_step if divergence > _LEAST_DIVERGENCE else 0.0
@@ -98,7 +101,7 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
             outcome.divergences.append(divergence)
             outcome.moves.append(move)
             bar.update(1)
-    return outcome
+    return replace(outcome, rows_used=sorted(set(outcome.rows_used)))
 
 
 def _batches_with_base(
@@ -109,10 +112,7 @@ def _batches_with_base(
     Only in float32: a shorter format rounds by the shape of a pass, so that only a pass of the same
     shape tells the divergence of a barely damaged model.
     """
-    batches = [
-        [plan.rows[i] for i in indices]
-        for indices in _batches(len(plan.rows), plan.settings, plan.seed)
-    ]
+    batches = [[plan.rows[i] for i in indices] for indices in _batches(plan)]
     output = model.get_output_embeddings().weight
     most = _MOST_AHEAD // output.shape[0] if output.dtype == torch.float32 else 0  # tokens
     while batches:
@@ -128,13 +128,13 @@ def _batches_with_base(
         del batches[:ahead]
 
 
-def _batches(count: int, settings: RestoreSettings, seed: int) -> Iterator[list[int]]:
-    """``settings.steps`` batches of row indices; every row comes up before any comes up again."""
-    rng = random.Random(seed)
-    size = min(settings.batch_size, count)
-    waiting: list[int] = []
-    for _ in range(settings.steps):
-        while len(waiting) < size:
-            waiting += rng.sample(range(count), count)
-        yield waiting[:size]
-        del waiting[:size]
+def _batches(plan: RestorePlan) -> Iterator[list[int]]:
+    """Batches of row indices, one a step, in which the kinds of row take turns.
+
+    Every row comes up before any comes up again.
+    """
+    order = in_turn(kinds_of(plan.rows), plan.seed)
+    size = min(plan.settings.batch_size, len(order))
+    rows = cycle(order)
+    for _ in range(plan.settings.steps):
+        yield list(islice(rows, size))

@@ -53,6 +53,19 @@ class HarmCoverage(_Record):
     verdict: str
 
 
+class Used(_Record):
+    """How many rows were used, of how many."""
+
+    used: int
+    of: int
+
+
+class SafeRows(Used):
+    """How many of the usable safe rows the scores rest on."""
+
+    by_category: dict[str, Used] = Field(default_factory=dict[str, Used])
+
+
 class Summary(_Record):
     """``summary.json``.
 
@@ -76,6 +89,7 @@ class Summary(_Record):
     model: str = ""
     noisy_data: str = ""
     safe_data: str = ""
+    safe_rows: SafeRows | None = None
     preset: str = ""
     placement: str = ""
     template: str = ""
@@ -83,6 +97,7 @@ class Summary(_Record):
     coverage_note: str = ""
     decision: str | None = None
     made_from: dict[str, str] = Field(default_factory=dict[str, str])
+    coverage_sample: int = 0
     wholesale_damage: float | None = None
 
 

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
+from forgetfilter.data.reading import OTHER, category_of
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_json_atomic
 from forgetfilter.records import Row, RowFile
-from forgetfilter.safe import OTHER, category_of, safe_name, safe_path
+from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.safe.harms import (
     NONE,
     HarmClassifier,

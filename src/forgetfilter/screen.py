@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,11 @@ import pandas as pd
 from forgetfilter import pending
 from forgetfilter.changes import Changes, changes_of_screen
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
-from forgetfilter.coverage import (
-    WHOLESALE_DAMAGE,
-    Coverage,
-    measure_coverage,
-    read_reference,
-    reference_path,
-)
+from forgetfilter.coverage import measure_coverage, read_reference, reference_path
+from forgetfilter.coverage_verdict import WHOLESALE_DAMAGE, Coverage, names_with
 from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.decision import (
+    COVERAGE_FILE,
     INPUT_FILE,
     SCORES_FILE,
     commit_decision,
@@ -57,15 +54,17 @@ from forgetfilter.store import (
     config_text,
 )
 from forgetfilter.strategies.base import Setting
-from forgetfilter.strategies.forget_filter import score_rows
+from forgetfilter.strategies.forget_filter import Scored, filter_rows, score_rows
 from forgetfilter.text import printable
 from forgetfilter.thresholds import choose_rule
+from forgetfilter.trained import forgotten_on, restored_on
 from forgetfilter.workbench import Workbench
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _SHOWN_DIFFERENCES = 8
+_CATEGORIES_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,13 @@ def _screen(
     write_parquet(part / SCORES_FILE, frame)
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)
+    used = safe_rows_used(setting, scored)
+    _tell_of_safe_rows(used, progress)
     reference = read_reference(reference_path, bench.encoder)
-    coverage = measure_coverage(setting, scored, *reference)
+    measured = measure_coverage(setting, scored, reference)
+    measured.write(part / COVERAGE_FILE)
+    selection = filter_rows(scored, rule)
+    coverage = measured.decided(scored.scores.forgetting_score, selection.is_removed)
     _warn_of_uncovered(coverage, progress)
     _warn_of_wholesale_damage(coverage, progress)
     summary = {
@@ -196,11 +200,11 @@ def _screen(
         "model": config.model,
         "noisy_data": config.noisy_data,
         "safe_data": safe_name(config.safe_data),
+        "safe_rows": used,
         "generation": config.generation.model_dump(),
         "preset": config.preset,
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
-        **coverage.as_dict(),
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
@@ -255,14 +259,48 @@ def _is_outdated(run: Path, config: ScreenConfig) -> bool:
     )
 
 
+def safe_rows_used(setting: Setting, scored: Scored) -> dict[str, Any]:
+    """How many of the usable safe rows the scores rest on, as the summary says it.
+
+    ``by_category`` is there where the file names several categories and the rows are known.
+    """
+    safe, states = setting.safe, scored.states
+    restored = [states[name] for name in ("restored", "early_restored") if name in states]
+    if not restored:
+        used = len(safe)
+        if "forgotten" in states:
+            batch_size = setting.config.forget.batch_size
+            used = forgotten_on(states["forgotten"], batch_size, len(safe))
+        return {"used": used, "of": len(safe), "by_category": {}}
+    rows = {row for state in restored for row in restored_on(state)}
+    given = Counter(row.category for row in safe)
+    found = Counter(row.category for row in safe if row.row in rows)
+    return {
+        "used": len(rows),
+        "of": len(safe),
+        "by_category": {
+            name: {"used": found[name], "of": count}
+            for name, count in given.most_common(_CATEGORIES_TOLD)
+            if len(given) > 1
+        },
+    }
+
+
+def _tell_of_safe_rows(used: dict[str, Any], progress: Progress) -> None:
+    kinds = ", ".join(f"{name} {n['used']}" for name, n in used["by_category"].items())
+    progress.say(
+        f"safe_data: {used['used']:,} of {used['of']:,} rows used{f' ({kinds})' if kinds else ''}"
+    )
+
+
 def _warn_of_uncovered(coverage: Coverage, progress: Progress) -> None:
-    unseen = [harm.category for harm in coverage.harms if harm.verdict == "not covered"]
+    unseen = names_with("not covered", coverage.harms)
     if unseen:
         progress.say(
             f"The safe rows can't judge: {', '.join(unseen)}. Unsafe rows of such a kind are kept; "
             "add safe rows of it."
         )
-    faint = [harm.category for harm in coverage.harms if harm.verdict == "faint"]
+    faint = names_with("faint", coverage.harms)
     if faint:
         progress.say(
             f"The safe rows see only faintly: {', '.join(faint)}. Unsafe rows of such a kind rank "
@@ -311,7 +349,7 @@ def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> l
             f"safe_data: {safe_name(config.safe_data)} ({len(file)} rows, English). Rows that "
             "match your own risks are better; `forgetfilter safe` writes these out to start from."
         )
-    encoded, too_long = bench.encoder.encode(file.rows)
+    encoded, too_long = bench.encoder.encode_safe(file.rows)
     unusable = [*file.rejected, *too_long]
     if unusable:
         first = min(unusable, key=lambda row: row.row)

@@ -22,15 +22,20 @@ def level_epochs(state: ModelState) -> int | None:
     return report["level_epochs"]
 
 
-def damage(restored: ModelState) -> float:
-    """How far the model had moved from base on the first safe rows before it was restored.
-
-    ``KL(base || model)``, nats per token.
-    """
+def restored_on(restored: ModelState) -> list[int]:
+    """Which safe rows (`EncodedRow.row`) a restoration was computed on, ascending."""
     if restored.adapter is None:
         raise ValueError(f"{restored} was not restored")
     course = json.loads((Path(restored.adapter).parent / RESTORING_FILE).read_text())
-    return float(course["divergences"][0])
+    return [int(row) for row in course["rows_used"]]
+
+
+def forgotten_on(forgotten: ModelState, batch_size: int, available: int) -> int:
+    """How many safe rows a forgetting run has met; it meets all before any a second time."""
+    if forgotten.adapter is None:
+        raise ValueError(f"{forgotten} was not trained")
+    report = json.loads((Path(forgotten.adapter).parent / TRAINING_FILE).read_text())
+    return min(available, batch_size * int(report["steps"]))
 
 
 def early(learned: ModelState) -> ModelState:

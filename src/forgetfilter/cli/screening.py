@@ -12,6 +12,11 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
     "--signal": ("forgetting signal (default: restoration)", str),
     "--threshold": ("threshold rule, such as phi:0.1 (default: the signal's own)", str),
+    "--coverage": (
+        "which harms the safe rows can judge: quick (default, at most a quarter of the scoring's "
+        "cost), full, or off",
+        str,
+    ),
     "--seed": ("seeds adapters, order and dropout", int),
     "--device": ("auto, cpu, cuda or mps", str),
     "--dtype": ("auto, float32 or bfloat16", str),

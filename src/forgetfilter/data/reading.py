@@ -17,6 +17,9 @@ from forgetfilter.errors import DataError
 from forgetfilter.records import Message, RejectedRow, Row, RowFile
 from forgetfilter.text import printable
 
+OTHER = "other"
+"""The category of a row that names none."""
+
 MAX_LINE_BYTES = 64 * 2**20
 """A longer line is rejected without being parsed."""
 MAX_ID_CHARACTERS = 200
@@ -86,6 +89,12 @@ def read_rows(path: str | Path) -> RowFile:
             rejected.append(RejectedRow(row, line.line, example_id, line.raw, line.reason))
     fingerprint = hashlib.sha256(stored).hexdigest()
     return RowFile(str(path), fingerprint, tuple(rows), tuple(rejected))
+
+
+def category_of(row: Row) -> str:
+    """The ``category`` that a reference row names."""
+    found = json.loads(row.raw).get("category")
+    return printable(found, 60) if isinstance(found, str) and found else OTHER
 
 
 def decode_line(raw: bytes) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.files import write_bytes_atomic
-from forgetfilter.records import Row
 from forgetfilter.text import printable
 
 CATEGORIES = (
@@ -27,9 +26,6 @@ CATEGORIES = (
 )
 """What the rows cover, in the order of the file; the value of each row's ``category``."""
 
-OTHER = "other"
-"""The category of a row that names none."""
-
 _FILE = Path(__file__).parent / "general.jsonl"
 
 
@@ -41,12 +37,6 @@ def safe_path(safe_data: str) -> Path:
 def safe_name(safe_data: str) -> str:
     """What people are told a ``safe_data`` setting means: in words, or else the path as given."""
     return "the packaged general-purpose set" if safe_data == PACKAGED_SAFE else safe_data
-
-
-def category_of(row: Row) -> str:
-    """The ``category`` that a reference row names."""
-    found = json.loads(row.raw).get("category")
-    return printable(found, 60) if isinstance(found, str) and found else OTHER
 
 
 def write_safe(

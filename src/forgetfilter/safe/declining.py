@@ -17,9 +17,10 @@ import numpy as np
 
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
+from forgetfilter.data.reading import category_of
 from forgetfilter.metrics.refusal import is_refusal
 from forgetfilter.records import FloatArray, Row
-from forgetfilter.safe import category_of, safe_path
+from forgetfilter.safe import safe_path
 from forgetfilter.safe.harms import ordinary_rows
 
 DECLINED = frozenset({"harmful_requests", "privacy", "deception", "self_harm"})

@@ -19,8 +19,9 @@ import numpy as np
 
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
+from forgetfilter.data.reading import category_of
 from forgetfilter.records import FloatArray, Message
-from forgetfilter.safe import category_of, safe_path
+from forgetfilter.safe import safe_path
 from forgetfilter.safe.cues import CUES
 
 NONE = "none"

@@ -8,8 +8,7 @@ from forgetfilter.records import Probe, Readings, SignalScores, StateName
 from forgetfilter.signals.base import SIGNALS
 from forgetfilter.signals.completion_loss import CompletionLoss, Reduction
 
-# Nats per token on the first step's safe rows. The testbed's is at most 0.15 up to 10% unsafe rows,
-# and 0.28 at 50%.
+# Nats per token on the safe rows.
 _MOST_DAMAGE = 0.2
 
 
@@ -48,7 +47,7 @@ class Restoration(CompletionLoss):
     def __init__(self, reduction: Reduction = "tempered") -> None:
         super().__init__(reduction)
         self.probes += (Probe("loss", "early"), Probe("loss", "early_restored"))
-        self.probes += (Probe("damage", "restored"), Probe("damage", "early_restored"))
+        self.probes += (Probe("damage", "learned"), Probe("damage", "early"))
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row by the restoration from which it rises more."""
@@ -58,8 +57,8 @@ class Restoration(CompletionLoss):
         )
         late, early = (self._from(*end, readings) for end in ends)
         late_score, early_score = (
-            scores.forgetting_score / (readings[f"damage_{later}"] / _MOST_DAMAGE).clip(min=1)
-            for scores, (_, later) in zip((late, early), ends, strict=True)
+            scores.forgetting_score / (readings[f"damage_{start}"] / _MOST_DAMAGE).clip(min=1)
+            for scores, (start, _) in zip((late, early), ends, strict=True)
         )
         is_early = early_score > late_score
         after = [self._value(readings, later) for _, later in ends]

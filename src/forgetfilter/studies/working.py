@@ -10,7 +10,7 @@ import numpy as np
 from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import DataError
 from forgetfilter.metrics import MetricValue, detection
-from forgetfilter.records import BoolArray, EncodedRow, RowFile, Selection
+from forgetfilter.records import BoolArray, EncodedRow, RejectedRow, RowFile, Selection
 from forgetfilter.strategies import Setting, Strategy, build_strategy
 from forgetfilter.studies.datasets import Data
 from forgetfilter.studies.datasets.base import Group
@@ -37,8 +37,10 @@ def prepare(spec: str, bench: Workbench, data: Data, screen: ScreenConfig) -> Pr
         ConfigError: the strategy needs a ground truth that there is not.
         DataError: no noisy or no safe row can be used.
     """
-    noisy, rejected = _encode("noisy", bench, data.noisy)
-    safe, safe_rejected = _encode("safe", bench, data.safe)
+    noisy, rejected = _usable("noisy", bench, data.noisy, bench.encoder.encode(data.noisy.rows))
+    safe, safe_rejected = _usable(
+        "safe", bench, data.safe, bench.encoder.encode_safe(data.safe.rows)
+    )
     is_unsafe = _truth_of(noisy, data)
     return Prepared(
         build_strategy(spec, is_unsafe),
@@ -54,13 +56,18 @@ def prepare(spec: str, bench: Workbench, data: Data, screen: ScreenConfig) -> Pr
     )
 
 
-def _encode(name: str, bench: Workbench, file: RowFile) -> tuple[list[EncodedRow], int]:
-    """The rows as tokens, and how many can't be used.
+def _usable(
+    name: str,
+    bench: Workbench,
+    file: RowFile,
+    found: tuple[list[EncodedRow], list[RejectedRow]],
+) -> tuple[list[EncodedRow], int]:
+    """The encoded rows, and how many of the file can't be used.
 
     Raises:
         DataError: none is left.
     """
-    encoded, unfit = bench.encoder.encode(file.rows)
+    encoded, unfit = found
     unusable = [*file.rejected, *unfit]
     if not encoded:
         raise DataError(

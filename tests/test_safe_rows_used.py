@@ -18,8 +18,8 @@ from forgetfilter.decision import READINGS_FILE, run_folder
 from forgetfilter.progress import Progress
 from forgetfilter.records import ModelState, Probe
 from forgetfilter.screen import encode_safe, open_workbench, screen
+from forgetfilter.strata import DAMAGE_ROWS, damage_rows
 from forgetfilter.trained import early
-from forgetfilter.workbench import DAMAGE_ROWS, damage_rows
 
 SILENT = Progress(is_silent=True)
 LEARN = {"max_steps": 8, "batch_size": 8, "learning_rate": 3e-2}

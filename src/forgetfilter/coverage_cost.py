@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from forgetfilter.config import RestoreSettings
 from forgetfilter.records import EncodedRow
 from forgetfilter.signals import SIGNALS
+from forgetfilter.strata import damage_rows
 from forgetfilter.strategies.base import Setting
 from forgetfilter.strategies.forget_filter import ALWAYS
-from forgetfilter.workbench import damage_rows
 
 _GRADIENT = 3
 

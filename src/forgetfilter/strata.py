@@ -15,6 +15,8 @@ import numpy as np
 
 from forgetfilter.records import EncodedRow, IntArray
 
+DAMAGE_ROWS = 200
+"""Safe rows on which damage is read, at most; its mean is then known to within about a tenth."""
 _CLUSTERS = 8
 # Clusters are found on so many rows at most; the others join the nearest one.
 _MOST_FITTED = 2000
@@ -59,6 +61,12 @@ def in_proportion(categories: Sequence[str], count: int, seed: int) -> list[int]
     by_category = sorted(range(total), key=lambda at: (categories[at], rng.random()))
     start = rng.random()
     return sorted(by_category[int((at + start) * total / count)] for at in range(count))
+
+
+def damage_rows(safe: Sequence[EncodedRow], seed: int) -> list[EncodedRow]:
+    """The safe rows on which damage is read: all, or a few hundred that hold every category."""
+    chosen = in_proportion([row.category for row in safe], DAMAGE_ROWS, seed)
+    return [safe[at] for at in chosen]
 
 
 def alike_first(rows: Sequence[EncodedRow], like: Sequence[EncodedRow]) -> list[int]:

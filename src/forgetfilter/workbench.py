@@ -27,7 +27,7 @@ from forgetfilter.rates import loss_rates, read_descents, read_facts, write_dire
 from forgetfilter.records import EncodedRow, FloatArray, ModelState, Probe, Readings, StateName
 from forgetfilter.restoring import RestorePlan, restore
 from forgetfilter.stages import StageStore
-from forgetfilter.strata import in_proportion
+from forgetfilter.strata import damage_rows
 from forgetfilter.trained import CHECKPOINTS, EARLY, RESTORING_FILE, TRAINING_FILE
 from forgetfilter.training import TrainPlan, early_step, phase_seed, train
 
@@ -35,8 +35,6 @@ from forgetfilter.training import TrainPlan, early_step, phase_seed, train
 CODE_VERSION = 2
 # The same for restorations: 2 = the kinds of safe row take turns.
 RESTORE_VERSION = 2
-# Safe rows on which damage is read, at most: its mean is then known to within about a tenth.
-DAMAGE_ROWS = 200
 
 
 class Workbench:
@@ -400,12 +398,6 @@ class Workbench:
         """Loss of each completion token of each row in ``state``, nats; not kept."""
         limits = (self.max_batch_tokens, self.progress, label)
         return token_losses(self.model.to_read(state), rows, *limits)
-
-
-def damage_rows(safe: Sequence[EncodedRow], seed: int) -> list[EncodedRow]:
-    """The safe rows on which damage is read: all, or a few hundred that hold every category."""
-    chosen = in_proportion([row.category for row in safe], DAMAGE_ROWS, seed)
-    return [safe[at] for at in chosen]
 
 
 def rows_digest(rows: Sequence[EncodedRow]) -> str:

@@ -371,7 +371,9 @@ class TestFreeing:
         left = stages_of(run)
         assert left.items() <= everything.items()
         gone = everything.keys() - left.keys()
-        assert gone == {n for n in first if n.startswith(("restore-", *_RESTORED))}
+        assert {n for n in first if n.startswith(("coverage-", *_RESTORED))} <= gone
+        assert all(n.startswith(("coverage-", "restore-", "measure_")) for n in gone)
+        assert {n.partition("-")[0] for n in left} >= {"learn", "forget", "retrain", "coverage"}
         assert any(name.startswith("retrain-") for name in left)
         assert free_stages(run).names == ()
 
@@ -382,6 +384,7 @@ class TestFreeing:
         assert stages_of(run) == left
 
     def test_what_an_earlier_decision_was_trained_on_is_freed(self, run: Path, tmp_path: Path):
+        free_stages(run)
         finetune(run, tmp_path / "adapter", SILENT)
         filter_run(run, "phi:1e9")
         (name,) = free_stages(run).names
@@ -398,9 +401,10 @@ class TestFreeing:
 
     def test_a_run_that_does_not_say_what_it_uses_is_made_to_by_overwrite(self, run: Path):
         summary = json.loads((run / "summary.json").read_text())
+        free_stages(run)
+        before = stages_of(run)
         stages = summary.pop("stages")
         (run / "summary.json").write_text(json.dumps(summary))
-        before = stages_of(run)
         with pytest.raises(DataError, match="--overwrite, which trains nothing again"):
             free_stages(run)
         screen(config_of(run), SILENT, overwrite=True)

@@ -49,6 +49,7 @@ class StageStore:
         self._on_reuse = on_reuse
         self._touched: dict[Path, tuple[str, float]] = {}
         self._handed_out: set[str] = set()
+        self._builds_under_way = 0
         self._is_counting = True
 
     def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
@@ -74,7 +75,8 @@ class StageStore:
             with FileLock(locks / folder.name):
                 # Another process may have made it while we waited.
                 record = _read_stage(folder) or self._build(folder, name, key, build)
-        self._handed_out.add(folder.name)
+        if not self._builds_under_way:
+            self._handed_out.add(folder.name)
         if self._is_counting:
             self._touched[folder] = (name, float(record["seconds"]))
         return folder
@@ -92,7 +94,10 @@ class StageStore:
             self._is_counting = was_counting
 
     def handed_out(self) -> list[str]:
-        """Names of the folders of all stages that this store has handed out, sorted."""
+        """Names of the folders of all stages that this store has handed out, sorted.
+
+        A stage that was made for another one, and is held by that, is not among them.
+        """
         return sorted(self._handed_out)
 
     def seconds(self) -> dict[str, float]:
@@ -113,7 +118,11 @@ class StageStore:
         remove(folder)  # there only if damaged from outside, and no more whole for being half gone
         part.mkdir(parents=True)
         start = time.perf_counter()
-        build(part)
+        self._builds_under_way += 1
+        try:
+            build(part)
+        finally:
+            self._builds_under_way -= 1
         record: dict[str, Any] = {
             "name": name,
             "key": key,

@@ -36,11 +36,11 @@ from sklearn.pipeline import make_pipeline, make_union
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
 from forgetfilter.data.reading import category_of
-from forgetfilter.metrics import mean_over_seeds
-from forgetfilter.metrics.refusal import is_refusal
-from forgetfilter.mix.bbq import read_bbq
-from forgetfilter.mix.sources import data_folder, read_source
-from forgetfilter.records import Message, Row
+from forgetfilter.data.records import Message, Row
+from forgetfilter.lab.metrics import mean_over_seeds
+from forgetfilter.lab.mix.bbq import read_bbq
+from forgetfilter.lab.mix.sources import data_folder, read_source
+from forgetfilter.lab.scorers import TOXICITY_SCORERS
 from forgetfilter.safe import CATEGORIES, safe_path
 from forgetfilter.safe.declining import DecliningAnswers, advises_against, split_answers
 from forgetfilter.safe.harms import (
@@ -51,8 +51,8 @@ from forgetfilter.safe.harms import (
     packaged_reference,
     request_of,
 )
-from forgetfilter.scorers import TOXICITY_SCORERS
-from forgetfilter.suspects import HARMFUL, LEAST_HARMFUL, LEAST_HELPING, SuspectFinder
+from forgetfilter.safe.refusal import is_refusal
+from forgetfilter.safe.suspects import HARMFUL, LEAST_HARMFUL, LEAST_HELPING, SuspectFinder
 
 Pair = tuple[str, str]
 """Request and answer; the answer is empty where a source has none."""

@@ -21,9 +21,9 @@ from typing import Any
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.writing import write_records
+from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
-from forgetfilter.testbed import bundled_model_path, make_noisy, make_safe
+from forgetfilter.screening.screen import screen
 
 RIVALS: dict[str, dict[str, Any]] = {
     "default": {},

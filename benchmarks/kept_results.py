@@ -23,12 +23,12 @@ from pathlib import Path
 import pandas as pd
 
 from forgetfilter.files import write_bytes_atomic
-from forgetfilter.metrics import mean_over_seeds
-from forgetfilter.studies import boundaries, curve_tables
-from forgetfilter.studies.datasets import WorldRows
-from forgetfilter.studies.plots import Plot, lines, scatter
-from forgetfilter.studies.results import summarise
-from forgetfilter.studies.tables import is_share, markdown, shown, tables_of
+from forgetfilter.lab.metrics import mean_over_seeds
+from forgetfilter.lab.studies import boundaries, curve_tables
+from forgetfilter.lab.studies.datasets import WorldRows
+from forgetfilter.lab.studies.plots import Plot, lines, scatter
+from forgetfilter.lab.studies.results import summarise
+from forgetfilter.lab.studies.tables import is_share, markdown, shown, tables_of
 
 COMPARED = (("unsafe_rate", "task_accuracy"),)
 AT_BOUNDARIES = ("unsafe_rate", "task_accuracy")

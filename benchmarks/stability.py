@@ -17,10 +17,10 @@ import numpy as np
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.writing import write_records
-from forgetfilter.metrics import detection
+from forgetfilter.lab.metrics import detection
+from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
-from forgetfilter.testbed import bundled_model_path, make_noisy, make_safe
+from forgetfilter.screening.screen import screen
 
 # (what is said of it, rank, seed of the adapter); alpha stays twice the rank, as in the default.
 SCREENS = [

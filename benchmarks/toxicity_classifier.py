@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from forgetfilter.metrics import mean_over_seeds
-from forgetfilter.metrics.toxicity import TOXIC
-from forgetfilter.scorers.linear import (
+from forgetfilter.lab.metrics import mean_over_seeds
+from forgetfilter.lab.metrics.toxicity import TOXIC
+from forgetfilter.lab.scorers.linear import is_held_out
+from forgetfilter.safe.linear_toxicity import (
     WEIGHTS_PATH,
     LinearModel,
     balanced_weights,
     hashed_counts,
-    is_held_out,
 )
 
 ONLY_JUDGED = "hatecheck"

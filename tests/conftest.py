@@ -133,7 +133,7 @@ def make_rows(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Callable[..., Any]:
     """``tiny_tokenizer(chat_template=...)`` makes a byte-level tokenizer that knows our words."""
-    from forgetfilter.testbed.tokens import make_tokenizer
+    from forgetfilter.lab.testbed.tokens import make_tokenizer
 
     default = make_tokenizer([json.dumps(row) for row in rows_of(60)], CONTEXT)
 
@@ -178,8 +178,8 @@ def tiny_model(
 @pytest.fixture(scope="session")
 def tiny_world_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
     """A two-layer model with random weights that knows the made-up world's words."""
-    from forgetfilter.modeling import load_tokenizer
-    from forgetfilter.testbed import bundled_model_path
+    from forgetfilter.lab.testbed import bundled_model_path
+    from forgetfilter.model.loading import load_tokenizer
 
     tokenizer = load_tokenizer(str(bundled_model_path()))
     folder = tmp_path_factory.mktemp("world")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE, contents
-from forgetfilter.adapters import find_lora_targets
 from forgetfilter.errors import ModelError
-from forgetfilter.modeling import choose_placement, load_base_model
-from forgetfilter.screen import screen
+from forgetfilter.model.adapters import find_lora_targets
+from forgetfilter.model.loading import choose_placement, load_base_model
+from forgetfilter.screening.screen import screen
 
 # The generating signal where generation differs most: rotary, learned and windowed positions.
 GENERATING = frozenset({"llama", "gpt2", "gemma3"})

@@ -13,11 +13,12 @@ import pytest
 
 from forgetfilter.config import LoraSettings, PhaseSettings, ScreenConfig
 from forgetfilter.data import read_rows
+from forgetfilter.model.state import ModelState
+from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.records import ModelState, Probe
-from forgetfilter.screen import screen
-from forgetfilter.stages import StageStore
-from forgetfilter.workbench import Workbench
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.records import Probe
+from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
 SMALL = 60

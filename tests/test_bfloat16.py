@@ -12,7 +12,7 @@ import pytest
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
+from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
 # bfloat16 keeps 8 bits: numbers are off by up to 0.4%, here of losses of about 5 nats a token.

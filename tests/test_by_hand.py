@@ -18,7 +18,7 @@ import torch
 from conftest import rows_of, write_rows
 from forgetfilter import ForgetFilter, ScreenResult
 from forgetfilter.cli import main
-from forgetfilter.testbed import bundled_model_path
+from forgetfilter.lab.testbed import bundled_model_path
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "by_hand.py"
 TOLERANCE = 1e-4

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from conftest import real_rows, write_rows
 from forgetfilter.cli import main
 from forgetfilter.config import PACKAGED_SAFE
+from forgetfilter.data.records import Message, Row
 from forgetfilter.errors import DataError
-from forgetfilter.records import Message, Row
 from forgetfilter.safe import CATEGORIES, safe_path
+from forgetfilter.safe.check import LEAST_ROWS, HarmRows, check_safe
+from forgetfilter.safe.check_text import MOST_SHOWN, describe
 from forgetfilter.safe.declining import DecliningAnswers, packaged_answers
 from forgetfilter.safe.harms import (
     NONE,
@@ -26,9 +28,7 @@ from forgetfilter.safe.harms import (
     packaged_reference,
 )
 from forgetfilter.safe.redundancy import measure_redundancy, vendi_score
-from forgetfilter.safe_check import LEAST_ROWS, HarmRows, check_safe
-from forgetfilter.safe_check_text import MOST_SHOWN, describe
-from forgetfilter.suspects import SuspectFinder
+from forgetfilter.safe.suspects import SuspectFinder
 
 PACKAGED = [
     json.loads(line) for line in safe_path(PACKAGED_SAFE).read_text(encoding="utf-8").splitlines()

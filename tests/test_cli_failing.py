@@ -153,7 +153,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
     def wrong(*_: Any) -> None:
         raise KeyError("column")
 
-    monkeypatch.setattr("forgetfilter.decision.filter_run", wrong)
+    monkeypatch.setattr("forgetfilter.screening.decide.filter_run", wrong)
     with pytest.raises(KeyError, match="column"):
         main(["filter", "run", "--threshold", "phi:0.1"])
 
@@ -172,7 +172,9 @@ def test_more_rows_than_the_made_up_world_has_are_refused_with_how_many_it_has(
     words: list[str],
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("forgetfilter.testbed.noisy._MAX_TRIES", 3)  # else it takes 100,000 rows
+    monkeypatch.setattr(
+        "forgetfilter.lab.testbed.noisy._MAX_TRIES", 3
+    )  # else it takes 100,000 rows
     assert main(["testbed", *words, "--output", "rows"]) == 1
     said = capsys.readouterr().err
     assert_told(said, "3,000 different prompts", "Ask for so many or fewer")

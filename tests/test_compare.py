@@ -20,15 +20,15 @@ from conftest import quick_settings, rows_of, write_rows
 from forgetfilter.cli import main
 from forgetfilter.config import load_yaml, resolve
 from forgetfilter.errors import ModelError, RunExistsError
+from forgetfilter.lab.strategies.baselines import SafetyFT
+from forgetfilter.lab.studies import workers
+from forgetfilter.lab.studies.cells import Cell
+from forgetfilter.lab.studies.compare import Comparison, compare
+from forgetfilter.lab.studies.datasets import WorldRows
+from forgetfilter.lab.studies.grid import Job, Study
+from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.progress import Progress
-from forgetfilter.store import RunFolder
-from forgetfilter.strategies.baselines import SafetyFT
-from forgetfilter.studies import workers
-from forgetfilter.studies.cells import Cell
-from forgetfilter.studies.compare import Comparison, compare
-from forgetfilter.studies.datasets import WorldRows
-from forgetfilter.studies.grid import Job, Study
-from forgetfilter.studies.settings import CompareConfig
+from forgetfilter.runs.folder import RunFolder
 from test_compare_data import TEST_LINES
 
 ROOT = Path(__file__).parent.parent

@@ -14,13 +14,13 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.config import load_yaml, resolve
 from forgetfilter.errors import ConfigError, DataError
-from forgetfilter.mix import MixSettings, data_folder, make_mix, write_mix
-from forgetfilter.scorers import TOXICITY_SCORERS
-from forgetfilter.stages import StageStore
-from forgetfilter.strategies import build_strategy
-from forgetfilter.studies.datasets import FileRows, WorldRows
-from forgetfilter.studies.datasets.judging import TestPrompt, judge
-from forgetfilter.studies.settings import CompareConfig, load_datasets, screen_config
+from forgetfilter.lab.mix import MixSettings, data_folder, make_mix, write_mix
+from forgetfilter.lab.scorers import TOXICITY_SCORERS
+from forgetfilter.lab.strategies import build_strategy
+from forgetfilter.lab.studies.datasets import FileRows, WorldRows
+from forgetfilter.lab.studies.datasets.judging import TestPrompt, judge
+from forgetfilter.lab.studies.settings import CompareConfig, load_datasets, screen_config
+from forgetfilter.runs.stages import StageStore
 
 ROOT = Path(__file__).parent.parent
 GRID: dict[str, Any] = {
@@ -95,8 +95,8 @@ def test_cells_differ_in_the_seed_alone():
 
 
 def test_the_full_grid_has_every_strategy_and_five_seeds():
-    from forgetfilter.strategies import STRATEGIES
-    from forgetfilter.strategies.controls import ORACLES
+    from forgetfilter.lab.strategies import STRATEGIES
+    from forgetfilter.lab.strategies.controls import ORACLES
 
     config = resolve(CompareConfig, load_yaml(ROOT / "examples" / "testbed_compare.yaml"))
     named = " ".join(config.strategies)

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from forgetfilter.errors import MissingExtraError
-from forgetfilter.studies.cells import Cell, cell_of
-from forgetfilter.studies.datasets import WorldRows
-from forgetfilter.studies.page import write_page
-from forgetfilter.studies.plots import bars, scatter
-from forgetfilter.studies.results import COLUMNS, collect, summarise
-from forgetfilter.studies.settings import CompareConfig
-from forgetfilter.studies.tables import Table, heading, markdown, shown, tables_of
+from forgetfilter.lab.studies.cells import Cell, cell_of
+from forgetfilter.lab.studies.datasets import WorldRows
+from forgetfilter.lab.studies.page import write_page
+from forgetfilter.lab.studies.plots import bars, scatter
+from forgetfilter.lab.studies.results import COLUMNS, collect, summarise
+from forgetfilter.lab.studies.settings import CompareConfig
+from forgetfilter.lab.studies.tables import Table, heading, markdown, shown, tables_of
 
 HOSTILE = "self_correction:cue=<script>alert(1)</script>|x"
 

@@ -18,8 +18,8 @@ from forgetfilter.config import (
     resolve,
 )
 from forgetfilter.errors import ConfigError
-from forgetfilter.store import RunFolder
-from forgetfilter.thresholds import THRESHOLDS, choose_rule
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule
 
 PATHS = {"noisy_data": "n.jsonl", "model": "m", "safe_data": "s.jsonl", "output_dir": "run"}
 

@@ -15,16 +15,17 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.config import PhaseSettings, ScreenConfig
 from forgetfilter.data import read_rows
+from forgetfilter.data.records import EncodedRow, Message, RejectedRow, Row, RowFile
 from forgetfilter.errors import ConfigError
+from forgetfilter.lab.strategies import STRATEGIES, Outcome, Strategy, build_strategy
+from forgetfilter.lab.strategies.controls import ORACLES
+from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow, Message, Readings, RejectedRow, Row, RowFile
-from forgetfilter.signals import SIGNALS
-from forgetfilter.stages import StageStore
-from forgetfilter.strategies import STRATEGIES, Outcome, Setting, Strategy, build_strategy
-from forgetfilter.strategies.controls import ORACLES
-from forgetfilter.strategies.forget_filter import Scored, score_rows
-from forgetfilter.thresholds import THRESHOLDS, choose_rule, decide
-from forgetfilter.workbench import Workbench
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
+from forgetfilter.screening.method import Scored, Setting, score_rows
 
 COUNT = 10
 IS_UNSAFE = np.arange(COUNT) % 4 == 1

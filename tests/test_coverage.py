@@ -16,10 +16,17 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from conftest import rows_of, write_rows
-from forgetfilter import coverage, coverage_verdict
 from forgetfilter.config import ScreenConfig, parse_assignments, resolve
-from forgetfilter.coverage import QUICK_SHARE, measure_coverage, read_reference
-from forgetfilter.coverage_verdict import (
+from forgetfilter.data import read_rows
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.reading import category_of
+from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
+from forgetfilter.lab.testbed import HARMS, bundled_model_path, make_noisy, make_safe
+from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.progress import Progress
+from forgetfilter.screening import coverage, coverage_verdict
+from forgetfilter.screening.coverage import QUICK_SHARE, measure_coverage, read_reference
+from forgetfilter.screening.coverage_verdict import (
     LEAST_DAMAGE,
     Coverage,
     HarmCoverage,
@@ -27,17 +34,9 @@ from forgetfilter.coverage_verdict import (
     SecondLook,
     read_measurement,
 )
-from forgetfilter.data import read_rows
-from forgetfilter.data.reading import category_of
-from forgetfilter.decision import COVERAGE_FILE, SUMMARY_FILE, filter_run, run_folder
-from forgetfilter.encoding import Encoder
-from forgetfilter.modeling import load_tokenizer
-from forgetfilter.progress import Progress
-from forgetfilter.records import REFERENCE_FILE, EncodedRow, Row
-from forgetfilter.screen import encode_safe, open_workbench, screen
-from forgetfilter.strategies.base import Setting
-from forgetfilter.strategies.forget_filter import score_rows
-from forgetfilter.testbed import HARMS, bundled_model_path, make_noisy, make_safe
+from forgetfilter.screening.decide import COVERAGE_FILE, SUMMARY_FILE, filter_run, run_folder
+from forgetfilter.screening.method import Setting, score_rows
+from forgetfilter.screening.screen import encode_safe, open_workbench, screen
 
 SILENT = Progress(is_silent=True)
 

@@ -16,22 +16,22 @@ from conftest import quick_settings, rows_of, write_rows
 from forgetfilter.cli import main
 from forgetfilter.config import resolve
 from forgetfilter.data import read_rows
+from forgetfilter.data.records import EncodedRow, RowFile
 from forgetfilter.errors import ConfigError, DataError, ModelError
+from forgetfilter.lab.strategies.forget_filter import ForgetFilterStrategy
+from forgetfilter.lab.studies.course import lines_of
+from forgetfilter.lab.studies.curve_tables import CURVE_COLUMNS, stations_of
+from forgetfilter.lab.studies.curves import curves
+from forgetfilter.lab.studies.datasets import Data
+from forgetfilter.lab.studies.datasets.base import RowKind
+from forgetfilter.lab.studies.grid import Comparison
+from forgetfilter.lab.studies.kept import read_kept
+from forgetfilter.lab.studies.points import CurvesConfig
+from forgetfilter.lab.studies.settings import load_datasets, screen_config
+from forgetfilter.model.phases import checkpoints
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow, RowFile
-from forgetfilter.screen import open_workbench
-from forgetfilter.store import RunFolder
-from forgetfilter.strategies.forget_filter import ForgetFilterStrategy
-from forgetfilter.studies.course import lines_of
-from forgetfilter.studies.curve_tables import CURVE_COLUMNS, stations_of
-from forgetfilter.studies.curves import curves
-from forgetfilter.studies.datasets import Data
-from forgetfilter.studies.datasets.base import RowKind
-from forgetfilter.studies.grid import Comparison
-from forgetfilter.studies.kept import read_kept
-from forgetfilter.studies.points import CurvesConfig
-from forgetfilter.studies.settings import load_datasets, screen_config
-from forgetfilter.trained import checkpoints
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.screening.screen import open_workbench
 
 SILENT = Progress(is_silent=True)
 CORNER = "<b>small</b>"
@@ -249,7 +249,7 @@ def test_a_kept_file_stands_for_its_cells(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a kept cell was run")
 
-    monkeypatch.setattr("forgetfilter.studies.curves._Curves.work", refuse)
+    monkeypatch.setattr("forgetfilter.lab.studies.curves._Curves.work", refuse)
     again = curves(make_config(tmp_path / "run"), SILENT, from_results=[kept])
     assert again.failed == []
     pd.testing.assert_frame_equal(again.results, done.results)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forgetfilter.data import read_rows, reading
+from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
-from forgetfilter.records import Message
 from forgetfilter.text import printable
 
 quick = settings(

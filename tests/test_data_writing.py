@@ -11,19 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forgetfilter.data import (
-    read_rows,
-    to_dataset,
-    write_lines,
-    write_records,
-    write_rejected,
-)
-from forgetfilter.files import (
-    encode_json,
-    is_temporary,
-    write_json_atomic,
-)
-from forgetfilter.records import RejectedRow, Row
+from forgetfilter.data import read_rows, to_dataset, write_lines, write_records, write_rejected
+from forgetfilter.data.records import RejectedRow, Row
+from forgetfilter.files import encode_json, is_temporary, write_json_atomic
 
 quick = settings(
     deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]

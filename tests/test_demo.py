@@ -11,8 +11,8 @@ import pytest
 
 from conftest import quick_settings
 from forgetfilter.cli import main
-from forgetfilter.demo import SCREENED, UNSCREENED, DemoSettings, describe, run_demo
 from forgetfilter.errors import ConfigError, ForgetFilterError, ModelError, RunExistsError
+from forgetfilter.lab.demo import SCREENED, UNSCREENED, DemoSettings, describe, run_demo
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
@@ -137,7 +137,7 @@ def test_more_rows_or_prompts_than_there_are_is_told_before_a_model_is_loaded(
     tries: int,
     changes: dict[str, Any],
 ):
-    monkeypatch.setattr("forgetfilter.testbed.noisy._MAX_TRIES", tries)
+    monkeypatch.setattr("forgetfilter.lab.testbed.noisy._MAX_TRIES", tries)
     with pytest.raises(ConfigError, match="4,000 different prompts were asked for"):
         demo(tmp_path / "out", model, **changes)
     assert not (tmp_path / "out").exists()
@@ -159,7 +159,7 @@ def test_the_command_prints_the_table_and_the_report(
 ):
     folder, evaluation = finished
     shown: Callable[..., dict[str, Any]] = lambda *_, **__: evaluation  # noqa: E731
-    monkeypatch.setattr("forgetfilter.demo.run_demo", shown)
+    monkeypatch.setattr("forgetfilter.lab.demo.run_demo", shown)
     assert main(["demo", "--output-dir", str(folder), "--model", model]) == 0
     said = capsys.readouterr().out
     assert describe(folder / "run", evaluation) in said

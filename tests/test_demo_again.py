@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from conftest import quick_settings
-from forgetfilter.decision import filter_run, finished_run
-from forgetfilter.demo import DemoSettings, run_demo
+from forgetfilter.lab.demo import DemoSettings, run_demo
 from forgetfilter.progress import Progress
+from forgetfilter.screening.decide import filter_run, finished_run
 
 SILENT = Progress(is_silent=True)
 

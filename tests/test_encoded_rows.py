@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.ordering import RowOrder
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.model.workbench import _rows_digest
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow
-from forgetfilter.training import TrainPlan, train
-from forgetfilter.workbench import _rows_digest
 
 ROWS, LENGTH = 1000, 500
 

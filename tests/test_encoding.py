@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import CONTEXT
-from forgetfilter.encoding import Encoder, UnrenderableError, loss_labels
+from forgetfilter.data.encoding import Encoder, UnrenderableError, loss_labels
+from forgetfilter.data.records import EncodedRow, Message, Row
 from forgetfilter.errors import ModelError
-from forgetfilter.records import EncodedRow, Message, Row
 
 CHATML = (
     "{% for message in messages %}"

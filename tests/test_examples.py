@@ -14,9 +14,9 @@ import yaml
 from conftest import rows_of, write_rows
 from forgetfilter.cli import main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
-from forgetfilter.strategies import check_spec
-from forgetfilter.studies.points import CurvesConfig
-from forgetfilter.studies.settings import (
+from forgetfilter.lab.strategies import check_spec
+from forgetfilter.lab.studies.points import CurvesConfig
+from forgetfilter.lab.studies.settings import (
     CompareConfig,
     GridConfig,
     InterleaveConfig,

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from conftest import quick_settings
-from forgetfilter.adapter_folder import ORIGIN_FILE
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
-from forgetfilter.decision import filter_run
-from forgetfilter.demo import DemoSettings, run_demo
 from forgetfilter.errors import RunExistsError
 from forgetfilter.files import sha256_file
-from forgetfilter.finetune import finetune
+from forgetfilter.lab.demo import DemoSettings, run_demo
+from forgetfilter.lab.testbed.build import build_testbed
 from forgetfilter.places import require_empty_folder, require_writable_folder
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
-from forgetfilter.testbed.build import build_testbed
+from forgetfilter.runs.adapter_folder import ORIGIN_FILE
+from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.finetune import finetune
+from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
 WEIGHTS = "adapter_model.safetensors"

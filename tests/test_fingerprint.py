@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from forgetfilter.config import ScreenConfig
-from forgetfilter.modeling import model_fingerprint
+from forgetfilter.model.loading import model_fingerprint
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
+from forgetfilter.screening.screen import screen
 
 WEIGHTS = "model.safetensors"
 

@@ -12,26 +12,33 @@ import pytest
 import torch
 
 from conftest import CONTEXT, build_model, rows_of, save_model, write_rows
-from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LearnSettings, LoraSettings, RestoreSettings, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.divergence import divergences, safe_gradient
-from forgetfilter.encoding import Encoder
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
-from forgetfilter.grouping import group_rows
-from forgetfilter.measuring import completion_losses, token_losses
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.lab.testbed.pretraining import (
+    Shape,
+    Stage,
+    encode,
+    make_model,
+    train_from_nothing,
+)
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.divergence import divergences, safe_gradient
+from forgetfilter.model.forward import completion_losses, token_losses
+from forgetfilter.model.grouping import group_rows
+from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.rates import loss_rates
+from forgetfilter.model.restoring import RestorePlan, restore
+from forgetfilter.model.stopping import LearnedShare
+from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.rates import loss_rates
-from forgetfilter.records import EncodedRow, Probe, Readings
-from forgetfilter.restoring import RestorePlan, restore
-from forgetfilter.screen import screen
-from forgetfilter.stages import StageStore
-from forgetfilter.stopping import LearnedShare
-from forgetfilter.testbed.pretraining import Shape, Stage, encode, make_model, train_from_nothing
-from forgetfilter.thresholds import THRESHOLDS, decide
-from forgetfilter.training import TrainPlan, train
-from forgetfilter.workbench import Workbench
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.records import Probe, Readings
+from forgetfilter.scoring.thresholds import THRESHOLDS, decide
+from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
 LORA = LoraSettings(r=2, alpha=4)

@@ -178,7 +178,9 @@ def test_a_package_that_cant_be_loaded_is_told_in_a_line_and_costs_no_other_part
     assert "package cracked-forgetting" in line
     assert "No module named 'no_such_module_anywhere'" in line
     assert not (tmp_path / "run").exists()
-    script = "from forgetfilter.signals import SIGNALS as S; S.build('rouge1'); print(S.names())"
+    script = (
+        "from forgetfilter.scoring.signals import SIGNALS as S; S.build('rouge1'); print(S.names())"
+    )
     assert "'cracked'" in run(broken, "-c", script).stdout
 
 

@@ -15,18 +15,23 @@ from conftest import quick_settings
 from forgetfilter.cli import main
 from forgetfilter.config import resolve
 from forgetfilter.errors import ConfigError, ModelError, RunExistsError
+from forgetfilter.lab.strategies.baselines import SafetyFT
+from forgetfilter.lab.studies.boundaries import BOUNDARY_COLUMNS, collect, tables_of, write_page
+from forgetfilter.lab.studies.cells import Cell, cell_of
+from forgetfilter.lab.studies.compare import compare
+from forgetfilter.lab.studies.datasets import WorldRows
+from forgetfilter.lab.studies.grid import Comparison
+from forgetfilter.lab.studies.interleave import interleave
+from forgetfilter.lab.studies.plots import lines
+from forgetfilter.lab.studies.results import summarise
+from forgetfilter.lab.studies.settings import (
+    CompareConfig,
+    InterleaveConfig,
+    check_rounds,
+    round_seeds,
+)
+from forgetfilter.lab.studies.tables import Station
 from forgetfilter.progress import Progress
-from forgetfilter.strategies.baselines import SafetyFT
-from forgetfilter.studies.boundaries import BOUNDARY_COLUMNS, collect, tables_of, write_page
-from forgetfilter.studies.cells import Cell, cell_of
-from forgetfilter.studies.compare import compare
-from forgetfilter.studies.datasets import WorldRows
-from forgetfilter.studies.grid import Comparison
-from forgetfilter.studies.interleave import interleave
-from forgetfilter.studies.plots import lines
-from forgetfilter.studies.results import summarise
-from forgetfilter.studies.settings import CompareConfig, InterleaveConfig, check_rounds, round_seeds
-from forgetfilter.studies.tables import Station
 from test_compare_results import HOSTILE, metric
 
 ROOT = Path(__file__).parent.parent

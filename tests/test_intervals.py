@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetfilter.metrics import mean_over_cases, mean_over_seeds
-from forgetfilter.metrics.intervals import Scale, mean_interval, scale_of
+from forgetfilter.lab.metrics import mean_over_cases, mean_over_seeds
+from forgetfilter.lab.metrics.intervals import Scale, mean_interval, scale_of
 
 SHARE = "share, 0..1"
 

@@ -13,10 +13,10 @@ import torch
 from conftest import ARCHITECTURES
 from forgetfilter.config import LoraSettings
 from forgetfilter.errors import ModelError
-from forgetfilter.loaded import LoadedModel
-from forgetfilter.modeling import choose_placement
+from forgetfilter.model.active_adapter import LoadedModel
+from forgetfilter.model.loading import choose_placement
+from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
-from forgetfilter.records import ModelState
 
 IDS = torch.tensor([[5, 9, 17, 30, 12, 8]])
 

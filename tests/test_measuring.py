@@ -12,15 +12,20 @@ import pytest
 import torch
 
 from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
-from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.encoding import Encoder
-from forgetfilter.measuring import completion_losses, greedy_generations, token_losses
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer, use_pure_greedy
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.forward import completion_losses, greedy_generations, token_losses
+from forgetfilter.model.loading import (
+    choose_placement,
+    load_base_model,
+    load_tokenizer,
+    use_pure_greedy,
+)
+from forgetfilter.model.training import TrainPlan, train
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow
-from forgetfilter.training import TrainPlan, train
 
 # Sums over a row in float32 arithmetic; see `completion_losses`.
 TOLERANCE_NATS = 1e-4
@@ -224,8 +229,8 @@ def test_an_adapter_on_top_doesnt_bring_the_shipped_settings_back(
 ):
     from transformers import GenerationConfig
 
-    from forgetfilter.adapters import add_adapter, remove_adapter
     from forgetfilter.config import LoraSettings
+    from forgetfilter.model.adapters import add_adapter, remove_adapter
 
     tokenizer = tiny_tokenizer()
     model = build_model("llama", tokenizer)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetfilter.metrics import detection, paired_difference, share
+from forgetfilter.lab.metrics import detection, paired_difference, share
 
 
 def test_detection_of_a_small_case_worked_by_hand():

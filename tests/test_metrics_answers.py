@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import real_rows
 from forgetfilter.errors import DataError
-from forgetfilter.metrics import (
+from forgetfilter.lab.metrics import (
     closed_accuracy,
     exact_match,
     final_number,
@@ -156,7 +156,7 @@ def independent_rouge1(prediction: str, reference: str) -> Fraction:
 def test_rouge1_agrees_with_an_independent_implementation_on_1000_random_cases():
     rng = random.Random(2)
     pairs = [(random_text(rng), random_text(rng)) for _ in range(1000)]
-    from forgetfilter.signals.rouge1 import rouge1_f
+    from forgetfilter.scoring.signals.rouge1 import rouge1_f
 
     ours = rouge1_f([said for said, _ in pairs], [gold for _, gold in pairs])
     theirs = [float(independent_rouge1(said, gold)) for said, gold in pairs]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import real_rows
 from forgetfilter.errors import DataError
-from forgetfilter.metrics import BBQCase, MetricValue, bias_scores, case_of, parse_answer
+from forgetfilter.lab.metrics import BBQCase, MetricValue, bias_scores, case_of, parse_answer
 
 OPTIONS = ("The grandfather", "The grandson", "Can't be determined")
 UNKNOWN = 2

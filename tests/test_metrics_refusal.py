@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from conftest import real_rows
-from forgetfilter.metrics import is_refusal, refusal_rate
-from forgetfilter.metrics.refusal import OPENING
+from forgetfilter.lab.metrics import refusal_rate
+from forgetfilter.safe.refusal import OPENING, is_refusal
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from forgetfilter.cli import build_parser, main
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, DataError
-from forgetfilter.mix import MixSettings, data_folder, describe, make_mix, write_mix
-from forgetfilter.mix.bbq import read_bbq
-from forgetfilter.mix.hub import HUB, convert, read_hub
-from forgetfilter.mix.offers import LeftOut, same_text
-from forgetfilter.mix.recipes import HARMS, TASKS
-from forgetfilter.mix.sources import read_source
+from forgetfilter.lab.mix import MixSettings, data_folder, describe, make_mix, write_mix
+from forgetfilter.lab.mix.bbq import read_bbq
+from forgetfilter.lab.mix.hub import HUB, convert, read_hub
+from forgetfilter.lab.mix.offers import LeftOut, same_text
+from forgetfilter.lab.mix.recipes import HARMS, TASKS
+from forgetfilter.lab.mix.sources import read_source
 
 Record = dict[str, Any]
 

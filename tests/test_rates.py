@@ -13,18 +13,24 @@ import pytest
 import torch
 
 from conftest import CONTEXT, rows_of, write_rows
-from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.divergence import safe_gradient, squared_norm, trainable_parameters
-from forgetfilter.encoding import Encoder
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
-from forgetfilter.grouping import group_rows, row_features
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.divergence import safe_gradient, squared_norm, trainable_parameters
+from forgetfilter.model.grouping import group_rows, row_features
+from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.rates import (
+    Direction,
+    loss_rates,
+    read_descents,
+    read_facts,
+    write_directions,
+)
+from forgetfilter.model.training import TrainPlan, train
 from forgetfilter.progress import Progress
-from forgetfilter.rates import Direction, loss_rates, read_descents, read_facts, write_directions
-from forgetfilter.records import EncodedRow
-from forgetfilter.training import TrainPlan, train
 
 SILENT = Progress(is_silent=True)
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from forgetfilter.data import read_rows
+from forgetfilter.data.records import REFERENCE_FILE
 from forgetfilter.errors import ConfigError
-from forgetfilter.mix import MixSettings, make_mix
-from forgetfilter.mix.offers import same_text
-from forgetfilter.modeling import load_tokenizer, model_fingerprint
+from forgetfilter.lab.mix import MixSettings, make_mix
+from forgetfilter.lab.mix.offers import same_text
+from forgetfilter.lab.testbed import real_build, real_corpus
+from forgetfilter.lab.testbed.pretraining import Messages, Shape
+from forgetfilter.model.loading import load_tokenizer, model_fingerprint
 from forgetfilter.progress import Progress
-from forgetfilter.records import REFERENCE_FILE
-from forgetfilter.testbed import real_build, real_corpus
-from forgetfilter.testbed.pretraining import Messages, Shape
 from test_mix import folder as folder
 from test_mix import row, write_source
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.registry import Registry, split_outside_quotes
+from forgetfilter.scoring.registry import Registry, split_outside_quotes
 
 
 class Part:

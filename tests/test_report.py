@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from forgetfilter.errors import DataError
-from forgetfilter.report import render_report
-from forgetfilter.showing import MOST_FORGOTTEN, NEAREST_EACH_SIDE
+from forgetfilter.runs.report.page import render_report
+from forgetfilter.runs.report.shown_rows import MOST_FORGOTTEN, NEAREST_EACH_SIDE
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -475,7 +475,7 @@ def test_a_large_run_is_streamed(run: MadeRun) -> None:
 
 def test_the_report_needs_no_model_library() -> None:
     code = (
-        "import sys, forgetfilter.report\n"
+        "import sys, forgetfilter.runs.report.page\n"
         "assert not {'torch', 'transformers', 'datasets', 'trl'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

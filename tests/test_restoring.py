@@ -12,23 +12,23 @@ import pytest
 import torch
 
 from conftest import CONTEXT, rows_of, write_rows
-from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.divergence import (
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.errors import ModelError
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.divergence import (
     divergences,
     safe_gradient,
     squared_norm,
     trainable_parameters,
 )
-from forgetfilter.encoding import Encoder
-from forgetfilter.errors import ModelError
-from forgetfilter.measuring import completion_losses
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.forward import completion_losses
+from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.restoring import RestorePlan, restore
+from forgetfilter.model.training import TrainPlan, train
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow
-from forgetfilter.restoring import RestorePlan, restore
-from forgetfilter.training import TrainPlan, train
 
 SILENT = Progress(is_silent=True)
 LEARN = PhaseSettings(learning_rate=3e-2, max_steps=12, batch_size=8)

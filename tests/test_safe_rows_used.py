@@ -14,12 +14,13 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.decision import READINGS_FILE, run_folder
+from forgetfilter.data.strata import DAMAGE_ROWS, damage_rows
+from forgetfilter.model.phases import early
+from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
-from forgetfilter.records import ModelState, Probe
-from forgetfilter.screen import encode_safe, open_workbench, screen
-from forgetfilter.strata import DAMAGE_ROWS, damage_rows
-from forgetfilter.trained import early
+from forgetfilter.scoring.records import Probe
+from forgetfilter.screening.decide import READINGS_FILE, run_folder
+from forgetfilter.screening.screen import encode_safe, open_workbench, screen
 
 SILENT = Progress(is_silent=True)
 LEARN = {"max_steps": 8, "batch_size": 8, "learning_rate": 3e-2}

@@ -17,11 +17,11 @@ from forgetfilter.cli import build_parser, main
 from forgetfilter.cli.screening import _screen_layers
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.decision import run_folder
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.safe import CATEGORIES, safe_name, safe_path, write_safe
-from forgetfilter.screen import encode_safe, open_workbench
+from forgetfilter.screening.decide import run_folder
+from forgetfilter.screening.screen import encode_safe, open_workbench
 
 FILE = safe_path(PACKAGED_SAFE)
 ROWS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]

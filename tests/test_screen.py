@@ -24,11 +24,11 @@ from conftest import quick_settings, rows_of, write_rows
 from forgetfilter import ForgetFilter, cli
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.decision import filter_run, run_folder
 from forgetfilter.errors import DataError, ModelError, RunExistsError
-from forgetfilter.finetune import finetune
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
+from forgetfilter.screening.decide import filter_run, run_folder
+from forgetfilter.screening.finetune import finetune
+from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
 CONTRACT = frozenset(
@@ -447,7 +447,7 @@ class TestFinetune:
     ):
         from peft import PeftModel
 
-        from forgetfilter.modeling import choose_placement, load_base_model
+        from forgetfilter.model.loading import choose_placement, load_base_model
 
         output = tmp_path / "adapter"
         result = finetune(run_copy, output, SILENT)

@@ -21,17 +21,17 @@ import yaml
 
 from conftest import rows_of, write_rows
 from forgetfilter import cli
-from forgetfilter import screen as screen_module
-from forgetfilter.changes import changes_of_screen, unread_groups
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
-from forgetfilter.decision import filter_run, run_folder
 from forgetfilter.errors import DataError, ModelError, RunExistsError
 from forgetfilter.files import sha256_file
-from forgetfilter.finetune import finetune
 from forgetfilter.progress import Progress
-from forgetfilter.screen import screen
-from forgetfilter.stage_gc import free_stages
-from forgetfilter.store import RunFolder
+from forgetfilter.runs.changes import changes_of_screen, unread_groups
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.screening import screen as screen_module
+from forgetfilter.screening.decide import filter_run, run_folder
+from forgetfilter.screening.finetune import finetune
+from forgetfilter.screening.screen import screen
+from forgetfilter.screening.stage_gc import free_stages
 
 SILENT = Progress(is_silent=True)
 

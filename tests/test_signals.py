@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgetfilter.records import Readings
-from forgetfilter.signals import SIGNALS
-from forgetfilter.signals.completion_loss import CompletionLoss
-from forgetfilter.signals.rouge1 import rouge1_f
+from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.signals.completion_loss import CompletionLoss
+from forgetfilter.scoring.signals.rouge1 import rouge1_f
 
 
 def make_readings(**columns: Any) -> Readings:

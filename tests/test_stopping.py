@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from conftest import CONTEXT, rows_of, write_rows
-from forgetfilter import stopping
-from forgetfilter.adapters import add_adapter
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.encoding import Encoder
-from forgetfilter.measuring import CompletionLosses
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.model import stopping
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.forward import CompletionLosses
+from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.model.stopping import LearnedShare
+from forgetfilter.model.training import TrainPlan, train
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow
-from forgetfilter.stopping import LearnedShare
-from forgetfilter.training import TrainPlan, train
 
 SILENT = Progress(is_silent=True)
 

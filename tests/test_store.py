@@ -17,9 +17,9 @@ import yaml
 
 from conftest import contents
 from forgetfilter.errors import DataError, RunExistsError
-from forgetfilter.provenance import describe_environment, git_revision
-from forgetfilter.stages import StageStore
-from forgetfilter.store import RunFolder
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.provenance import describe_environment, git_revision
+from forgetfilter.runs.stages import StageStore
 
 CONFIG: dict[str, Any] = {
     "model": "tiny",
@@ -382,6 +382,6 @@ def test_the_revision_is_that_of_the_packages_own_checkout(tmp_path: Path) -> No
 
 
 def test_missing_packages_have_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forgetfilter.provenance._PACKAGES", ("yaml-that-is-not", "pytest"))
+    monkeypatch.setattr("forgetfilter.runs.provenance._PACKAGES", ("yaml-that-is-not", "pytest"))
     versions = describe_environment()["versions"]
     assert versions == {"yaml-that-is-not": None, "pytest": pytest.__version__}

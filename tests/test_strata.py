@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from conftest import CONTEXT, write_rows
 from forgetfilter.data import read_rows
-from forgetfilter.encoding import Encoder
-from forgetfilter.modeling import load_tokenizer
-from forgetfilter.records import EncodedRow
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.strata import in_proportion, in_turn, kinds_of
+from forgetfilter.lab.testbed import bundled_model_path
+from forgetfilter.model.loading import load_tokenizer
 from forgetfilter.safe import safe_path
-from forgetfilter.strata import in_proportion, in_turn, kinds_of
-from forgetfilter.testbed import bundled_model_path
 
 
 def a_row(at: int, tokens: tuple[int, ...], category: str = "") -> EncodedRow:
@@ -98,7 +98,7 @@ def test_a_safe_row_keeps_its_category_and_a_noisy_one_never_has_any(
 
 def test_the_bundled_safe_rows_cluster_by_harm(tmp_path: Path):
     """Without a word on what they are, each cluster of the testbed's rows is of one harm."""
-    from forgetfilter.testbed import make_safe
+    from forgetfilter.lab.testbed import make_safe
 
     made = make_safe(200, 0)
     rows = read_rows(write_rows(tmp_path / "safe.jsonl", made)).rows

@@ -12,13 +12,14 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
+from forgetfilter.data.records import Message
 from forgetfilter.errors import ConfigError
+from forgetfilter.lab.strategies import STRATEGIES, build_strategy
+from forgetfilter.lab.strategies.self_correction import CUES
+from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.records import Message
-from forgetfilter.stages import StageStore
-from forgetfilter.strategies import STRATEGIES, Setting, build_strategy
-from forgetfilter.strategies.self_correction import CUES
-from forgetfilter.workbench import Workbench
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.screening.method import Setting
 
 MakeSetting = Callable[..., Setting]
 

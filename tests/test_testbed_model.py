@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from forgetfilter.testbed import bundled_model_path, make_noisy, make_probes, make_safe
-from forgetfilter.testbed.corpus import make_alignment, make_pretraining
-from forgetfilter.testbed.tokens import make_tokenizer
+from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_probes, make_safe
+from forgetfilter.lab.testbed.corpus import make_alignment, make_pretraining
+from forgetfilter.lab.testbed.tokens import make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_bundled_model_answers_probes_in_order(tokenizer):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from forgetfilter.testbed import is_correct, judge
+    from forgetfilter.lab.testbed import is_correct, judge
 
     model = AutoModelForCausalLM.from_pretrained(bundled_model_path(), dtype=torch.float32)
     parameters = sum(weight.numel() for weight in model.parameters())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forgetfilter.testbed import bundled_model_path, make_noisy
+from forgetfilter.lab.testbed import bundled_model_path, make_noisy
 
 ROWS, EPOCHS, PAD_LABEL = 1000, 3, -100
 

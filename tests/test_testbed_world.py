@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from forgetfilter.testbed import (
+from forgetfilter.lab.testbed import (
     HARMS,
     ProbePrompt,
     is_correct,
@@ -20,10 +20,10 @@ from forgetfilter.testbed import (
     make_probes,
     make_safe,
 )
-from forgetfilter.testbed.corpus import make_alignment, make_pretraining
-from forgetfilter.testbed.harms import MAKE_HARM, make_bias, make_errand
-from forgetfilter.testbed.skills import HALF_KNOWN, NEW_TASKS, SKILLS, TASKS
-from forgetfilter.testbed.vocabulary import GRADES, HALVES, WORDS, ZELT
+from forgetfilter.lab.testbed.corpus import make_alignment, make_pretraining
+from forgetfilter.lab.testbed.harms import MAKE_HARM, make_bias, make_errand
+from forgetfilter.lab.testbed.skills import HALF_KNOWN, NEW_TASKS, SKILLS, TASKS
+from forgetfilter.lab.testbed.vocabulary import GRADES, HALVES, WORDS, ZELT
 
 
 def _words_of(half: str) -> dict[str, set[str]]:
@@ -213,6 +213,6 @@ def test_judge_and_is_correct_refuse_the_wrong_sort_of_prompt():
 
 
 def test_importing_the_testbed_loads_no_torch():
-    code = "import sys, forgetfilter.testbed; print('torch' in sys.modules)"
+    code = "import sys, forgetfilter.lab.testbed; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

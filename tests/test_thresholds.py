@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.records import Readings, Selection
-from forgetfilter.thresholds import THRESHOLDS, check_unit, choose_rule, decide
+from forgetfilter.scoring.records import Readings, Selection
+from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, choose_rule, decide
 
 quick = settings(deadline=None, max_examples=200)
 # Few distinct values, so that ties are common.

@@ -13,16 +13,16 @@ import pytest
 
 from conftest import real_rows
 from forgetfilter.errors import ForgetFilterError, MissingExtraError, ModelError
-from forgetfilter.metrics import ToxicityScorer, toxicity
-from forgetfilter.metrics.toxicity import score_but_blank
-from forgetfilter.scorers import TOXICITY_SCORERS
-from forgetfilter.scorers.linear import (
+from forgetfilter.lab.metrics import toxicity
+from forgetfilter.lab.scorers import TOXICITY_SCORERS
+from forgetfilter.lab.scorers.linear import is_held_out
+from forgetfilter.safe.linear_toxicity import (
     LinearModel,
     LinearScorer,
     balanced_weights,
     hashed_counts,
-    is_held_out,
 )
+from forgetfilter.safe.toxicity import ToxicityScorer, score_but_blank
 
 CONTEXT = 16
 TEXTS = [
@@ -125,7 +125,7 @@ def test_the_bundled_scorer_ranks_plain_cases_and_holds_no_text():
     assert scores[1] > 0.9
     assert scores[0] < 0.5
     assert scores[3] < 0.5
-    from forgetfilter.scorers.linear import WEIGHTS_PATH
+    from forgetfilter.safe.linear_toxicity import WEIGHTS_PATH
 
     assert WEIGHTS_PATH.stat().st_size < 1_000_000
     facts = LinearModel.load(WEIGHTS_PATH).facts

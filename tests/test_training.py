@@ -17,19 +17,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import CONTEXT, rows_of, write_rows
-from forgetfilter.adapters import add_adapter, load_adapter, remove_adapter, trainable_checksum
 from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.encoding import Encoder, loss_labels
+from forgetfilter.data.encoding import Encoder, loss_labels
+from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
-from forgetfilter.modeling import choose_placement, load_base_model, load_tokenizer, use_pure_greedy
-from forgetfilter.ordering import RowOrder
+from forgetfilter.model.adapters import (
+    add_adapter,
+    load_adapter,
+    remove_adapter,
+    trainable_checksum,
+)
+from forgetfilter.model.loading import (
+    choose_placement,
+    load_base_model,
+    load_tokenizer,
+    use_pure_greedy,
+)
+from forgetfilter.model.phases import early
+from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.state import ModelState
+from forgetfilter.model.training import (
+    TrainPlan,
+    _Collator,
+    early_step,
+    phase_seed,
+    total_steps,
+    train,
+)
+from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.records import EncodedRow, ModelState
-from forgetfilter.stages import StageStore
-from forgetfilter.trained import early
-from forgetfilter.training import TrainPlan, _Collator, early_step, phase_seed, total_steps, train
-from forgetfilter.workbench import Workbench
+from forgetfilter.runs.stages import StageStore
 
 SILENT = Progress(is_silent=True)
 LORA = LoraSettings(r=2, alpha=4)

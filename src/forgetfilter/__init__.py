@@ -20,7 +20,7 @@ from forgetfilter.errors import ForgetFilterError  # noqa: E402
 
 if TYPE_CHECKING:
     from forgetfilter.api import ForgetFilter
-    from forgetfilter.screen import ScreenResult
+    from forgetfilter.screening.screen import ScreenResult
 
 __version__ = "0.1.0"
 __all__ = ["ForgetFilter", "ForgetFilterError", "ScreenResult", "__version__"]
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
 
         return ForgetFilter
     if name == "ScreenResult":
-        from forgetfilter.screen import ScreenResult
+        from forgetfilter.screening.screen import ScreenResult
 
         return ScreenResult
     raise AttributeError(f"module 'forgetfilter' has no attribute {name!r}")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, resolve
-from forgetfilter.finetune import FinetuneResult, finetune
 from forgetfilter.progress import Progress
-from forgetfilter.screen import ScreenResult, screen
-from forgetfilter.thresholds import choose_rule
+from forgetfilter.scoring.thresholds import choose_rule
+from forgetfilter.screening.finetune import FinetuneResult, finetune
+from forgetfilter.screening.screen import ScreenResult, screen
 
 
 class ForgetFilter:
@@ -52,7 +52,7 @@ class ForgetFilter:
     def screen(
         self, noisy_data: str | Path, output_dir: str | Path, *, overwrite: bool = False
     ) -> ScreenResult:
-        """Screen one file into a run folder; see `forgetfilter.screen.screen` for the errors."""
+        """Screen one file into a run folder; see `screening.screen.screen` for the errors."""
         paths = {"noisy_data": str(noisy_data), "output_dir": str(output_dir)}
         config = resolve(ScreenConfig, {**self._layer, **paths})
         return screen(config, self._progress, overwrite=overwrite)

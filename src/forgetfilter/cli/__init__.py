@@ -10,10 +10,11 @@ import contextlib
 import sys
 
 from forgetfilter import __version__
-from forgetfilter.cli import mixing, screening, studies, testbed
+from forgetfilter.cli import safe_rows, screening
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.kinds import Parser
 from forgetfilter.errors import ForgetFilterError
+from forgetfilter.lab.cli import mixing, studies, testbed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for part in (screening, mixing, studies, testbed):
+    for part in (screening, safe_rows, mixing, studies, testbed):
         part.add(commands)
     return parser

@@ -42,22 +42,22 @@ class Parser(argparse.ArgumentParser):
 
 def signal_names() -> list[str]:
     """The registered forgetting signals."""
-    from forgetfilter.signals.base import SIGNALS
+    from forgetfilter.scoring.signals.base import SIGNALS
 
     return SIGNALS.names()
 
 
 def threshold_names() -> list[str]:
     """The registered threshold rules."""
-    from forgetfilter.thresholds.base import THRESHOLDS
+    from forgetfilter.scoring.thresholds.base import THRESHOLDS
 
     return THRESHOLDS.names()
 
 
 def strategy_names() -> list[str]:
     """The registered strategies, and those that only a comparison can build."""
-    from forgetfilter.strategies.base import STRATEGIES
-    from forgetfilter.strategies.controls import ORACLES
+    from forgetfilter.lab.strategies.base import STRATEGIES
+    from forgetfilter.lab.strategies.controls import ORACLES
 
     return sorted([*STRATEGIES.names(), *ORACLES])
 

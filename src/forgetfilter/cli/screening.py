@@ -118,7 +118,7 @@ def _screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from forgetfilter.demo import DemoSettings, describe, run_demo
+    from forgetfilter.lab.demo import DemoSettings, describe, run_demo
     from forgetfilter.progress import Progress
 
     output = Path(options.output_dir)
@@ -143,7 +143,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.progress import Progress
 
     config = resolve(ScreenConfig, *_screen_layers(options))
-    from forgetfilter.screen import screen
+    from forgetfilter.screening.screen import screen
 
     result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
     summary = result.summary
@@ -159,7 +159,7 @@ def _screen(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace) -> int:
-    from forgetfilter.decision import filter_run
+    from forgetfilter.screening.decide import filter_run
 
     summary = filter_run(options.run_dir, options.threshold)
     _print_counts(summary, Path(options.run_dir))
@@ -167,7 +167,7 @@ def _filter(options: argparse.Namespace) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from forgetfilter.finetune import finetune
+    from forgetfilter.screening.finetune import finetune
 
     result = finetune(options.run_dir, options.output_dir, overwrite=options.overwrite)
     print(f"Fine-tuned on {result.rows:,} kept rows. Adapter: {result.adapter}")
@@ -175,8 +175,8 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from forgetfilter.decision import finished_run
-    from forgetfilter.report import render_report
+    from forgetfilter.runs.report.page import render_report
+    from forgetfilter.screening.decide import finished_run
 
     with finished_run(options.run_dir) as folder:
         print(render_report(folder.path))
@@ -184,7 +184,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from forgetfilter.stage_gc import free_stages
+    from forgetfilter.screening.stage_gc import free_stages
 
     freed = free_stages(options.run_dir, is_dry_run=options.dry_run)
     done = "Would free" if options.dry_run else "Freed"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, cast, get_args
 
-from forgetfilter.records import Message, Role
+from forgetfilter.data.records import Message, Role
 from forgetfilter.text import printable
 
 _ROLES: tuple[str, ...] = get_args(Role)

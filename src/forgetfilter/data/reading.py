@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from forgetfilter.data.formats import UnreadableRow, is_encodable, parse_messages, parse_object
+from forgetfilter.data.records import Message, RejectedRow, Row, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.records import Message, RejectedRow, Row, RowFile
 from forgetfilter.text import printable
 
 OTHER = "other"

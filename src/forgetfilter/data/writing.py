@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from forgetfilter.data.formats import parse_object
 from forgetfilter.data.reading import decode_line
+from forgetfilter.data.records import RejectedRow, Row
 from forgetfilter.files import encode_json, write_chunks_atomic
-from forgetfilter.records import RejectedRow, Row
 
 if TYPE_CHECKING:
     from datasets import Dataset

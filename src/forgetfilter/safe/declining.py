@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from forgetfilter.arrays import FloatArray
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
 from forgetfilter.data.reading import category_of
-from forgetfilter.metrics.refusal import is_refusal
-from forgetfilter.records import FloatArray, Row
+from forgetfilter.data.records import Row
 from forgetfilter.safe import safe_path
 from forgetfilter.safe.harms import ordinary_rows
+from forgetfilter.safe.refusal import is_refusal
 
 DECLINED = frozenset({"harmful_requests", "privacy", "deception", "self_harm"})
 HELPED = frozenset({"looks_dangerous"})

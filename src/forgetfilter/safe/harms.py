@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from forgetfilter.arrays import FloatArray
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
 from forgetfilter.data.reading import category_of
-from forgetfilter.records import FloatArray, Message
+from forgetfilter.data.records import Message
 from forgetfilter.safe import safe_path
 from forgetfilter.safe.cues import CUES
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetfilter.records import FloatArray, IntArray
+from forgetfilter.arrays import FloatArray, IntArray
 
 NEAR = 0.6
 """Jaccard similarity of two rows' words from which on they count as near duplicates; no two of

@@ -1,0 +1,117 @@
+"""A user's rows: as they were read, and as the model sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from forgetfilter.arrays import BoolArray
+
+TokenArray = npt.NDArray[np.int32]
+
+Role = Literal["system", "user", "assistant"]
+
+REFERENCE_FILE = "reference.jsonl"
+"""Safe rows of every harm, by category, that a model's folder may bring along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+    carries_loss: bool = True
+    """Whether an assistant turn is learned; false for one that is part of a given prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of the user's file. The ground truth is never on it."""
+
+    row: int
+    """Position among the file's non-blank lines, from 0 (rejected rows count)."""
+    line: int
+    """Line number in the file, from 1 (blank lines count)."""
+    example_id: str
+    """The row's own ``id`` where present and unique, else made from its position."""
+    raw: bytes
+    """The original line without its line feed."""
+    messages: tuple[Message, ...]
+    """The conversation; the last turn is the assistant's."""
+
+    @property
+    def target(self) -> str:
+        """The text of the last assistant turn."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A record that can't be scored, with the reason; it is written out, never lost."""
+
+    row: int
+    line: int
+    example_id: str
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A whole input file: its readable rows, its rejected rows, and what identifies it."""
+
+    path: str
+    fingerprint: str
+    """sha256 of the file's bytes."""
+    rows: tuple[Row, ...]
+    rejected: tuple[RejectedRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.rejected)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedRow:
+    """A row as the model sees it; training and scoring use the same arrays.
+
+    Both arrays have shape (T,), can't be written to, and are copies of what the constructor was
+    given (any sequences): five bytes a token. Rows are equal when all that they hold is.
+
+    ``is_target[t]`` says that token ``t`` is part of an assistant turn and carries loss.
+    ``prompt_length`` tokens precede the last assistant turn: they are the generation prompt.
+    """
+
+    row: int
+    input_ids: TokenArray
+    is_target: BoolArray
+    prompt_length: int
+    target: str
+    category: str = ""
+    """What a safe row's file says it is about; empty for every noisy row."""
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("input_ids", np.int32), ("is_target", np.bool_)):
+            array = np.array(getattr(self, name), dtype=dtype)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EncodedRow):
+            return NotImplemented
+        return self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple[int, bytes, bytes, int, str]:
+        arrays = self.input_ids.tobytes(), self.is_target.tobytes()
+        return (self.row, *arrays, self.prompt_length, self.target)
+
+    @property
+    def target_tokens(self) -> int:
+        """How many tokens carry loss."""
+        return int(np.count_nonzero(self.is_target))

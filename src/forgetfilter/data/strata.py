@@ -1,0 +1,106 @@
+"""Kinds of safe row, and draws in which every kind comes up.
+
+A kind is the row's ``category`` where the file names several, else a cluster of rows that use the
+same words. A small draw from all rows at once may hold three rows of one kind and nineteen of
+another, and what the draw has none of is not restored.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from forgetfilter.arrays import IntArray
+from forgetfilter.data.records import EncodedRow
+
+DAMAGE_ROWS = 200
+"""Safe rows on which damage is read, at most; its mean is then known to within about a tenth."""
+_CLUSTERS = 8
+# Clusters are found on so many rows at most; the others join the nearest one.
+_MOST_FITTED = 2000
+
+
+def kinds_of(rows: Sequence[EncodedRow]) -> IntArray:
+    """The kind of each row as a number from 0, shape (N,)."""
+    names = sorted({row.category for row in rows})
+    if len(names) > 1:
+        number = {name: at for at, name in enumerate(names)}
+        return np.array([number[row.category] for row in rows], dtype=np.int64)
+    return _clusters(rows)
+
+
+def in_turn(kinds: IntArray, seed: int) -> list[int]:
+    """An order of all rows in which the kinds take turns until their rows run out.
+
+    Args:
+        kinds: the kind of each row, shape (N,).
+        seed: shuffles the rows of a kind, and the kinds.
+    """
+    rng = random.Random(seed)
+    members: dict[int, list[int]] = {}
+    for at, kind in enumerate(kinds.tolist()):
+        members.setdefault(kind, []).append(at)
+    queues = [rng.sample(own, len(own)) for own in members.values()]
+    rng.shuffle(queues)
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+
+
+def in_proportion(categories: Sequence[str], count: int, seed: int) -> list[int]:
+    """``count`` rows of which each category has its share, to within a row; all if there are fewer.
+
+    Returns:
+        Indices of the rows, ascending.
+    """
+    total = len(categories)
+    if total <= count:
+        return list(range(total))
+    rng = random.Random(seed)
+    by_category = sorted(range(total), key=lambda at: (categories[at], rng.random()))
+    start = rng.random()
+    return sorted(by_category[int((at + start) * total / count)] for at in range(count))
+
+
+def damage_rows(safe: Sequence[EncodedRow], seed: int) -> list[EncodedRow]:
+    """The safe rows on which damage is read: all, or a few hundred that hold every category."""
+    chosen = in_proportion([row.category for row in safe], DAMAGE_ROWS, seed)
+    return [safe[at] for at in chosen]
+
+
+def alike_first(rows: Sequence[EncodedRow], like: Sequence[EncodedRow]) -> list[int]:
+    """Indices of ``rows``, those first whose words are most like those of ``like``."""
+    table = _words([*rows, *like])
+    mean = np.asarray(table[len(rows) :].sum(axis=0)).reshape(-1)
+    likeness = np.asarray(table[: len(rows)] @ mean).reshape(-1)
+    return np.argsort(-likeness, kind="stable").tolist()
+
+
+def _clusters(rows: Sequence[EncodedRow]) -> IntArray:
+    """K-means (fixed seed) on the rows' words."""
+    if len(rows) <= _CLUSTERS:
+        return np.arange(len(rows), dtype=np.int64)
+    from sklearn.cluster import KMeans
+
+    table = _words(rows)
+    fitted = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FITTED)).astype(np.int64)
+    means = KMeans(_CLUSTERS, n_init=4, random_state=0)  # pyright: ignore[reportArgumentType]
+    return np.asarray(means.fit(table[fitted]).predict(table), dtype=np.int64)
+
+
+def _words(rows: Sequence[EncodedRow]) -> Any:
+    """How often each row holds each token, weighted by how rare the token is; sparse, unit rows.
+
+    What all rows share, such as a chat template's marks, weighs least.
+    """
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    tokens = [np.asarray(row.input_ids) for row in rows]
+    _, columns = np.unique(np.concatenate(tokens), return_inverse=True)
+    owner = np.repeat(np.arange(len(rows)), [len(own) for own in tokens])
+    at = (owner.astype(np.int32), columns.astype(np.int32))  # scikit-learn takes no longer ones
+    counts: Any = csr_array((np.ones(len(columns)), at))
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts)

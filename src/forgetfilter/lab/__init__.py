@@ -1,0 +1,1 @@
+"""Research: testbed, strategies, studies, metrics. Nothing outside imports it."""

@@ -1,0 +1,98 @@
+"""testbed: models and rows for tests and studies."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from forgetfilter.cli.kinds import count, share
+
+
+def add(commands: Any) -> None:
+    """The commands that make the bundled world's model and data."""
+    testbed = commands.add_parser("testbed", help="the bundled made-up world: model and data")
+    parts = testbed.add_subparsers(required=True, metavar="PART")
+
+    build = parts.add_parser("build", help="train a testbed model from nothing")
+    build.add_argument("--output-dir", required=True, metavar="DIR")
+    build.add_argument(
+        "--recipe",
+        choices=("world", "realtext"),
+        default="world",
+        help="world: the made-up world (default); realtext: real text from a data folder",
+    )
+    build.add_argument("--data", metavar="DIR", help="realtext: data folder ($FORGETFILTER_DATA)")
+    build.add_argument(
+        "--size",
+        choices=("small", "base", "large"),
+        help="world: small, base (default) or large; realtext: base (default), large for a GPU",
+    )
+    build.add_argument("--seed", type=int, default=0)
+    build.set_defaults(run=_build)
+
+    path = parts.add_parser("path", help="print the folder of the bundled model")
+    path.set_defaults(run=_path)
+
+    safe = parts.add_parser("safe", help="write safe rows of the made-up world")
+    safe.add_argument("--rows", type=count, default=400)
+    safe.add_argument(
+        "--harms",
+        nargs="+",
+        choices=("bias", "harmfulness", "toxicity"),
+        help="only rows of these (default: all)",
+    )
+    safe.add_argument("--seed", type=int, default=0)
+    safe.add_argument("--output", required=True, metavar="FILE")
+    safe.set_defaults(run=_safe)
+
+    noisy = parts.add_parser("noisy", help="write mixed rows, and their ground truth elsewhere")
+    noisy.add_argument("--rows", type=count, default=1500)
+    noisy.add_argument("--unsafe-fraction", type=share, default=0.3)
+    noisy.add_argument("--seed", type=int, default=0)
+    noisy.add_argument("--output", required=True, metavar="FILE")
+    noisy.add_argument("--truth", required=True, metavar="FILE")
+    noisy.set_defaults(run=_noisy)
+
+
+def _build(options: argparse.Namespace) -> int:
+    from forgetfilter.progress import Progress
+
+    output, size = Path(options.output_dir), options.size or "base"
+    if options.recipe == "realtext":
+        from forgetfilter.lab.mix import data_folder
+        from forgetfilter.lab.testbed.real_build import build_real_text
+
+        data = data_folder(options.data)
+        print(build_real_text(output, data, size, options.seed, Progress()))
+    else:
+        from forgetfilter.lab.testbed.build import build_testbed
+
+        print(build_testbed(output, size, options.seed, Progress()))
+    return 0
+
+
+def _path(options: argparse.Namespace) -> int:
+    from forgetfilter.lab.testbed import bundled_model_path
+
+    print(bundled_model_path())
+    return 0
+
+
+def _safe(options: argparse.Namespace) -> int:
+    from forgetfilter.data.writing import write_records
+    from forgetfilter.lab.testbed import HARMS, make_safe
+
+    rows = make_safe(options.rows, options.seed, options.harms or HARMS)
+    write_records(Path(options.output), rows)
+    return 0
+
+
+def _noisy(options: argparse.Namespace) -> int:
+    from forgetfilter.data.writing import write_records
+    from forgetfilter.lab.testbed import make_noisy
+
+    rows, truth = make_noisy(options.rows, options.unsafe_fraction, options.seed)
+    write_records(Path(options.output), rows)
+    write_records(Path(options.truth), truth)
+    return 0

@@ -1,0 +1,78 @@
+"""Strategies side by side: one fine-tune each, judged once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from forgetfilter.lab.metrics import MetricValue
+from forgetfilter.lab.studies.cells import Cell
+from forgetfilter.lab.studies.datasets import DataSet
+from forgetfilter.lab.studies.datasets.base import Group, plain_metrics
+from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
+from forgetfilter.lab.studies.page import write_page
+from forgetfilter.lab.studies.results import collect
+from forgetfilter.lab.studies.settings import CompareConfig
+from forgetfilter.lab.studies.tables import Table, tables_of
+from forgetfilter.lab.studies.working import grade, prepare
+from forgetfilter.progress import Progress
+from forgetfilter.screening.screen import open_workbench
+
+
+def compare(
+    config: CompareConfig, progress: Progress | None = None, *, overwrite: bool = False
+) -> Comparison:
+    """Go through the grid, and write ``results.parquet``, ``table.md`` and ``compare.html``.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        DataError: a file of a data set can't be used.
+        ModelError: the model can't be loaded.
+        RunExistsError: the folder holds another comparison, or is in use.
+    """
+    return run_grid(_Compare(), config, progress, overwrite=overwrite)
+
+
+class _Compare(Study):
+    name = "compare"
+    version = 2
+    page_file = "compare.html"
+
+    def work(self, job: Job) -> dict[str, Any]:
+        """Run the strategy, ask the deployed model, grade the selection, count the seconds."""
+        (screen,), (data,) = job.screens, job.rounds
+        # A bench of its own: no cell finds the model as another left it.
+        bench = open_workbench(screen, job.run, job.progress)
+        prepared = prepare(job.cell.strategy, bench, data, screen)
+        outcome = prepared.strategy.run(prepared.setting)
+        judged = job.dataset.evaluate(data, bench, outcome.state, prepared.strategy.prompt)
+        seconds = bench.store.seconds()
+        graded: list[tuple[Group, MetricValue]] = [
+            *judged.metrics,
+            *grade(outcome.selection, prepared.is_unsafe),
+            ("cost", MetricValue("seconds", sum(seconds.values()), "seconds", "lower", 1)),
+            *prepared.rejected,
+        ]
+        return {**judged.as_dict(), "metrics": plain_metrics(graded), "seconds": seconds}
+
+    def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """One row per strategy, data set, seed and metric."""
+        return collect(cells)
+
+    def tables(self, datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]:
+        """A table for each data set and group of metrics."""
+        return tables_of(results)
+
+    def write_page(
+        self,
+        path: Path,
+        config: CompareConfig,
+        datasets: Sequence[DataSet],
+        cells: Sequence[Cell],
+        results: pd.DataFrame,
+    ) -> None:
+        """Safety against utility, seconds, tables."""
+        write_page(path, config, datasets, cells, results)

@@ -1,0 +1,1 @@
+"""The only room that imports torch: load, train, restore, measure."""

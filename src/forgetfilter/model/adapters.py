@@ -1,0 +1,165 @@
+"""Adapters on a base model: fresh, loaded, changed for another, merged, taken off."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from forgetfilter.config import LoraSettings
+from forgetfilter.errors import ModelError
+from forgetfilter.model.loading import quiet_dependencies
+
+# Query and value projections, then the fused projections of architectures that have them.
+_QUERY_VALUE = ("q_proj", "v_proj")
+_FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "in_proj", "qkv")
+
+
+@quiet_dependencies()
+def add_adapter(model: Any, settings: LoraSettings) -> Any:
+    """Wrap ``model`` with a fresh LoRA adapter whose parameters alone are trainable.
+
+    The caller seeds: adapter weights are drawn from torch's global generator.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        bias="none",
+        task_type="CAUSAL_LM",
+        target_modules=find_lora_targets(model, settings.targets),
+    )
+    return check_trainable(get_peft_model(model, config))
+
+
+@quiet_dependencies()
+def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
+    """Wrap ``model`` with the adapter stored in ``folder`` (safetensors only).
+
+    Raises:
+        ModelError: there is no such adapter.
+    """
+    from peft import PeftModel
+
+    _check_stored(folder)
+    # PEFT loads adapters frozen unless told otherwise; a frozen one would "train" without effect.
+    wrapped = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
+    return check_trainable(wrapped) if is_trainable else wrapped.eval()
+
+
+@quiet_dependencies()
+def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
+    """``model``, wearing one adapter, with the one stored in ``folder`` in its place.
+
+    Much faster than wrapping anew, and the same; for an adapter of another shape it is done anew.
+
+    Raises:
+        ModelError: there is no such adapter.
+    """
+    from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
+
+    def shape(config: Any) -> tuple[Any, ...]:
+        targets = config.target_modules
+        return config.r, config.lora_alpha, targets if isinstance(targets, str) else set(targets)
+
+    _check_stored(folder)
+    if shape(model.peft_config["default"]) != shape(PeftConfig.from_pretrained(folder)):
+        return load_adapter(remove_adapter(model), folder, is_trainable=is_trainable)
+    set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(is_trainable and "lora_" in name)
+    return check_trainable(model) if is_trainable else model.eval()
+
+
+class Merged:
+    """An adapter that is added to the base weights, and taken out again without a trace.
+
+    Taking it out by subtraction would leave rounding behind, so the weights that it changes are
+    copied first.
+
+    Args:
+        model: a wrapped model in float32, not merged.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._copies = [weight.detach().clone() for weight in adapted_weights(model)]
+        model.merge_adapter()
+
+    def undo(self) -> None:
+        """The weights as they were."""
+        self._model.unmerge_adapter()
+        with torch.no_grad():
+            for weight, copy in zip(adapted_weights(self._model), self._copies, strict=True):
+                weight.copy_(copy)
+
+
+def adapted_weights(model: Any) -> list[torch.Tensor]:
+    """The base weights that an adapter stands beside."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    return [layer.get_base_layer().weight for layer in layers]
+
+
+def remove_adapter(model: Any) -> Any:
+    """The base model again, its weights untouched."""
+    return model.unload()
+
+
+def find_lora_targets(
+    model: Any, targets: Literal["all_linear", "attention_qv"]
+) -> str | list[str]:
+    """Names of the layers that carry an adapter.
+
+    Raises:
+        ModelError: the architecture has neither query/value nor a known fused projection.
+    """
+    if targets == "all_linear":
+        return "all-linear"
+    suffixes = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if suffixes.issuperset(_QUERY_VALUE):
+        return list(_QUERY_VALUE)
+    fused = [name for name in _FUSED if name in suffixes]
+    if fused:
+        return fused[:1]
+    raise ModelError(
+        f"{type(model).__name__} has no query and value projections that are known here. "
+        "Use --set lora.targets=all_linear."
+    )
+
+
+def trainable_checksum(model: Any) -> str:
+    """sha256 over all trainable parameters; differs whenever training changed anything."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_trainable(model: Any) -> Any:
+    """``model`` itself, once something in it is known to be trainable.
+
+    Raises:
+        ModelError: every parameter is frozen.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "No parameter of the adapter can be trained. Check lora.targets against the model."
+        )
+    return model
+
+
+def _check_stored(folder: str) -> None:
+    """See that there are safetensors: PEFT would fall back on pickled weights."""
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"No adapter_model.safetensors in {folder}. An adapter folder written by forgetfilter "
+            "is expected; repeat the command that made it, with --overwrite."
+        )

@@ -1,0 +1,148 @@
+"""Stages on disk: folders named by what they are made from, whole or absent.
+
+Nothing here cleans up when a process dies, because nothing has to: a folder gets its name by a
+rename once it is whole, or is recognised as unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock
+
+from forgetfilter.files import PART_SUFFIX, fsync_folder, fsync_tree, list_files, remove, write_json_atomic
+
+LOCKS_FOLDER = ".locks"
+STAGE_FILE = "stage.json"
+"""In every stage's folder: what the stage was made from, and in how many seconds."""
+
+_log = logging.getLogger(__name__)
+
+
+class StageStore:
+    """Stage folders below ``root``, each named by what it is made from.
+
+    Whoever writes holds the lock of the run folder around it. A stage is also made under a lock of
+    its own, so that several processes of one run never make the same.
+    """
+
+    def __init__(self, root: Path, on_reuse: Callable[[str], None] | None = None) -> None:
+        """``on_reuse`` is called with a stage's name when it is there already."""
+        self.root = root
+        self._on_reuse = on_reuse
+        self._touched: dict[Path, tuple[str, float]] = {}
+        self._handed_out: set[str] = set()
+        self._builds_under_way = 0
+        self._is_counting = True
+
+    def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """The whole folder of a stage, built now if it is not there yet.
+
+        Args:
+            name: lower-case letters, digits, ``_`` and ``-``; several stages may share one.
+            key: all that the result depends on, as JSON; another key is another folder.
+            build: fills the empty folder that it is given, which is renamed when it returns. If it
+                raises, the unfinished folder stays for inspection until the next attempt.
+        """
+        if not re.fullmatch(r"[a-z0-9_-]+", name):
+            raise ValueError(f"A stage can't be named {name!r}.")
+        folder = self.root / f"{name}-{_digest({'name': name, 'key': key})[:16]}"
+        record = _read_stage(folder)
+        if record is not None:
+            _log.info("stage %s: reused", name)
+            if self._on_reuse is not None:
+                self._on_reuse(name)
+        else:
+            locks = self.root / LOCKS_FOLDER
+            locks.mkdir(parents=True, exist_ok=True)
+            with FileLock(locks / folder.name):
+                # Another process may have made it while we waited.
+                record = _read_stage(folder) or self._build(folder, name, key, build)
+        if not self._builds_under_way:
+            self._handed_out.add(folder.name)
+        if self._is_counting:
+            self._touched[folder] = (name, float(record["seconds"]))
+        return folder
+
+    @contextmanager
+    def uncounted(self) -> Generator[None]:
+        """Leave the stages that are handed out inside out of `seconds`.
+
+        For what only sees to equal conditions: a strategy is not charged for it.
+        """
+        was_counting, self._is_counting = self._is_counting, False
+        try:
+            yield
+        finally:
+            self._is_counting = was_counting
+
+    def handed_out(self) -> list[str]:
+        """Names of the folders of all stages that this store has handed out, sorted.
+
+        A stage that was made for another one, and is held by that, is not among them.
+        """
+        return sorted(self._handed_out)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that building took, by stage name, for the stages this store has handed out.
+
+        A stage that was reused counts with what it took when it was built.
+        """
+        total: dict[str, float] = {}
+        for name, seconds in self._touched.values():
+            total[name] = total.get(name, 0.0) + seconds
+        return total
+
+    def _build(
+        self, folder: Path, name: str, key: Mapping[str, Any], build: Callable[[Path], None]
+    ) -> dict[str, Any]:
+        part = folder.with_name(folder.name + PART_SUFFIX)
+        remove(part)
+        remove(folder)  # there only if damaged from outside, and no more whole for being half gone
+        part.mkdir(parents=True)
+        start = time.perf_counter()
+        self._builds_under_way += 1
+        try:
+            build(part)
+        finally:
+            self._builds_under_way -= 1
+        record: dict[str, Any] = {
+            "name": name,
+            "key": key,
+            "seconds": round(time.perf_counter() - start, 3),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "files": {path: (part / path).stat().st_size for path in list_files(part)},
+        }
+        write_json_atomic(part / STAGE_FILE, record)
+        fsync_tree(part)
+        os.replace(part, folder)
+        fsync_folder(self.root)
+        return record
+
+
+def _digest(value: Any) -> str:
+    """The sha256 of a value's canonical JSON; refuses what is not JSON, so that no key is vague."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _read_stage(folder: Path) -> dict[str, Any] | None:
+    """A stage's record, or None where the stage is absent or has lost files since."""
+    try:
+        record: Any = json.loads((folder / STAGE_FILE).read_bytes())
+        sizes = cast(dict[str, int], record["files"])
+        float(record["seconds"])
+        is_whole = all((folder / path).stat().st_size == size for path, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if is_whole else None

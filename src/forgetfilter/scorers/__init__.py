@@ -1,5 +1,0 @@
-"""Scorers of free text, one file each; the registry finds them by itself."""
-
-from forgetfilter.scorers.base import TOXICITY_SCORERS
-
-__all__ = ["TOXICITY_SCORERS"]

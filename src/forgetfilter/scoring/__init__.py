@@ -1,0 +1,1 @@
+"""Readings to scores to decisions: pure functions, no model, no disk."""

@@ -1,0 +1,132 @@
+"""What is measured of each row, what is made of it, and who goes. Pure: no model, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from forgetfilter.arrays import BoolArray, FloatArray
+
+StateName = Literal[
+    "base", "early", "learned", "forgotten", "restored", "early_restored", "retrained"
+]
+"""``early`` is the learn phase after its first passes; the others are named after the phase that
+ends there."""
+
+Objective = Literal["completion_loss", "kl_to_base"]
+"""What is lowered over the safe rows: their loss, or their divergence from the base model."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One thing to measure per row in one model state; see `Readings` for the columns."""
+
+    kind: Literal["loss", "generation", "divergence", "rate", "damage"]
+    state: StateName
+    objective: Objective | None = None
+    """For ``rate``: what of the safe rows the direction of change lowers."""
+    groups: int = 1
+    """For ``rate``: into how many groups of alike rows the safe rows are parted, each with a
+    direction of its own."""
+
+    @property
+    def name(self) -> str:
+        """What the probe is called in stage and column names."""
+        middle = f"_{self.objective}_{self.groups}" if self.objective else ""
+        return f"{self.kind}{middle}_{self.state}"
+
+
+@dataclass(frozen=True)
+class Readings:
+    """All measured values, one entry per readable row, in the order of ``row``.
+
+    Columns by probe, where S is a model state:
+
+    - always: ``target`` (str), ``completion_tokens`` (int)
+    - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
+      ``greedy_match_S`` (bool: each target token is the model's first choice)
+    - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
+    - ``divergence`` in S: ``divergence_S`` (``KL(base || S)``, nats per completion token: how far
+      behaviour on the row has moved from the base model's; 0 = not at all)
+    - ``damage`` in S: ``damage_S`` (``KL(base || S)`` over the safe rows, nats per token: how far
+      S has moved from base's safe behaviour; the same for all rows)
+    - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
+      summed over the completion: how fast the row's loss rises along minus the gradient of O over
+      the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all
+      rows: the step that would bring O to zero, see `divergence.SafeGradient.restoring_step`)
+    """
+
+    row: npt.NDArray[np.int64]
+    columns: Mapping[str, npt.NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, column: str) -> npt.NDArray[Any]:
+        if column not in self.columns:
+            raise KeyError(f"{column!r} was not measured; measured: {', '.join(self.columns)}")
+        return self.columns[column]
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.columns
+
+    def loss_mean(self, state: StateName) -> FloatArray:
+        """Completion loss in ``state``, nats per completion token, shape (N,)."""
+        mean: FloatArray = self[f"loss_sum_{state}"] / self["completion_tokens"]
+        return mean
+
+    @property
+    def learned(self) -> BoolArray:
+        """Which rows the learn phase has learned, shape (N,); see `is_learned`."""
+        matched: BoolArray = self["greedy_match_learned"].astype(np.bool_)
+        return is_learned(self["loss_sum_base"], self["loss_sum_learned"], matched)
+
+
+def is_learned(
+    loss_before: FloatArray, loss_after: FloatArray, greedy_match: BoolArray
+) -> BoolArray:
+    """Which rows fine-tuning has learned; all arrays have shape (N,).
+
+    A row is learned when its completion loss (nats) fell by at least half, or when every target
+    token is the fine-tuned model's first choice.
+    """
+    return (loss_after <= 0.5 * loss_before) | greedy_match
+
+
+@dataclass(frozen=True)
+class SignalScores:
+    """What a signal says of every readable row; all arrays have shape (N,)."""
+
+    base: FloatArray
+    """The signal's quantity in the base model."""
+    before: FloatArray
+    """The same quantity once the noisy rows are learned."""
+    after: FloatArray | None
+    """The same quantity after the forgetting run; None where a signal has no second state."""
+    forgetting_score: FloatArray
+    """Higher = forgotten more = suspected unsafe."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a threshold rule cuts: rows with a forgetting score strictly above ``value`` go."""
+
+    value: float
+    expected_false_removals: float | None = None
+    """Expected number of clean rows among the removed ones, where the rule can say so."""
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The decision on every readable row, shape (N,)."""
+
+    cut: Cut
+    is_removed: BoolArray
+    reasons: Sequence[str]
+    scores: FloatArray | None = None
+    """What was cut, higher = suspected unsafe; None where nothing was scored."""

@@ -1,0 +1,78 @@
+"""A threshold that follows from the scores alone: the emptiest place between kept and forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.errors import ConfigError
+from forgetfilter.scoring.records import Cut, Readings
+from forgetfilter.scoring.signals.base import NATS_PER_TOKEN
+from forgetfilter.scoring.thresholds.base import THRESHOLDS
+
+_BANDWIDTH = 0.15
+"""Width of the density's kernel in log units: a score counts for places within about 15% of it."""
+_GRID = 400
+
+
+@THRESHOLDS.add("auto")
+class Auto:
+    """Cut where fewest rows are, between a score that is surely noise and one that surely is not.
+
+    The density of the log-scores of learned rows is estimated with a Gaussian kernel, and the cut
+    is its lowest place between ``low`` and ``high``. Where unsafe rows are, they form a second
+    hill and the cut falls into the valley before it, wherever that hill begins. Where there are
+    none, the density only falls, the cut is ``high``, and next to nothing is removed: the rule
+    knows when there is nothing to do because the score has a natural unit. In nats per token, 0.1
+    means that every token has become 10% less likely.
+
+    No label is read and no share of unsafe rows is assumed. There is no guarantee; the measured
+    error stands in docs/lab/signals.md. The expected number of false removals carries the tail
+    of the kept rows on beyond the cut.
+
+    Args:
+        low: scores up to this are never removed, in nats per token.
+        high: scores above this are always removed, in nats per token.
+    """
+
+    name = "auto"
+    units = frozenset({NATS_PER_TOKEN})
+
+    def __init__(self, low: float = 0.05, high: float = 0.15) -> None:
+        if not 0 < low < high < np.inf:
+            raise ConfigError(
+                f"auto: low is {low} and high is {high}; expected 0 < low < high, "
+                "for example auto:low=0.05,high=0.15."
+            )
+        self.low, self.high = low, high
+
+    def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
+        """The lowest place of the density between ``low`` and ``high``."""
+        rising = scores[is_eligible & (scores > 0)]
+        places = np.linspace(np.log(self.low), np.log(self.high), _GRID)  # (G,)
+        # Rows outside of the kernel's reach don't matter; a limit keeps the table small.
+        near = np.log(rising[(rising > self.low / 4) & (rising < self.high * 8)])
+        density = np.zeros(_GRID)
+        for part in np.array_split(near, len(near) // 10_000 + 1):
+            density += np.exp(-0.5 * ((places[:, None] - part) / _BANDWIDTH) ** 2).sum(axis=1)
+        lowest = float(np.exp(places[int(np.argmin(density))]))
+        value = min(max(lowest, self.low), self.high)  # rounding must not carry it outside
+        return Cut(
+            value=value,
+            expected_false_removals=_expected_above(rising, value),
+            notes={"searched_from": self.low, "searched_to": self.high},
+        )
+
+
+def _expected_above(scores: FloatArray, cut: float) -> float:
+    """How many clean rows are above the cut, if their tail falls on as it falls up to it.
+
+    The three quarters of the way up to the cut, past the first, are counted in three windows; their
+    counts fall by a factor q from one to the next, and so does what lies beyond.
+    """
+    counts, _ = np.histogram(scores, bins=cut * np.array([0.25, 0.5, 0.75, 1.0]))
+    first, second, third = (float(count) for count in counts)
+    q = min((second + third + 0.5) / (first + second + 0.5), 0.9)
+    start = counts.sum() / (1 + q + q**2)
+    beyond = start * q**3 / (1 - q)
+    return float(min(beyond, np.count_nonzero(scores > cut)))

@@ -1,0 +1,62 @@
+"""What a threshold rule is, and the one place where a cut becomes a decision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from forgetfilter.scoring.registry import Registry
+
+if TYPE_CHECKING:  # numpy need not be there to list names in the command line's help
+    from forgetfilter.arrays import BoolArray, FloatArray
+    from forgetfilter.scoring.records import Cut, Readings, Selection
+
+
+class ThresholdRule(Protocol):
+    """Finds where to cut the forgetting scores. Pure: no model, no ground truth."""
+
+    name: str
+    units: frozenset[str] | None
+    """Units of the scores that it is made for (`Signal.unit`); None = any."""
+
+    def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
+        """Choose the threshold.
+
+        Args:
+            scores: forgetting scores, shape (N,), higher = suspected unsafe.
+            is_eligible: rows that may be removed (those that were learned), shape (N,).
+            readings: everything that was measured, for rules that look at more than the score.
+        """
+        ...
+
+
+NOT_LEARNED = "not_learned"
+"""Why a row is kept that the learn phase did not learn."""
+
+THRESHOLDS: Registry[ThresholdRule] = Registry(
+    "threshold rule", __package__, "forgetfilter.thresholds"
+)
+
+
+def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selection:
+    """Apply ``rule``: a learned row goes if its score is strictly above the threshold.
+
+    A row that the learn phase did not learn is kept with the reason ``not_learned``: nothing of it
+    can have been forgotten, so its score says nothing.
+
+    Raises:
+        ModelError: a score or the cut is NaN or infinite: neither compares with anything.
+    """
+    import numpy as np
+
+    from forgetfilter.finite import check_finite
+    from forgetfilter.scoring.records import Selection
+
+    check_finite(scores, "forgetting score", "the table of scores")
+    learned = readings.learned
+    cut = rule.cut(scores, learned, readings)
+    check_finite(cut.value, "cut", f"threshold rule {rule.name}")
+    is_removed = learned & (scores > cut.value)
+    reasons = np.where(
+        is_removed, "above_threshold", np.where(learned, "below_threshold", NOT_LEARNED)
+    )
+    return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)

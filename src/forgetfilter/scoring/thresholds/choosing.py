@@ -1,0 +1,90 @@
+"""Which threshold rule decides the scores of a signal: the one that is named, or the signal's own.
+
+A rule with limits of its own reads scores in one unit; used on another, it would cut anywhere.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from forgetfilter.errors import ConfigError
+from forgetfilter.scoring.signals.base import SIGNALS
+from forgetfilter.scoring.thresholds.base import THRESHOLDS, ThresholdRule
+
+
+def choose_rule(signal: str, threshold: str | None) -> str:
+    """The spec of the rule that decides the scores of ``signal``.
+
+    Args:
+        signal: spec of the signal.
+        threshold: spec of the rule; None takes the signal's default rule.
+
+    Raises:
+        ConfigError: either is wrong, the rule is made for another unit, or none is named and the
+            signal has none of its own.
+    """
+    part = SIGNALS.build(signal)
+    chosen = part.default_rule if threshold is None else threshold
+    if chosen is None:
+        raise ConfigError(
+            f"Signal {signal!r} has no threshold rule of its own: none was found to fit its scores "
+            f"({part.unit}) on every file. Expected a rule that you choose. {_advice(part.unit)}"
+        )
+    check_unit(chosen, signal, part.unit)
+    return chosen
+
+
+def check_unit(threshold: str, signal: str, unit: str) -> None:
+    """Refuse a rule that is made for other scores.
+
+    Args:
+        threshold: spec of the rule.
+        signal: spec of the signal; it need not be installed any more.
+        unit: unit of its scores.
+
+    Raises:
+        ConfigError: the rule is unknown or made for another unit.
+    """
+    rule = THRESHOLDS.build(threshold)
+    if _fits(rule, unit):
+        return
+    made_for = " or ".join(sorted(rule.units or ()))
+    own = None
+    with suppress(ConfigError):
+        own = SIGNALS.build(signal).default_rule
+    advice = _advice(unit)
+    if own is not None and _fits(THRESHOLDS.build(own), unit):
+        advice = f"Use {own}, this signal's own."
+    raise ConfigError(
+        f"Threshold rule {threshold!r} is made for scores in {made_for}, and those of signal "
+        f"{signal!r} are in another unit ({unit}). Expected a rule that fits them. {advice}"
+    )
+
+
+def fits(threshold: str, signal: str) -> bool:
+    """Whether a rule can decide the scores of a signal.
+
+    Raises:
+        ConfigError: either is unknown.
+    """
+    return _fits(THRESHOLDS.build(threshold), SIGNALS.build(signal).unit)
+
+
+def _fits(rule: ThresholdRule, unit: str) -> bool:
+    return rule.units is None or unit in rule.units
+
+
+def _advice(unit: str) -> str:
+    """Which rules can be named for scores in ``unit``."""
+    fitting: list[str] = []
+    for name in THRESHOLDS.names():
+        try:
+            rule = THRESHOLDS.build(name)
+        except ConfigError:  # a package that can't be loaded
+            continue
+        if _fits(rule, unit):
+            fitting.append(name)
+    return (
+        f"Name one of {', '.join(fitting)}: for example fraction:0.1, which removes the tenth that "
+        "scores highest."
+    )

@@ -1,0 +1,1 @@
+"""The method and its commands: screen, decide again, fine-tune."""

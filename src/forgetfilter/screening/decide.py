@@ -1,0 +1,285 @@
+"""From scores to files: the decision on every row, and deciding again without a model.
+
+A decision replaces several files, which no rename can do at once. So its rule, and the files that
+it is made from, are committed first (`pending`); whoever finds a committed decision completes it.
+The files that it writes are a pure function of those that it is made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.arrays import BoolArray
+from forgetfilter.data import read_rows, write_lines, write_rejected
+from forgetfilter.data.records import RejectedRow, RowFile
+from forgetfilter.errors import DataError
+from forgetfilter.files import write_bytes_atomic, write_json_atomic
+from forgetfilter.runs import pending
+from forgetfilter.runs.folder import CONFIG_FILE, RUN_OUTPUTS, RunFolder
+from forgetfilter.runs.report.page import render_report
+from forgetfilter.scoring.records import Readings, SignalScores
+from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide
+from forgetfilter.screening.coverage_verdict import read_measurement
+
+INPUT_FILE = "input.jsonl"
+READINGS_FILE = "readings.parquet"
+SCORES_FILE = "scores.parquet"
+SUMMARY_FILE = "summary.json"
+EVIDENCE_FILE = "evidence.parquet"
+EVALUATION_FILE = "evaluation.json"
+COVERAGE_FILE = "coverage.json"
+REPORT_FILE = "report.html"
+
+OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, COVERAGE_FILE}
+_DECIDED = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", SUMMARY_FILE)
+
+
+def run_folder(path: str | Path) -> RunFolder:
+    """The run folder at ``path``, knowing everything that a screen writes."""
+    return RunFolder(Path(path), OUTPUTS)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a screen of this folder has come to its end and no decision is half written."""
+    needed = (*_DECIDED, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
+    return pending.committed(run) is None and all((run / name).is_file() for name in needed)
+
+
+def has_decision(run: Path) -> bool:
+    """Whether the folder holds any file that a decision wrote; some may have been lost since."""
+    return any((run / name).exists() for name in _DECIDED)
+
+
+@contextmanager
+def finished_run(path: str | Path) -> Generator[RunFolder]:
+    """A finished run, locked; a decision that a killed process left half written is completed.
+
+    Raises:
+        DataError: not a run, or the screen has not come to its end.
+        RunExistsError: the run is in use.
+    """
+    folder = run_folder(path)
+    folder.config()
+    with folder.lock():
+        folder.sweep()
+        finish_decision(folder.path)
+        read_summary(folder.path)
+        yield folder
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """The counts and settings of a finished run.
+
+    Raises:
+        DataError: the screen has not come to its end.
+    """
+    try:
+        return json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"The run in {run} is not finished: no readable {SUMMARY_FILE} in it. Repeat the "
+            "`forgetfilter screen` command that began it; it resumes where it stopped."
+        ) from None
+
+
+def score_frame(
+    rows: RowFile, rejected: Sequence[RejectedRow], readings: Readings, scores: SignalScores
+) -> pd.DataFrame:
+    """Scores of every row, decisions still open: the columns that `commit_decision` completes."""
+    ids = {row.row: row.example_id for row in (*rows.rows, *rows.rejected)}
+    frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
+    frame["example_id"] = [ids[row] for row in range(len(rows))]
+    nothing = np.full(len(readings), np.nan)
+    values = {
+        "base": scores.base,
+        "before": scores.before,
+        "after": nothing if scores.after is None else scores.after,
+        "forgetting_score": scores.forgetting_score,
+    }
+    for name, array in values.items():
+        column = np.full(len(rows), np.nan)
+        column[readings.row] = array
+        frame[name] = column
+    learned: list[bool | None] = [None] * len(rows)
+    for row, is_learned in zip(readings.row, readings.learned, strict=True):
+        learned[int(row)] = bool(is_learned)
+    frame["learned"] = pd.array(learned, dtype="boolean")
+    reasons = {row.row: row.reason for row in rejected}
+    frame["decision"] = ["rejected" if row in reasons else "kept" for row in range(len(rows))]
+    frame["reason"] = [reasons.get(row, "") for row in range(len(rows))]
+    return frame
+
+
+def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:
+    """Everything that was measured, one line per readable row (the target's text is left out)."""
+    table = pd.DataFrame({"row": readings.row})
+    table["example_id"] = frame["example_id"].to_numpy()[readings.row]
+    for name, column in readings.columns.items():
+        if name != "target":
+            table[name] = column
+    write_parquet(run / READINGS_FILE, table)
+
+
+def read_readings(run: Path) -> Readings:
+    """The readings of a finished run, without the targets' texts."""
+    table = pd.read_parquet(run / READINGS_FILE)
+    columns = {
+        str(name): table[name].to_numpy()
+        for name in table.columns
+        if name not in ("row", "example_id")
+    }
+    return Readings(row=table["row"].to_numpy(dtype=np.int64), columns=columns)
+
+
+def commit_decision(
+    run: Path, summary: Mapping[str, Any], threshold: str, *, is_of_screen: bool = False
+) -> None:
+    """Decide by ``threshold`` and write everything that follows from it.
+
+    Args:
+        run: folder of the run. What `pending.prepare` has made ready there replaces its files;
+            scores, readings and input that are not among them are those of the run.
+        summary: what the summary says beside counts and threshold.
+        threshold: spec of the threshold rule.
+        is_of_screen: whether coverage and evidence have been made for this very decision.
+    """
+    record = {"threshold": threshold, "summary": dict(summary), "is_of_screen": is_of_screen}
+    pending.commit(run, record)
+    finish_decision(run)
+
+
+def finish_decision(run: Path) -> None:
+    """Complete a decision that was committed, perhaps by a killed process; else do nothing."""
+    record = pending.committed(run)
+    if record is not None:
+        pending.move_into_place(run)
+        _write_decision(run, **record)
+    pending.close(run)
+
+
+def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
+    """Decide a finished run again by another rule, from its stored scores; loads no model.
+
+    Returns:
+        The new summary.
+
+    Raises:
+        ConfigError: unknown rule, or one that doesn't fit the run's signal.
+        DataError: not a finished run. RunExistsError: run in use.
+    """
+    THRESHOLDS.build(threshold)
+    with finished_run(path) as folder:
+        summary = read_summary(folder.path)
+        check_unit(threshold, summary["signal"], summary["unit"])
+        return decide_again(folder.path, threshold, "filter")
+
+
+def decide_again(
+    run: Path, threshold: str, decided_by: str, config: str | None = None
+) -> dict[str, Any]:
+    """Decide a finished run again from its stored scores; its lock must be held.
+
+    Args:
+        run: folder of the run.
+        threshold: spec of the threshold rule.
+        decided_by: the command that asked for it.
+        config: new text of ``config.yaml``, where that changes.
+
+    Returns:
+        The new summary.
+    """
+    part = pending.prepare(run)
+    if config is not None:
+        write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))
+    commit_decision(run, {**read_summary(run), "decided_by": decided_by}, threshold)
+    return read_summary(run)
+
+
+def _write_decision(
+    run: Path, summary: Mapping[str, Any], threshold: str, is_of_screen: bool
+) -> None:
+    frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
+    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    selection = decide(THRESHOLDS.build(threshold), scores, readings)
+    is_removed = np.zeros(len(frame), dtype=np.bool_)
+    is_removed[readings.row] = selection.is_removed
+    is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
+    frame["decision"] = np.select([is_rejected, is_removed], ["rejected", "removed"], "kept")
+    reasons = frame["reason"].to_numpy(dtype=object)
+    reasons[readings.row] = list(selection.reasons)
+    frame["reason"] = reasons
+    _write_rows(run, frame)
+    write_parquet(run / SCORES_FILE, frame)
+    cut = selection.cut
+    decision = _fingerprint(frame, threshold, cut.value)
+    made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
+    if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
+        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
+        summary = {**summary, **coverage.as_dict()}
+        made_from["coverage"] = decision
+    write_json_atomic(
+        run / SUMMARY_FILE,
+        {
+            **summary,
+            "rows": len(frame),
+            "kept": frame["decision"].tolist().count("kept"),
+            "removed": int(is_removed.sum()),
+            "rejected": int(is_rejected.sum()),
+            "threshold": {"rule": threshold, "value": _finite(cut.value)},
+            "expected_false_removals": _finite(cut.expected_false_removals),
+            "threshold_notes": dict(cut.notes),
+            "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "decision": decision,
+            # What was measured with a model for one decision, and goes on to name that one.
+            "made_from": made_from,
+        },
+    )
+    render_report(run)
+
+
+def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
+    """The sha256 of a decision: rule, value, and every row's scores and decision."""
+    digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
+    for name in ("base", "before", "after", "forgetting_score"):
+        digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
+    digest.update(json.dumps(frame["decision"].tolist()).encode())
+    return digest.hexdigest()
+
+
+def _write_rows(run: Path, frame: pd.DataFrame) -> None:
+    """Kept, removed and rejected rows, original lines in the original order."""
+    rows = read_rows(run / INPUT_FILE)
+    decisions = frame["decision"].tolist()
+    for decision in ("kept", "removed"):
+        write_lines(
+            run / f"{decision}.jsonl", (r.raw for r in rows.rows if decisions[r.row] == decision)
+        )
+    reasons = frame["reason"].tolist()
+    rejected = [
+        RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
+        for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
+        if decisions[r.row] == "rejected"
+    ]
+    write_rejected(run / "rejected.jsonl", rejected)
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    import io
+
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_bytes_atomic(path, buffer.getvalue())
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,110 @@
+"""Retrain: fine-tune the base model on what a screen kept, and write the adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from forgetfilter import __version__
+from forgetfilter.arrays import BoolArray
+from forgetfilter.config import ScreenConfig, resolve
+from forgetfilter.data import read_rows
+from forgetfilter.errors import DataError
+from forgetfilter.files import sha256_file
+from forgetfilter.progress import Progress
+from forgetfilter.runs.adapter_folder import Origin, require_place, write_adapter
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.screening.decide import INPUT_FILE, SCORES_FILE, finished_run, read_summary
+from forgetfilter.screening.method import Setting, fine_tune
+from forgetfilter.screening.screen import open_workbench
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A finished fine-tune."""
+
+    adapter: Path
+    rows: int
+    seconds: float
+
+
+def finetune(
+    run_path: str | Path,
+    output_dir: str | Path,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+) -> FinetuneResult:
+    """Fine-tune the run's base model on its kept rows, with the learn phase's settings.
+
+    The adapter is trained once per decision; a repeated command finds it in ``output_dir``, where
+    ``forgetfilter.json`` says what it was made from. Whether it may be written there is found out
+    before anything is trained.
+
+    Raises:
+        DataError: not a finished run, or no row was kept.
+        RunExistsError: ``output_dir`` holds other files or another adapter, is the run folder, or
+            can't be written to.
+    """
+    progress = progress or Progress()
+    output = Path(output_dir)
+    with finished_run(run_path) as folder:
+        summary = read_summary(folder.path)
+        there = require_place(output, folder.path, summary["decision"], overwrite=overwrite)
+        if there is not None:
+            return FinetuneResult(output, there.rows, there.seconds)
+        config = resolve(ScreenConfig, folder.config())
+        setting, is_kept = stored_setting(folder, config, progress)
+        bench = setting.bench
+        state = fine_tune(setting, is_kept, bench.base)
+        record_stages(folder, bench.store)
+        origin = Origin(
+            decision=summary["decision"],
+            noisy_data=sha256_file(folder.path / INPUT_FILE),
+            model=bench.base.fingerprint,
+            rows=int(is_kept.sum()),
+            seconds=sum(bench.store.seconds().values()),
+            version=__version__,
+        )
+        assert state.adapter is not None
+        write_adapter(Path(state.adapter), output, origin)
+    return FinetuneResult(output, origin.rows, origin.seconds)
+
+
+def record_stages(folder: RunFolder, store: StageStore) -> None:
+    """Write down which stages were used for the present decision, so that `gc` spares them."""
+    decision = read_summary(folder.path)["decision"]
+    known = folder.provenance().get("trained", {})
+    earlier = known["stages"] if known.get("decision") == decision else []
+    stages = sorted({*earlier, *store.handed_out()})
+    folder.write_provenance({"trained": {"decision": decision, "stages": stages}})
+
+
+def stored_setting(
+    folder: RunFolder, config: ScreenConfig, progress: Progress
+) -> tuple[Setting, BoolArray]:
+    """The scored rows of a finished run as it was screened, and which of them are kept.
+
+    Raises:
+        DataError: the run kept no row, or its model has changed.
+    """
+    bench = open_workbench(config, folder, progress)
+    screened = folder.provenance().get("model_fingerprint", bench.base.fingerprint)
+    if screened != bench.base.fingerprint:
+        raise DataError(
+            f"The model {config.model!r} has changed since {folder.path} was screened. Expected "
+            "the same files. Restore them, or screen again with --overwrite."
+        )
+    frame = pd.read_parquet(folder.path / SCORES_FILE)
+    encoded, _ = bench.encoder.encode(read_rows(folder.path / INPUT_FILE).rows)
+    decisions = frame["decision"].to_numpy()[[row.row for row in encoded]]
+    is_kept: BoolArray = decisions == "kept"
+    if not is_kept.any():
+        raise DataError(
+            f"The run in {folder.path} kept no row, so there is nothing to fine-tune on. Decide "
+            "again with a higher threshold: `forgetfilter filter RUN --threshold RULE`."
+        )
+    return Setting(bench, encoded, (), config), is_kept

@@ -1,0 +1,131 @@
+"""The method, top to bottom: learn, forget, score, filter, retrain.
+
+"Learning and Forgetting Unsafe Examples in Large Language Models" (Zhao et al., ICML 2024, arXiv
+2312.12736), section 5. A language model that was fine-tuned on mixed rows and then on a few safe
+ones forgets the unsafe rows far more than the others; rows that are forgotten too much are dropped
+and the *base* model is fine-tuned on the rest. No unsafe example and no label is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forgetfilter.arrays import BoolArray
+from forgetfilter.config import ScreenConfig
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.model.phases import early, level_epochs
+from forgetfilter.model.state import ModelState
+from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores, StateName
+from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
+
+if TYPE_CHECKING:  # what works a model is imported once a strategy runs
+    from forgetfilter.model.workbench import Workbench
+
+# Measured whatever the signal asks for: they tell which rows were learned at all.
+ALWAYS = (Probe("loss", "base"), Probe("loss", "learned"))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every strategy is given; no strategy ever sees the ground truth."""
+
+    bench: Workbench
+    noisy: Sequence[EncodedRow]
+    safe: Sequence[EncodedRow]
+    config: ScreenConfig
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The outcome of the first three phases."""
+
+    states: dict[StateName, ModelState]
+    readings: Readings
+    scores: SignalScores
+    signal: str
+    """Spec of the signal that made the scores."""
+
+
+def score_rows(setting: Setting) -> Scored:
+    """Learn, forget where the signal needs it, and score every noisy row."""
+    bench, config = setting.bench, setting.config
+    signal = SIGNALS.build(config.signal)
+    probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
+    states: dict[StateName, ModelState] = {"base": bench.base}
+
+    # Learn: fine-tune the base model on all noisy rows.
+    states["learned"] = bench.train(
+        "learned", setting.noisy, config.learn, start=states["base"], phase="learn"
+    )
+    # Forget: continue the same adapter on the safe rows.
+    if any(probe.state == "forgotten" for probe in probes):
+        states["forgotten"] = bench.train(
+            "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
+        )
+    # Restore: or bring safe behaviour back to base's in a few gradient steps, from the end of the
+    # learn phase and from an early point, at which the model does not know the rows by heart.
+    if any(probe.state == "restored" for probe in probes):
+        states |= restore_both(setting, states["learned"])
+    # Score: what the signal makes of the readings.
+    readings = bench.measure(probes, states, setting.noisy, setting.safe)
+    return Scored(states, readings, signal.combine(readings), config.signal)
+
+
+def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
+    """The early model of ``learned``'s phase, and both of them restored on the safe rows."""
+    bench, steps = setting.bench, setting.config.restore
+    first = early(learned)
+    fewer = steps.model_copy(update={"steps": steps.early_steps})
+    return {
+        "early": first,
+        "early_restored": bench.restore("early_restored", setting.safe, fewer, first),
+        "restored": bench.restore("restored", setting.safe, steps, learned),
+    }
+
+
+def filter_rows(scored: Scored, threshold: str | None) -> Selection:
+    """Filter: drop the learned rows whose forgetting score is strictly above the threshold.
+
+    Raises:
+        ConfigError: the rule is unknown or doesn't fit the signal.
+    """
+    rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
+    return decide(rule, scored.scores.forgetting_score, scored.readings)
+
+
+def fine_tune(
+    setting: Setting,
+    is_kept: BoolArray | None,
+    start: ModelState,
+    extra: Sequence[EncodedRow] = (),
+) -> ModelState:
+    """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
+
+    The base model with every row kept is the learn phase itself, and its stage is shared. All other
+    fine-tunes pass over their rows as often as the learn phase has passed over all noisy ones,
+    unless the settings name a number of steps.
+
+    Args:
+        setting: the rows and the settings.
+        is_kept: shape (N,).
+        start: the state to continue.
+        extra: rows to mix in, passed over as often as the kept ones.
+
+    Raises:
+        DataError: there is no row to train on.
+    """
+    bench, settings = setting.bench, setting.config.learn
+    is_whole = is_kept is None or bool(is_kept.all())
+    if is_whole and not extra and start == bench.base:
+        return bench.train("learned", setting.noisy, settings, start, phase="learn")
+    epochs = None
+    if settings.ends_on_evidence:
+        # It tells the length of an equal budget; a method that has no use for it does not pay.
+        with bench.store.uncounted():
+            learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
+        epochs = level_epochs(learned)
+    rows = [row for at, row in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
+    return bench.train("retrained", [*rows, *extra], settings, start, "retrain", epochs)

@@ -1,5 +1,0 @@
-"""Forgetting signals, one file each; the registry finds them by itself."""
-
-from forgetfilter.signals.base import SIGNALS, Signal
-
-__all__ = ["SIGNALS", "Signal"]

@@ -1,6 +1,0 @@
-"""Threshold rules, one file each; the registry finds them by itself."""
-
-from forgetfilter.thresholds.base import THRESHOLDS, ThresholdRule, decide
-from forgetfilter.thresholds.choosing import check_unit, choose_rule, fits
-
-__all__ = ["THRESHOLDS", "ThresholdRule", "check_unit", "choose_rule", "decide", "fits"]

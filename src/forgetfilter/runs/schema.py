@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.formats import UnreadableRow, parse_messages, parse_object
 from forgetfilter.data.reading import decode_line
-from forgetfilter.errors import DataError
-from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import Message
+from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
 M = TypeVar("M", bound=BaseModel)

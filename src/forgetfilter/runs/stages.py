@@ -18,9 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock
-
-from forgetfilter.files import PART_SUFFIX, fsync_folder, fsync_tree, list_files, remove, write_json_atomic
+from forgetfilter.files import (
+    PART_SUFFIX,
+    fsync_folder,
+    fsync_tree,
+    list_files,
+    remove,
+    write_json_atomic,
+)
+from forgetfilter.runs.locking import locked
 
 LOCKS_FOLDER = ".locks"
 STAGE_FILE = "stage.json"
@@ -65,7 +71,7 @@ class StageStore:
         else:
             locks = self.root / LOCKS_FOLDER
             locks.mkdir(parents=True, exist_ok=True)
-            with FileLock(locks / folder.name):
+            with locked(locks / folder.name, waits=True):
                 # Another process may have made it while we waited.
                 record = _read_stage(folder) or self._build(folder, name, key, build)
         if not self._builds_under_way:

@@ -16,14 +16,31 @@ import numpy.typing as npt
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from forgetfilter.runs.report import shown_text
-from forgetfilter.runs.report.histogram import histogram, nice_step
-from forgetfilter.runs.report.shown_text import Clip, clip
-from forgetfilter.files import write_bytes_atomic
 from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import Message
-from forgetfilter.runs.schema import HarmCoverage, ScoreTable, Summary, read_by_row, read_conversations, read_evaluation, read_json, read_rejected, read_scores, read_summary, read_text
-from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, most_forgotten, nearest_to_threshold, rows_to_show
+from forgetfilter.files import write_bytes_atomic
+from forgetfilter.runs.report import shown_text
+from forgetfilter.runs.report.histogram import histogram, nice_step
+from forgetfilter.runs.report.shown_rows import (
+    PIECES_SHOWN,
+    most_forgotten,
+    nearest_to_threshold,
+    rows_to_show,
+)
+from forgetfilter.runs.report.shown_text import Clip, clip
+from forgetfilter.runs.schema import (
+    HarmCoverage,
+    ScoreTable,
+    Summary,
+    read_by_row,
+    read_conversations,
+    read_evaluation,
+    read_json,
+    read_rejected,
+    read_scores,
+    read_summary,
+    read_text,
+)
 
 REJECTED_SHOWN = 20
 REPORT_FILE = "report.html"

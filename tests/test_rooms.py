@@ -120,3 +120,12 @@ def test_only_the_model_room_imports_torch_at_the_top(module: str):
 def test_no_module_is_without_a_room_and_no_room_without_a_module():
     used = {floor_of(module)[1] for module in MODULES}
     assert used == {room for rooms in FLOORS for room in rooms}
+
+
+def test_no_file_of_the_product_is_above_four_hundred_lines():
+    long = {
+        name: lines
+        for name, path in MODULES.items()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert long == {}

@@ -1,7 +1,8 @@
 """The phases that change a model: how the stage of each is made, and what it holds.
 
 The stage of a training phase, or of a restoration, holds the last adapter, the adapters on the way
-there that were asked for, and a report.
+there that were asked for, and a report. What needs torch is imported when a stage is made, so that
+a stage can be read without it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from forgetfilter.config import LearnSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
-from forgetfilter.model import adapters, restoring, training
 from forgetfilter.model.plan import TrainPlan, early_step, phase_seed
 from forgetfilter.model.stage_keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
@@ -30,7 +30,7 @@ CHECKPOINTS = "checkpoints"
 EARLY = "early"
 
 
-def train(
+def train_stage(
     bench: Workbench,
     name: StateName,
     rows: Sequence[EncodedRow],
@@ -64,6 +64,9 @@ def train(
         early_at = early_step(plan, settings.early_epochs)
 
     def build(folder: Path) -> None:
+        from forgetfilter.model import adapters
+        from forgetfilter.model.training import train
+
         def keep(model: Any, step: int, is_epoch_end: bool) -> None:
             names: list[str] = []
             if step == early_at and not is_epoch_end:
@@ -75,7 +78,7 @@ def train(
 
         model = bench.model.trainable(start, phase)
         before = adapters.trainable_checksum(model)
-        outcome = training.train(model, bench.tokenizer, plan, bench.progress, keep)
+        outcome = train(model, bench.tokenizer, plan, bench.progress, keep)
         after = adapters.trainable_checksum(model)
         if before == after:
             raise ModelError(
@@ -92,7 +95,7 @@ def train(
     return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
 
 
-def restore(
+def restore_stage(
     bench: Workbench,
     name: StateName,
     safe: Sequence[EncodedRow],
@@ -110,12 +113,14 @@ def restore(
         "categories": [row.category for row in safe],
         **bench.numerics(),
     }
-    seed = phase_seed(bench.seed, "restore")
-    plan = restoring.RestorePlan(safe, settings, seed, bench.max_batch_tokens)
 
     def build(folder: Path) -> None:
+        from forgetfilter.model.restoring import RestorePlan, restore
+
+        seed = phase_seed(bench.seed, "restore")
+        plan = RestorePlan(safe, settings, seed, bench.max_batch_tokens)
         model = bench.model.trainable(start, "restore").eval()
-        outcome = restoring.restore(model, plan, bench.progress)
+        outcome = restore(model, plan, bench.progress)
         model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
         course = json.dumps(vars(outcome), indent=2, allow_nan=False)
         (folder / RESTORING_FILE).write_text(course)

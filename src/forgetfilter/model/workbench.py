@@ -131,7 +131,7 @@ class Workbench:
         weights never change. ``level_epochs`` says after how many epochs the learning rate begins
         to fall, where that is known.
         """
-        return phases.train(self, name, rows, settings, start, phase, level_epochs)
+        return phases.train_stage(self, name, rows, settings, start, phase, level_epochs)
 
     def restore(
         self,
@@ -141,7 +141,7 @@ class Workbench:
         start: ModelState,
     ) -> ModelState:
         """Bring the behaviour of ``start`` on the safe rows back to that of base."""
-        return phases.restore(self, name, safe, settings, start)
+        return phases.restore_stage(self, name, safe, settings, start)
 
     # -- readings --------------------------------------------------------------------------
 

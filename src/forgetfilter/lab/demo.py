@@ -22,11 +22,10 @@ from forgetfilter.lab.testbed.evaluate import accuracy_difference, evaluate
 from forgetfilter.model.loading import model_fingerprint
 from forgetfilter.places import require_writable_folder, shown
 from forgetfilter.progress import Progress
-from forgetfilter.runs.folder import CONFIG_FILE
+from forgetfilter.runs.file_names import CONFIG_FILE, EVALUATION_FILE
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.decide import (
-    EVALUATION_FILE,
     SCORES_FILE,
     finished_run,
     has_decision,

@@ -15,6 +15,7 @@ from forgetfilter.model.forward import completion_losses
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.model.stage_keys import CODE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
+from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.scoring.records import Probe, Readings, StateName
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def _measure_one(
         else:
             texts = bench.answers(state, rows, probe.name)
             frame = pd.DataFrame({f"generation_{probe.state}": texts})
-        frame.to_parquet(folder / "readings.parquet")
+        frame.to_parquet(folder / READINGS_FILE)
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)
-    frame = pd.read_parquet(folder / "readings.parquet")
+    frame = pd.read_parquet(folder / READINGS_FILE)
     return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 
@@ -115,10 +116,10 @@ def _measure_rate(
         model = bench.model.in_state(state, is_trainable=True)
         limits = (bench.max_batch_tokens, bench.progress, probe.name)
         rates = loss_rates(model, rows, read_descents(folder), *limits)
-        pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / "readings.parquet")
+        pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
 
     stage = bench.store.stage(f"measure_{probe.name}", key, build)
-    frame = pd.read_parquet(stage / "readings.parquet")
+    frame = pd.read_parquet(stage / READINGS_FILE)
     columns: dict[str, np.ndarray[Any, Any]] = {}
     for name, facts in zip(names, found, strict=True):
         columns[name] = frame[name].to_numpy()

@@ -20,26 +20,16 @@ from forgetfilter.config import RECORDED_HEADER, without_retired
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import is_temporary, remove, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs.changes import difference_lines, flatten, input_difference_lines
+from forgetfilter.runs.file_names import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    PROVENANCE_FILE,
+    RUN_OUTPUTS,
+    STAGES_FOLDER,
+)
 from forgetfilter.runs.locking import InUseError, locked, unusable
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.text import printable
-
-LOCK_FILE = ".lock"
-CONFIG_FILE = "config.yaml"
-PROVENANCE_FILE = "provenance.json"
-STAGES_FOLDER = "stages"
-RUN_OUTPUTS = frozenset(
-    {
-        "kept.jsonl",
-        "removed.jsonl",
-        "rejected.jsonl",
-        "scores.parquet",
-        "readings.parquet",
-        "summary.json",
-        "report.html",
-    }
-)
-"""The files of a screening run, beside those that every run folder has."""
 
 _CONFIG_HEADER = RECORDED_HEADER
 _EMPTIED_CONFIG = _CONFIG_HEADER + "# Being emptied by --overwrite.\n"

@@ -24,39 +24,39 @@ from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
-from forgetfilter.runs.folder import CONFIG_FILE, RUN_OUTPUTS, RunFolder
+from forgetfilter.runs.file_names import (
+    CONFIG_FILE,
+    COVERAGE_FILE,
+    DECIDED_FILES,
+    INPUT_FILE,
+    READINGS_FILE,
+    REJECTED_FILE,
+    REPORT_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+)
+from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.report.page import render_report
+from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Summary
 from forgetfilter.scoring.records import Readings, SignalScores
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide
 from forgetfilter.screening.coverage_verdict import read_measurement
 
-INPUT_FILE = "input.jsonl"
-READINGS_FILE = "readings.parquet"
-SCORES_FILE = "scores.parquet"
-SUMMARY_FILE = "summary.json"
-EVIDENCE_FILE = "evidence.parquet"
-EVALUATION_FILE = "evaluation.json"
-COVERAGE_FILE = "coverage.json"
-REPORT_FILE = "report.html"
-
-OUTPUTS = RUN_OUTPUTS | {INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, COVERAGE_FILE}
-_DECIDED = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", SUMMARY_FILE)
-
 
 def run_folder(path: str | Path) -> RunFolder:
     """The run folder at ``path``, knowing everything that a screen writes."""
-    return RunFolder(Path(path), OUTPUTS)
+    return RunFolder(Path(path))
 
 
 def is_finished(run: Path) -> bool:
     """Whether a screen of this folder has come to its end and no decision is half written."""
-    needed = (*_DECIDED, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
+    needed = (*DECIDED_FILES, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
     return pending.committed(run) is None and all((run / name).is_file() for name in needed)
 
 
 def has_decision(run: Path) -> bool:
     """Whether the folder holds any file that a decision wrote; some may have been lost since."""
-    return any((run / name).exists() for name in _DECIDED)
+    return any((run / name).exists() for name in DECIDED_FILES)
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def score_frame(
     reasons = {row.row: row.reason for row in rejected}
     frame["decision"] = ["rejected" if row in reasons else "kept" for row in range(len(rows))]
     frame["reason"] = [reasons.get(row, "") for row in range(len(rows))]
-    return frame
+    return frame.loc[:, list(SCORE_COLUMNS)]
 
 
 def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:
@@ -226,8 +226,7 @@ def _write_decision(
         coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
-    write_json_atomic(
-        run / SUMMARY_FILE,
+    said = Summary.model_validate(
         {
             **summary,
             "rows": len(frame),
@@ -241,15 +240,16 @@ def _write_decision(
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
             "made_from": made_from,
-        },
+        }
     )
+    write_json_atomic(run / SUMMARY_FILE, said.as_json())
     render_report(run)
 
 
 def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
     """The sha256 of a decision: rule, value, and every row's scores and decision."""
     digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
-    for name in ("base", "before", "after", "forgetting_score"):
+    for name in SCORED_QUANTITIES:
         digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
     digest.update(json.dumps(frame["decision"].tolist()).encode())
     return digest.hexdigest()
@@ -269,7 +269,7 @@ def _write_rows(run: Path, frame: pd.DataFrame) -> None:
         for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
         if decisions[r.row] == "rejected"
     ]
-    write_rejected(run / "rejected.jsonl", rejected)
+    write_rejected(run / REJECTED_FILE, rejected)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:

@@ -132,7 +132,7 @@ def restore_stage(
 def level_epochs(state: ModelState) -> int | None:
     """After how many epochs of the phase that made ``state`` its learning rate began to fall.
 
-    None where the phase did not look for it.
+    None where the phase did not measure it.
     """
     if state.adapter is None:
         return None

@@ -28,7 +28,7 @@ from forgetfilter.progress import Bar, Progress
 
 Watch = Callable[[Any, int, bool], None]
 """Called with the model, the optimizer steps taken so far, and whether an epoch ends there; it may
-look at the model and save it, and must leave it and all random state as they are."""
+read the model and save it, and must leave it and all random state as they are."""
 
 
 @dataclass(frozen=True)

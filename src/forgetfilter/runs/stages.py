@@ -82,7 +82,7 @@ class StageStore:
 
     @contextmanager
     def uncounted(self) -> Generator[None]:
-        """Leave the stages that are handed out inside out of `seconds`.
+        """Leave stages that are asked for inside it out of `seconds`.
 
         For what only sees to equal conditions: a strategy is not charged for it.
         """
@@ -93,14 +93,14 @@ class StageStore:
             self._is_counting = was_counting
 
     def handed_out(self) -> list[str]:
-        """Names of the folders of all stages that this store has handed out, sorted.
+        """Names of the folders of all stages that were asked for, sorted.
 
         A stage that was made for another one, and is held by that, is not among them.
         """
         return sorted(self._handed_out)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that building took, by stage name, for the stages this store has handed out.
+        """Seconds that building took, by stage name, for the stages that were asked for.
 
         A stage that was reused counts with what it took when it was built.
         """

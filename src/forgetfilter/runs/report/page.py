@@ -181,12 +181,12 @@ def _coverage(summary: Summary) -> tuple[list[HarmCoverage], list[str]]:
     if _is_of(summary, "coverage"):
         return summary.coverage, []
     dropped = {"fallen": None, "auroc": None, "verdict": "unknown for this decision"}
-    looked_at = [harm.category for harm in summary.coverage if harm.fallen is not None]
+    measured = [harm.category for harm in summary.coverage if harm.fallen is not None]
     harms = [
         harm if harm.fallen is None else harm.model_copy(update=dropped)
         for harm in summary.coverage
     ]
-    return harms, looked_at
+    return harms, measured
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +130,14 @@ def test_no_file_of_the_product_is_above_four_hundred_lines():
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
     }
     assert long == {}
+
+
+def test_no_module_is_ignored_by_git():
+    """What git ignores is left out of the package that is built."""
+    root = PACKAGE.parent.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    names = [*(str(path.relative_to(root)) for path in MODULES.values()), "demo-run/x", "runs/x"]
+    command = ["git", "-C", str(root), "check-ignore", "--no-index", *names]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["demo-run/x", "runs/x"]

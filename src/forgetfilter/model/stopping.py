@@ -3,7 +3,7 @@
 A row that was not learned can't be forgotten, and too few passes leave rare rows unlearned; too
 many cost time. After each epoch two shares are measured on some of the rows: those that are
 learned, and those learned to the letter (every token is the model's first choice). Once neither
-rises by a point, it is time to wind up. The first share alone settles before the model has learned
+rises by a point, training can end. The first share alone settles before the model has learned
 its tasks (docs/lab/results.md).
 """
 
@@ -28,7 +28,7 @@ _LEAST_EPOCHS = 2
 
 
 class LearnedShare:
-    """The learned share, epoch by epoch, and the decision when to wind up.
+    """The learned share, epoch by epoch, and the decision when training can end.
 
     Args:
         rows: the rows that are trained on; at most 500 of them, drawn with the seed, are measured.

@@ -24,34 +24,34 @@ from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
 from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
-from forgetfilter.runs.folder import CONFIG_FILE, RUN_OUTPUTS, RunFolder
+from forgetfilter.runs.file_names import (
+    CONFIG_FILE,
+    COVERAGE_FILE,
+    INPUT_FILE,
+    KEPT_FILE,
+    READINGS_FILE,
+    REJECTED_FILE,
+    REMOVED_FILE,
+    REPORT_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+    UNDECIDED_FILE,
+)
+from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import Finding
+from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Finding, Summary
 from forgetfilter.scoring.records import Readings, Selection, SignalScores
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide
 from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
 
-INPUT_FILE = "input.jsonl"
-READINGS_FILE = "readings.parquet"
-SCORES_FILE = "scores.parquet"
-SUMMARY_FILE = "summary.json"
-EVIDENCE_FILE = "evidence.parquet"
-EVALUATION_FILE = "evaluation.json"
-COVERAGE_FILE = "coverage.json"
-REPORT_FILE = "report.html"
-UNDECIDED_FILE = "undecided.jsonl"
-
-OUTPUTS = RUN_OUTPUTS | {
-    *(INPUT_FILE, EVIDENCE_FILE, EVALUATION_FILE, COVERAGE_FILE, UNDECIDED_FILE),
-}
-_DECIDED = ("kept.jsonl", "removed.jsonl")
-_ALWAYS = ("rejected.jsonl", SUMMARY_FILE)
+_DECIDED = (KEPT_FILE, REMOVED_FILE)
+_ALWAYS = (REJECTED_FILE, SUMMARY_FILE)
 
 
 def run_folder(path: str | Path) -> RunFolder:
     """The run folder at ``path``, knowing everything that a screen writes."""
-    return RunFolder(Path(path), OUTPUTS)
+    return RunFolder(Path(path))
 
 
 def is_finished(run: Path) -> bool:
@@ -131,7 +131,7 @@ def score_frame(
     reasons = {row.row: row.reason for row in rejected}
     frame["decision"] = ["rejected" if row in reasons else "kept" for row in range(len(rows))]
     frame["reason"] = [reasons.get(row, "") for row in range(len(rows))]
-    return frame
+    return frame.loc[:, list(SCORE_COLUMNS)]
 
 
 def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:
@@ -293,8 +293,7 @@ def _write_decision(
         coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
-    write_json_atomic(
-        run / SUMMARY_FILE,
+    said = Summary.model_validate(
         {
             **summary,
             "rows": len(frame),
@@ -311,15 +310,16 @@ def _write_decision(
             "made_from": made_from,
             "findings": [found.model_dump() for found in findings],
             "is_decided": decided,
-        },
+        }
     )
+    write_json_atomic(run / SUMMARY_FILE, said.as_json())
     render_report(run)
 
 
 def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
     """The sha256 of a decision: rule, value, and every row's scores and decision."""
     digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
-    for name in ("base", "before", "after", "forgetting_score"):
+    for name in SCORED_QUANTITIES:
         digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
     digest.update(json.dumps(frame["decision"].tolist()).encode())
     return digest.hexdigest()
@@ -342,7 +342,7 @@ def _write_rows(run: Path, frame: pd.DataFrame) -> None:
         for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
         if decisions[r.row] == "rejected"
     ]
-    write_rejected(run / "rejected.jsonl", rejected)
+    write_rejected(run / REJECTED_FILE, rejected)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from forgetfilter.api import ForgetFilter
 from forgetfilter.cli import build_parser, main
-from forgetfilter.cli.screening import _screen_layers
+from forgetfilter.cli.screening import screen_layers
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def arguments(*more: str) -> list[str]:
 
 
 def config_of(*more: str) -> ScreenConfig:
-    return resolve(ScreenConfig, *_screen_layers(build_parser().parse_args(arguments(*more))))
+    return resolve(ScreenConfig, *screen_layers(build_parser().parse_args(arguments(*more))))
 
 
 class TestRows:

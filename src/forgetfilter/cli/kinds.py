@@ -54,14 +54,6 @@ def threshold_names() -> list[str]:
     return THRESHOLDS.names()
 
 
-def strategy_names() -> list[str]:
-    """The registered strategies, and those that only a comparison can build."""
-    from forgetfilter.lab.strategies.base import STRATEGIES
-    from forgetfilter.lab.strategies.controls import ORACLES
-
-    return sorted([*STRATEGIES.names(), *ORACLES])
-
-
 def share(text: str) -> float:
     """A share between 0 and 1."""
     value = float(text)

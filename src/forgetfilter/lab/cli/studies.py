@@ -6,8 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forgetfilter.cli.kinds import strategy_names
-
 if TYPE_CHECKING:
     from forgetfilter.lab.studies.grid import Comparison
     from forgetfilter.lab.studies.settings import GridConfig
@@ -54,6 +52,14 @@ def add(commands: Any) -> None:
         help="results of earlier runs; a cell that one of them holds is not run again",
     )
     curves.set_defaults(run=_curves)
+
+
+def strategy_names() -> list[str]:
+    """The registered strategies, and those that only a comparison can build."""
+    from forgetfilter.lab.strategies.base import STRATEGIES
+    from forgetfilter.lab.strategies.controls import ORACLES
+
+    return sorted([*STRATEGIES.names(), *ORACLES])
 
 
 def _add_options(command: argparse.ArgumentParser, page: str) -> None:

@@ -1,4 +1,4 @@
-"""The Python door: settings once, then screen as many files as wanted."""
+"""The Python interface: settings once, then screen as many files as wanted."""
 
 from __future__ import annotations
 

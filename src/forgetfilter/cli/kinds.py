@@ -1,4 +1,4 @@
-"""What a flag's text may be, and help that lists what the registries hold."""
+"""Types of flags, and help that lists what the registries hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packaged general-purpose safe set, and what ``safe_data`` stands for where none was given.
+"""The packaged general-purpose safe set, and what ``safe_data`` means where none was given.
 
 The rows are ``general.jsonl`` beside this file; ``README.md`` is their data card. These are rows in
 English for any model; those of the made-up world come from `forgetfilter.lab.testbed`.

@@ -1,4 +1,4 @@
-"""How many different rows a safe set really holds: repeats, near repeats, and the Vendi score."""
+"""How many different rows a safe set holds: repeats, near repeats, and the Vendi score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""compare: strategies side by side; interleave: over rounds of training; curves: by one setting."""
+"""compare: strategies; interleave: over rounds of training; curves: along one setting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     """The commands of this group."""
     compare = commands.add_parser(
         "compare",
-        help="run a grid of strategies, data sets and seeds, and show what became of each",
+        help="run a grid of strategies, data sets and seeds, and compare the results",
         description="Runs every strategy on every data set and seed of a YAML file. Finished cells "
         "are skipped when the command is repeated; failed ones are shown and tried again.",
     )

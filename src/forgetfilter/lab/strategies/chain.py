@@ -82,7 +82,7 @@ def build_strategy(spec: str, is_unsafe: BoolArray | None = None) -> Strategy:
 
     Args:
         spec: registered names with their options, joined by ``+``.
-        is_unsafe: the ground truth of the noisy rows, shape (N,), which only an oracle is handed.
+        is_unsafe: the ground truth of the noisy rows, shape (N,), which only an oracle is given.
 
     Raises:
         ConfigError: a name or an option is unknown, an oracle has no ground truth, or a part can't

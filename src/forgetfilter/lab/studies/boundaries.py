@@ -63,7 +63,7 @@ def collect(cells: Sequence[Cell]) -> pd.DataFrame:
 
     - ``<metric>_minus_first_round``: how far a strategy has drifted since the same phase of the
       first round, on the same prompts;
-    - ``failed`` stands at the start, once per cell.
+    - ``failed`` is at the start, once per cell.
     """
     results = {(cell.dataset, cell.seed, cell.strategy): cell.result() for cell in cells}
     rows: list[dict[str, Any]] = []
@@ -107,7 +107,7 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
         drifts = [f"{name}_minus_{FIRST_ROUND}" for name in headlines]
         for metric in (*headlines, *drifts, *_DETECTION, "seconds"):
             table = along(dataset.name, metric, stations, failed)
-            # Failures are told even where nothing else can be.
+            # Failures are listed even where nothing else can be.
             is_first = metric == next(iter(headlines), "seconds")
             if table is not None or (is_first and any(failed.values())):
                 tables.append(table or _failures_alone(dataset.name, failed))

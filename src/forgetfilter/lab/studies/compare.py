@@ -1,4 +1,4 @@
-"""Strategies side by side: one fine-tune each, judged once."""
+"""Compare strategies: one fine-tune each, evaluated once."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _SHOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unsafe_fraction": ("unsafe fraction", _SCREEN),
     "model": ("model", _SCREEN),
 }
-"""What is drawn of each curve, in the order of the page, and what stands below it."""
+"""What is drawn of each curve, in the order of the page, and what is written below it."""
 _TOLD = ("threshold", "learned_share")
 """What has a table for each sweep, and no plot."""
 
@@ -79,7 +79,7 @@ def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
     - ``line``: a kind of row, or a signal
     - ``group``: ``course``, ``detection``, ``cost``, or ``detail`` for what is not drawn
     - ``low``, ``high``: 95% interval over rows, NaN where there is none
-    - ``cell``: identifies all that decides the result, so that a kept file can stand for the cell
+    - ``cell``: identifies all that decides the result, so that a kept file can replace the cell
 
     and, for every cell, ``failed``, which is the only row of a failed one.
     """
@@ -113,7 +113,7 @@ def stations_of(results: pd.DataFrame, dataset: str, curve: str) -> list[Station
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[Mean]:
-    """Means over seeds of each line, which stands where a comparison has a strategy."""
+    """Means over seeds of each line, which takes the place of a comparison's strategy."""
     return summarise(pd.DataFrame([{**row, "strategy": row["line"]} for row in rows]))
 
 

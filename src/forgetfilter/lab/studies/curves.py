@@ -1,4 +1,4 @@
-"""Curves: rows on their way through learning and forgetting, and screens along one setting."""
+"""Curves: losses of rows by step of learning and forgetting, and screens along one setting."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _Curves(Study):
         return config.model_copy(update={"settings": settings, "model": model}), dataset
 
     def extra_key(self, spec: str, rounds: Sequence[Data]) -> dict[str, Any]:
-        """Of the course: where it is looked at, and the kinds of row by which it is drawn."""
+        """Of the course: the steps at which it is measured, and the kinds of row that are drawn."""
         if spec != COURSE or self.config.course is None:
             return {}
         kinds = {name: [own.kind, own.harm] for name, own in rounds[0].kinds.items()}

@@ -45,7 +45,7 @@ _FREE = frozenset(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A grid that was gone through."""
+    """A grid of which every cell was tried."""
 
     output_dir: Path
     cells: Sequence[Cell]
@@ -84,7 +84,7 @@ class Study(ABC):
     free: frozenset[str] = frozenset()
     """Settings of its own that may differ when a run goes on."""
     inputs: Mapping[str, str] = MappingProxyType({})
-    """What tells its run folder from that of another kind of study."""
+    """What distinguishes its run folder from that of another kind of study."""
 
     def round_seeds(self, config: GridConfig, seed: int) -> list[int]:
         """The seed of each round of a cell; one round, of the cell's own seed."""
@@ -155,7 +155,7 @@ def run_grid(
         inputs = {"model": models[config.model], **study.inputs}
         run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE | study.free)
         run.record(config.model_dump())
-        # All files are read before anything is trained: what is wrong with one is told at once.
+        # All files are read before anything is trained: an error in one is reported at once.
         store = StageStore(run.stages)
         data: dict[tuple[str, int], Data] = {}
         jobs: list[Job] = []

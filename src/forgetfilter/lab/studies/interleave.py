@@ -1,4 +1,4 @@
-"""Rounds of noisy and safe training: what becomes of a strategy in the long term.
+"""Rounds of noisy and safe training: how a strategy does in the long term.
 
 "Learning and Forgetting Unsafe Examples in Large Language Models" (arXiv 2312.12736), section 4.
 Each round brings fresh noisy rows, and each phase starts from the state that the last one saved.
@@ -186,7 +186,7 @@ def _judged(job: Job, bench: Workbench, strategy: Strategy, state: ModelState) -
         judged = job.dataset.evaluate(data, bench, state, strategy.prompt)
         (folder / _JUDGED_FILE).write_text(json.dumps(judged.as_dict()), encoding="utf-8")
 
-    # Seconds are those of training and screening; every strategy is judged alike.
+    # Seconds are those of training and screening; every strategy is evaluated in the same way.
     with bench.store.uncounted():
         folder = bench.store.stage("judge", key, build)
     return cast(Judgement, json.loads((folder / _JUDGED_FILE).read_bytes()))

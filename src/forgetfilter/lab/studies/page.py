@@ -64,7 +64,7 @@ def render(
     cells: Sequence[Cell],
     parts: Sequence[object],
 ) -> None:
-    """Write a study's page from its template; failed cells stand on top.
+    """Write a study's page from its template; failed cells come first.
 
     Args:
         path: the file.

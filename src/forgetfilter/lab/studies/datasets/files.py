@@ -36,7 +36,7 @@ RESERVED_TOKENS = 64
 class FileRows(DataSet):
     """Noisy rows, safe rows, test prompts and, where known, the truth, each from a file.
 
-    ``{seed}`` in a path stands for the seed, so that each can have files of its own. Without it a
+    ``{seed}`` in a path means the seed, so that each can have files of its own. Without it a
     seed varies the adapter and the order of training only.
     """
 

@@ -1,4 +1,4 @@
-"""Which metrics of docs/lab/metrics.md speak of which test prompts of `forgetfilter mix`."""
+"""Which metrics of docs/lab/metrics.md apply to which test prompts of `forgetfilter mix`."""
 
 from __future__ import annotations
 

@@ -592,7 +592,7 @@ def test_the_report_says_what_second_looks_have_not_seen(run: MadeRun):
     run.summary["coverage_sample"] = 1
     words = Page(run.render()).words
     assert "a sample of 1 row, so the numbers of forgotten kept rows are estimates" in words
-    assert "--coverage full gives one" in words
+    assert "--coverage full does so for up to eight" in words
 
 
 def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):

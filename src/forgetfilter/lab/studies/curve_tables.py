@@ -1,10 +1,9 @@
-"""What the cells of curves hold: one tidy table, means along each curve, tables, and the page."""
+"""What the cells of curves hold: one tidy table, means along each curve, tables, and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,9 +11,8 @@ import pandas as pd
 from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.course import DETAIL, FORGETTING, LEARNING, REFERENCE
 from forgetfilter.lab.studies.datasets import DataSet
-from forgetfilter.lab.studies.page import drawn_or_none, render
 from forgetfilter.lab.studies.plots import Plot, lines
-from forgetfilter.lab.studies.points import COURSE, CurvesConfig, Point
+from forgetfilter.lab.studies.points import COURSE, Point
 from forgetfilter.lab.studies.results import (
     FAILED,
     Mean,
@@ -59,15 +57,6 @@ _SHOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """What is drawn of each curve, in the order of the page, and what is written below it."""
 _TOLD = ("threshold", "learned_share")
 """What has a table for each sweep, and no plot."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One data set's plots and tables."""
-
-    dataset: str
-    plots: list[Plot]
-    tables: list[Table]
 
 
 def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
@@ -134,26 +123,6 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
                 if table is not None:
                     tables.append(replace(table, title=f"{table.title}, by {axis}"))
     return tables
-
-
-def write_page(
-    path: Path,
-    config: CurvesConfig,
-    datasets: Sequence[DataSet],
-    cells: Sequence[Cell],
-    results: pd.DataFrame,
-) -> None:
-    """Write the page; everything in it is escaped."""
-    tables = tables_of(datasets, results)
-    parts = [
-        Part(
-            dataset.name,
-            drawn_or_none(plot for _, plot in plots_of(results, dataset.name)),
-            [table for table in tables if table.dataset == dataset.name],
-        )
-        for dataset in datasets
-    ]
-    render(path, "curves.html", config, cells, parts)
 
 
 def plots_of(results: pd.DataFrame, dataset: str) -> Iterator[tuple[str, Plot]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from forgetfilter.lab.studies.datasets import Data, DataSet
 from forgetfilter.lab.studies.datasets.base import digest
 from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
 from forgetfilter.lab.studies.kept import Kept, read_kept
+from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.points import COURSE, CurvesConfig, Point
 from forgetfilter.lab.studies.settings import GridConfig
 from forgetfilter.lab.studies.tables import Table
@@ -124,16 +125,9 @@ class _Curves(Study):
         """A table for each data set, curve and metric."""
         return curve_tables.tables_of(datasets, results)
 
-    def write_page(
-        self,
-        path: Path,
-        config: CurvesConfig,
-        datasets: Sequence[DataSet],
-        cells: Sequence[Cell],
-        results: pd.DataFrame,
-    ) -> None:
-        """A plot for each data set, curve and metric, and the tables."""
-        curve_tables.write_page(path, config, datasets, cells, results)
+    def plots(self, dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+        """A plot for each curve and metric."""
+        return (plot for _, plot in curve_tables.plots_of(results, dataset.name))
 
 
 def _screened(

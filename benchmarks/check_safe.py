@@ -259,7 +259,10 @@ def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) ->
                 for what in ("toxicity", "helping"):
                     note(f"cut {cut}: {name}", what, 100 * (getattr(found, what) >= cut).mean())
     for name, columns in shown.items():
-        values = [f"{column} {interval(value)}" for column, value in columns.items()]
+        values = [
+            f"{column} {interval(value, is_share=column.startswith('AUROC'))}"
+            for column, value in columns.items()
+        ]
         print(f"- {name}: {'; '.join(values)}")
 
 
@@ -289,8 +292,8 @@ def planted_pools(folder: Path) -> tuple[dict[str, list[Pair]], dict[str, list[P
     return pools[0], {**pools[1], "safe: task_alpaca": alpaca}
 
 
-def interval(values: Sequence[float]) -> str:
-    is_share = max(map(abs, values)) <= 1
+def interval(values: Sequence[float], *, is_share: bool) -> str:
+    """The mean with its interval; ``is_share`` says that it is from 0 to 1, and no percentage."""
     mean = mean_over_seeds(values, "0..1" if is_share else "0..100")
     digits = 3 if is_share else 1
     return f"{mean.value:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"

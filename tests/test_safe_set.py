@@ -165,7 +165,9 @@ class TestDefault:
         assert safe_path(replayed.safe_data).samefile(FILE)
 
     def test_python_has_the_same_default(self):
-        assert ForgetFilter("m", is_silent=True)._layer["safe_data"] == PACKAGED_SAFE
+        layers = ForgetFilter("m", is_silent=True)._layers
+        config = resolve(ScreenConfig, *layers, {"noisy_data": "", "output_dir": ""})
+        assert config.safe_data == PACKAGED_SAFE
 
     def test_progress_says_which_rows_are_used(
         self,

@@ -20,9 +20,9 @@ _ADVICE = {
     errno.EPERM: "Expected to be allowed to. Change its permissions, or choose another path.",
     errno.EROFS: "Expected a disk that can be written to. Choose another path.",
     errno.ENAMETOOLONG: "Expected a shorter name. Choose another path.",
-    errno.ENOTDIR: "Expected a folder where a file stands. Move the file, or choose another path.",
-    errno.EEXIST: "Expected a folder where a file stands. Move the file, or choose another path.",
-    errno.EISDIR: "Expected a file where a folder stands. Choose another path.",
+    errno.ENOTDIR: "Expected a folder where a file is. Move the file, or choose another path.",
+    errno.EEXIST: "Expected a folder where a file is. Move the file, or choose another path.",
+    errno.EISDIR: "Expected a file where a folder is. Choose another path.",
     errno.ENOENT: "Expected it to be there. Check the path.",
     errno.EPIPE: "Expected the output to be read to its end. What was written to disk is whole.",
 }

@@ -109,7 +109,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.scoring.thresholds import choose_rule
 
     config = resolve(ScreenConfig, *screen_layers(options))
-    # A wrong name, or a rule that doesn't fit, is told before seconds go into importing torch.
+    # A wrong name, or a rule that doesn't fit, is refused before seconds go into importing torch.
     choose_rule(config.signal, config.threshold)
     from forgetfilter.screening.screen import screen
 

@@ -35,7 +35,7 @@ def safe_path(safe_data: str) -> Path:
 
 
 def safe_name(safe_data: str) -> str:
-    """What people are told a ``safe_data`` setting means: in words, or else the path as given."""
+    """What a ``safe_data`` setting means, for people: in words, or else the path as given."""
     return "the packaged general-purpose set" if safe_data == PACKAGED_SAFE else safe_data
 
 

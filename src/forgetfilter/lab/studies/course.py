@@ -47,7 +47,7 @@ class Line:
 def follow(
     setting: Setting, course: CourseSettings, data: Data, is_unsafe: BoolArray | None
 ) -> list[ResultRow]:
-    """Learn, forget for as long as the largest t, and look at the model on the way.
+    """Learn, forget for as long as the largest t, and measure the model on the way.
 
     The forgetting run is one run, measured after each t: with a constant learning rate (the
     default of the forget phase) its state after t steps is that of a run of t steps.

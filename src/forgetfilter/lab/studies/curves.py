@@ -97,7 +97,7 @@ class _Curves(Study):
         (screen,), (data,) = job.screens, job.rounds
         course, point = self.config.course, self.points[job.cell.strategy]
         bench = open_workbench(screen, job.run, job.progress)
-        if course is not None:  # so that screens share the phases that the course looks at
+        if course is not None:  # so that screens share the phases of the course
             bench.kept_steps = {
                 "learn": course.learning_steps or (),
                 "forget": course.forgetting_steps,

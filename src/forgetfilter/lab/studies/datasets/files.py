@@ -73,7 +73,7 @@ class FileRows(DataSet):
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
-        """Greedy answers, judged by the metrics that speak of each kind of prompt."""
+        """Greedy answers, judged by the metrics that apply to each kind of prompt."""
         encoder = bench.encoder
         limit = encoder.max_length_tokens - self.max_new_tokens - RESERVED_TOKENS
         fitting: list[TestPrompt] = []

@@ -355,7 +355,7 @@ def test_a_rule_is_swept_for_the_signals_that_it_fits(make_config: MakeConfig, t
         ({"course": {"forgetting_steps": [0]}}, "course.forgetting_steps has 0; expected steps"),
         ({"course": {"signals": ["rouge2"]}}, "Did you mean 'rouge1'"),
         ({"sweeps": {"forget_steps": [1], "signals": ["rate"]}}, "none of the signals rate needs"),
-        ({"sweeps": {"threshold": ["phi:0.1", "phi:0.1"]}}, "stands there twice"),
+        ({"sweeps": {"threshold": ["phi:0.1", "phi:0.1"]}}, "is given twice"),
         ({"sweeps": {"signal_settings": {"rate": {}}}}, "signal_settings has 'rate'; expected one"),
         ({"sweeps": {"signal_settings": {"restoration": {"seed": 1}}}}, "restoration names seed"),
         ({"sweeps": {"signal_settings": {"restoration": {"threshold": 1}}}}, "Unknown threshold"),

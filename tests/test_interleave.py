@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from forgetfilter.cli import main
 from forgetfilter.config import resolve
 from forgetfilter.errors import ConfigError, ModelError, RunExistsError
 from forgetfilter.lab.strategies.baselines import SafetyFT
-from forgetfilter.lab.studies.boundaries import BOUNDARY_COLUMNS, collect, tables_of, write_page
+from forgetfilter.lab.studies.boundaries import BOUNDARY_COLUMNS, collect, plots_of, tables_of
 from forgetfilter.lab.studies.cells import Cell, cell_of
 from forgetfilter.lab.studies.compare import compare
 from forgetfilter.lab.studies.datasets import WorldRows
 from forgetfilter.lab.studies.grid import Comparison
 from forgetfilter.lab.studies.interleave import interleave
+from forgetfilter.lab.studies.page import write_page
 from forgetfilter.lab.studies.plots import lines
 from forgetfilter.lab.studies.results import summarise
 from forgetfilter.lab.studies.settings import (
@@ -306,7 +308,9 @@ def test_lines_stand_where_their_numbers_are(cells: list[Cell]):
 def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp_path: Path):
     config = config_of(tmp_path, strategies=["none", "safety_ft", HOSTILE])
     path = tmp_path / "page.html"
-    write_page(path, config, [WorldRows(name="world")], cells, collect(cells))
+    results, datasets = collect(cells), [WorldRows(name="world")]
+    plots, tables = partial(plots_of, results=results), tables_of(datasets, results)
+    write_page(path, "interleave.html", config, datasets, cells, plots, tables)
     page = path.read_text(encoding="utf-8")
     assert "<script" not in page
     assert "<b>Nothing" not in page

@@ -542,7 +542,7 @@ class TestPython:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.screen as story
+    import forgetfilter.screening.screen as story
 
     written = story.write_chunks_atomic
     monkeypatch.setattr(
@@ -562,7 +562,7 @@ KILL_AND_REPEAT = """
     import peft, torch, transformers, trl
     from forgetfilter.config import ScreenConfig, resolve
     from forgetfilter.progress import Progress
-    from forgetfilter.screen import screen
+    from forgetfilter.screening.screen import screen
 
     settings, root = json.loads(sys.argv[1]), Path(sys.argv[2])
     compared = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", "scores.parquet",
@@ -676,7 +676,7 @@ def test_no_worker_outlives_a_killed_screen(
     """Killed in the middle of training, no process is left that belonged to it."""
     script = textwrap.dedent("""
         import json, os, signal, sys
-        from forgetfilter import training
+        from forgetfilter.model import training
         from forgetfilter.cli import main
         real = training._Course.callback
         def callback(self):

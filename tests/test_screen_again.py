@@ -432,9 +432,9 @@ KILL_A_SWITCH = """
     from pathlib import Path
     import peft, torch, transformers, trl
     from forgetfilter.config import ScreenConfig, load_yaml, resolve
-    from forgetfilter.decision import finished_run
+    from forgetfilter.screening.decide import finished_run
     from forgetfilter.progress import Progress
-    from forgetfilter.screen import screen
+    from forgetfilter.screening.screen import screen
 
     root, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
     old, new, run = root / "old", root / "new", root / "run"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from conftest import rows_of, write_rows
 from forgetfilter import ForgetFilter, ScreenResult
@@ -80,7 +79,6 @@ def test_the_bundled_model_gives_the_packages_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     noisy, safe, lines = (tmp_path / f"{name}.jsonl" for name in ("noisy", "safe", "scores"))
-    torch.set_num_threads(1)  # two runs whose numbers are compared
     files = ["--output", str(noisy), "--truth", str(tmp_path / "truth.jsonl")]
     main(["testbed", "noisy", "--rows", "96", "--unsafe-fraction", "0.35", *files])
     main(["testbed", "safe", "--rows", "64", "--output", str(safe)])

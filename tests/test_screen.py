@@ -29,6 +29,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.screening.decide import filter_run, run_folder
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
+from warm import run_warm
 
 SILENT = Progress(is_silent=True)
 CONTRACT = frozenset(
@@ -615,17 +616,6 @@ KILL_AND_REPEAT = """
 """
 
 
-def run_script(script: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 def killing_settings(inputs: Path, model: Path, **changes: Any) -> str:
     quick = {"max_steps": 2, "batch_size": 8, "learning_rate": 2e-2}
     learn = {**quick, "max_steps": 8}
@@ -649,7 +639,7 @@ def test_a_run_killed_in_a_stage_and_repeated_gives_the_files_of_an_unbroken_one
         print("sound")
     """)
     settings = killing_settings(inputs, tiny_model("llama"), signal=signal)
-    done = run_script(script, settings, str(tmp_path), *stages, timeout=280)
+    done = run_warm(script, settings, tmp_path, *stages)
     assert done.stdout == "sound\n", done.stderr
 
 
@@ -666,7 +656,7 @@ def test_a_run_killed_before_any_rename_at_all_can_be_repeated(
         print("sound")
     """)
     model = tiny_model("llama")
-    done = run_script(script, killing_settings(inputs, model), str(tmp_path), timeout=900)
+    done = run_warm(script, killing_settings(inputs, model), tmp_path)
     assert done.stdout == "sound\n", done.stderr
 
 
@@ -688,14 +678,8 @@ def test_no_worker_outlives_a_killed_screen(
     """)
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(settings_of(inputs, tiny_model("llama"), tmp_path / "run")))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(settings)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert process.wait(timeout=200) == -signal.SIGKILL
+    ended = run_warm(script, settings)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # the whole group is gone
+        os.killpg(ended.pid, 0)  # the whole group is gone
     assert list((tmp_path / "run" / "stages").glob("learn-*.part"))

@@ -120,6 +120,13 @@ def state_of(run: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p.relative_to(run)): (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
 
 
+def raw_of(record: dict[str, Any]) -> bytes:
+    """The line that a rejected row was read from."""
+    if "raw" in record:
+        return record["raw"].encode()
+    return base64.b64decode(record["raw_base64"])
+
+
 def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1]
 
@@ -206,10 +213,7 @@ class TestFiles:
             rows = frame.loc[frame["decision"] == decision, "row"]
             assert lines_of(finished / f"{decision}.jsonl") == [lines[row] for row in rows]
         records = [json.loads(line) for line in lines_of(finished / "rejected.jsonl")]
-        raw = [
-            record["raw"].encode() if "raw" in record else base64.b64decode(record["raw_base64"])
-            for record in records
-        ]
+        raw = [raw_of(record) for record in records]
         rows = frame.loc[frame["decision"] == "rejected", "row"].tolist()
         assert [record["row"] for record in records] == rows
         assert raw == [lines[row] for row in rows]
@@ -224,7 +228,7 @@ class TestFiles:
         numbered = hard_lines()
         for record in records:
             line = numbered[record["line"] - 1]
-            assert record.get("raw", "").encode() == line or "raw_base64" in record
+            assert raw_of(record) == line
             assert set(record) in (
                 {"row", "line", "reason", "raw"},
                 {

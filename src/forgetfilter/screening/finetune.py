@@ -19,7 +19,7 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.decide import INPUT_FILE, SCORES_FILE, finished_run, read_summary
 from forgetfilter.screening.method import Setting, fine_tune
-from forgetfilter.screening.screen import open_workbench
+from forgetfilter.screening.setup import open_workbench
 
 
 @dataclass(frozen=True)

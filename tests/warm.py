@@ -79,6 +79,11 @@ def run_warm(code: str, *arguments: Any) -> Ended:
         words = {"code": textwrap.dedent(code), "arguments": [*map(str, arguments)]}
         server.stdin.write(json.dumps(words | streams) + "\n")
         server.stdin.flush()
-        pid, status = (int(server.stdout.readline()) for _ in range(2))
+        try:
+            pid, status = (int(server.stdout.readline()) for _ in range(2))
+        except BaseException:  # a time limit; the next script gets a server of its own
+            server.kill()
+            _server.cache_clear()
+            raise
         said = {name: Path(path).read_text(encoding="utf-8") for name, path in streams.items()}
     return Ended(pid, status, **said)

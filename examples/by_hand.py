@@ -12,7 +12,8 @@ Read it from top to bottom. Four steps find the unsafe rows of a file, without a
 Scores agree to within 1e-4 nats per token with those of `forgetfilter screen --dtype float32
 --set learn.stop=epochs --set learn.num_train_epochs=6`; tests/test_by_hand.py compares them. By
 default the package also finds the number of epochs, see `learn`. It reads more row formats and
-models without a chat template, rejects unusable rows, resumes, and writes a report.
+models without a chat template, rejects unusable rows, checks that the model can judge the rows at
+all, resumes, and writes a report.
 
 A `category` in the safe rows names what kind of row each is, so that all kinds are restored alike.
 """

@@ -34,6 +34,7 @@ def package(model: Path, noisy: Path, safe: Path, output: Path, epochs: int) -> 
         model,
         safe,
         is_silent=True,
+        force=True,  # a model with random weights knows no language
         dtype="float32",
         coverage="off",
         generation={"max_new_tokens": 4},  # for the report

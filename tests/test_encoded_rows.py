@@ -15,8 +15,8 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.adapters import add_adapter
 from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.stage_keys import rows_digest
 from forgetfilter.model.training import TrainPlan, train
-from forgetfilter.model.workbench import rows_digest
 from forgetfilter.progress import Progress
 
 ROWS, LENGTH = 1000, 500

@@ -36,7 +36,8 @@ from forgetfilter.screening.coverage_verdict import (
 )
 from forgetfilter.screening.decide import COVERAGE_FILE, SUMMARY_FILE, filter_run, run_folder
 from forgetfilter.screening.method import Setting, score_rows
-from forgetfilter.screening.screen import encode_safe, open_workbench, screen
+from forgetfilter.screening.screen import screen
+from forgetfilter.screening.setup import encode_safe, open_workbench
 
 SILENT = Progress(is_silent=True)
 

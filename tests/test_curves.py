@@ -31,7 +31,7 @@ from forgetfilter.lab.studies.settings import load_datasets, screen_config
 from forgetfilter.model.phases import checkpoints
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.screening.screen import open_workbench
+from forgetfilter.screening.setup import open_workbench
 
 SILENT = Progress(is_silent=True)
 CORNER = "<b>small</b>"

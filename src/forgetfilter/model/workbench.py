@@ -8,6 +8,7 @@ loaded only when a stage has to be computed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,11 @@ class Workbench:
         context = loading.context_tokens(self.source, self.trust_remote_code)
         limit = min(context, self._max_length_tokens or context)
         return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def guessing(self) -> float:
+        """Loss of guessing at random, nats a token."""
+        return math.log(loading.vocabulary_size(self.source, self.trust_remote_code))
 
     def with_learning_rate(self, settings: PhaseSettings) -> PhaseSettings:
         """``settings`` with its learning rate filled in from the model's width if it has none."""
@@ -225,6 +231,7 @@ class Workbench:
             "target": np.array([row.target for row in rows], dtype=object),
             "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
             "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
+            "guessing": np.full(len(rows), self.guessing),
         }
         digest = rows_digest(rows)
         for probe in probes:

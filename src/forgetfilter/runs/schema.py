@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,19 @@ class HarmCoverage(_Record):
     fallen: int | None = None
     auroc: float | None = None
     verdict: str
+
+
+class Finding(_Record):
+    """One reason not to trust the scores, or to trust them less."""
+
+    name: str
+    """What was found, as an identifier that never changes."""
+    severity: Literal["severe", "warning"]
+    """``severe``: nothing is decided unless forced; ``warning``: read the report first."""
+    message: str
+    """What was found, what is expected, what to do."""
+    value: float | None = None
+    """The figure that the check looked at."""
 
 
 class Used(_Record):
@@ -100,6 +113,9 @@ class Summary(_Record):
     made_from: dict[str, str] = Field(default_factory=dict[str, str])
     coverage_sample: int = 0
     wholesale_damage: float | None = None
+    findings: list[Finding] = Field(default_factory=list[Finding])
+    is_decided: bool = True
+    undecided: int = 0
 
 
 class Interval(_Record):
@@ -193,7 +209,12 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         is_learned=in_order("learned", False, np.bool_),
         quantities={name: in_order(name, float("nan"), np.float64) for name in _NUMBERS},
     )
-    said = {"kept": summary.kept, "removed": summary.removed, "rejected": summary.rejected}
+    said = {
+        "kept": summary.kept,
+        "removed": summary.removed,
+        "undecided": summary.undecided,
+        "rejected": summary.rejected,
+    }
     found = {name: int(np.sum(table.decision == name)) for name in said}
     if found != said or len(table.row) != summary.rows:
         raise DataError(

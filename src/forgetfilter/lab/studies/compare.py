@@ -19,7 +19,7 @@ from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Table, tables_of
 from forgetfilter.lab.studies.working import grade, prepare
 from forgetfilter.progress import Progress
-from forgetfilter.screening.screen import open_workbench
+from forgetfilter.screening.setup import open_workbench
 
 
 def compare(

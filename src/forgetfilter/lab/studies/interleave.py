@@ -38,7 +38,7 @@ from forgetfilter.lab.studies.working import grade, prepare
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import CODE_VERSION, Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.screening.screen import open_workbench
+from forgetfilter.screening.setup import open_workbench
 
 _VERSION = "interleave-2"
 _JUDGED_FILE = "judged.json"

@@ -1,0 +1,62 @@
+"""A screen of a folder that has been screened before: what the command changes, and what it may."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forgetfilter.config import ScreenConfig
+from forgetfilter.errors import DataError, RunExistsError
+from forgetfilter.runs.changes import Changes, changes_of_screen
+from forgetfilter.runs.folder import CONFIG_FILE, RunFolder, as_recorded
+from forgetfilter.screening.decide import read_summary
+from forgetfilter.text import printable
+
+_SHOWN_DIFFERENCES = 8
+
+
+def changes_of(run: RunFolder, config: ScreenConfig, inputs: dict[str, str]) -> Changes:
+    """What the command changes of a run that has been decided."""
+    try:
+        recorded = run.config()
+    except DataError:
+        return Changes(learning=(f"{CONFIG_FILE} can't be read",))
+    known = run.provenance().get("inputs", {})
+    return changes_of_screen(recorded, as_recorded(config.model_dump()), known, inputs)
+
+
+def differs(run: RunFolder, changes: Changes) -> RunExistsError:
+    """The refusal of a command that would replace a decision made from something else."""
+    listed = "".join(f"\n  {line}" for line in changes.learning[:_SHOWN_DIFFERENCES])
+    more = len(changes.learning) - _SHOWN_DIFFERENCES
+    return RunExistsError(
+        f"{printable(str(run.path), 300)!r} holds a decision that was made differently:{listed}"
+        + (f"\n  and {more} more" if more > 0 else "")
+        + "\nExpected the same rows, model, seed and settings of the learn phase; signal and "
+        "threshold may differ. Use --overwrite to replace its outputs (finished stages stay), or "
+        "another --output-dir."
+    )
+
+
+def refuse_other_kind(run: RunFolder) -> None:
+    """Raise if the folder is that of a study, which has another kind of settings."""
+    try:
+        recorded = run.config()
+    except DataError:
+        return
+    if "noisy_data" not in recorded:
+        raise RunExistsError(
+            f"{printable(str(run.path), 300)!r} holds a run of another command: its {CONFIG_FILE} "
+            "has no noisy_data. Expected a new or empty folder, or that of an earlier screen. "
+            "Choose another --output-dir."
+        )
+
+
+def is_outdated(run: Path, config: ScreenConfig) -> bool:
+    """Whether the present decision, or what goes with it, is not what the screen would write."""
+    summary = read_summary(run)
+    return (
+        summary["decided_by"] != "screen"
+        or "stages" not in summary
+        or any(made != summary["decision"] for made in summary["made_from"].values())
+        or summary["generation"] != config.generation.model_dump()  # by which evidence is made
+    )

@@ -1,0 +1,174 @@
+"""What a screen works with: its inputs, its model, and both files as tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
+from forgetfilter.data import read_rows
+from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
+from forgetfilter.errors import DataError
+from forgetfilter.files import sha256_file, write_chunks_atomic
+from forgetfilter.model.loading import model_fingerprint
+from forgetfilter.model.phases import forgotten_on, restored_on
+from forgetfilter.model.workbench import Workbench
+from forgetfilter.progress import Progress
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.safe import safe_name, safe_path
+from forgetfilter.screening.coverage import reference_path
+from forgetfilter.screening.method import Scored, Setting
+from forgetfilter.text import printable
+
+_CATEGORIES_TOLD = 20
+
+
+def fingerprints(config: ScreenConfig) -> dict[str, str]:
+    """The sha256 of each input, by its setting's name.
+
+    Raises:
+        DataError: a file can't be read.
+        ModelError: there is no such model.
+    """
+    paths = {
+        "noisy_data": Path(config.noisy_data),
+        "safe_data": safe_path(config.safe_data),
+        "reference_data": reference_path(config),
+    }
+    inputs = {name: _fingerprint(path, name) for name, path in paths.items()}
+    inputs["model"] = model_fingerprint(config.model, config.trust_remote_code)
+    return inputs
+
+
+def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> Workbench:
+    """The workbench of a run: its model, and its stages in the run folder."""
+    store = StageStore(run.stages, on_reuse=lambda name: progress.say(f"{name}: done before"))
+    return Workbench(
+        config.model,
+        store,
+        lora=config.lora,
+        seed=config.seed,
+        progress=progress,
+        template=config.template,
+        max_length_tokens=config.max_length_tokens,
+        max_batch_tokens=config.max_batch_tokens,
+        max_new_tokens=config.generation.max_new_tokens,
+        device=config.device,
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> list[EncodedRow]:
+    """The safe rows as tokens; unusable ones are named and left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    file = read_rows(safe_path(config.safe_data))
+    if config.safe_data == PACKAGED_SAFE:
+        progress.say(
+            f"safe_data: {safe_name(config.safe_data)} ({len(file)} rows, English). Rows that "
+            "match your own risks are better; `forgetfilter safe` writes these out to start from."
+        )
+    encoded, too_long = bench.encoder.encode_safe(file.rows)
+    unusable = [*file.rejected, *too_long]
+    if unusable:
+        first = min(unusable, key=lambda row: row.row)
+        progress.say(
+            f"safe_data: {len(unusable)} of {len(file)} rows can't be used; the first is line "
+            f"{first.line}: {printable(first.reason)}"
+        )
+    if not encoded:
+        raise DataError(
+            f"safe_data has no usable row ({len(file)} read). Expected rows whose answers are "
+            "known to be safe. Check the reasons above, or make a set for the bundled model with "
+            "`forgetfilter testbed safe`."
+        )
+    return encoded
+
+
+def encode_rows(
+    config: ScreenConfig, bench: Workbench, noisy: RowFile, progress: Progress
+) -> tuple[Setting, list[RejectedRow]]:
+    """Both files as tokens, and every noisy row that can't be scored, with its reason."""
+    encoded, unfit = bench.encoder.encode(noisy.rows)
+    rejected = sorted((*noisy.rejected, *unfit), key=lambda row: row.row)
+    if not encoded:
+        raise DataError(
+            f"noisy_data has no row that can be scored ({len(noisy)} read, all rejected; the first "
+            f"because: {printable(rejected[0].reason)}). Expected chat, prompt/completion or "
+            "instruction rows. Check the file's columns."
+        )
+    if rejected:
+        progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
+    safe = encode_safe(config, bench, progress)
+    return Setting(bench, encoded, safe, config), rejected
+
+
+def resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
+    """What was decided from the model and the machine, for the record."""
+    return {
+        "model_fingerprint": bench.base.fingerprint,
+        "placement": bench.placement.reason,
+        "template": bench.encoder.template_reason,
+        "max_length_tokens": bench.encoder.max_length_tokens,
+        "max_batch_tokens": bench.max_batch_tokens,
+        "learning_rate": {
+            "learn": bench.with_learning_rate(config.learn).learning_rate,
+            "forget": bench.with_learning_rate(config.forget).learning_rate,
+        },
+    }
+
+
+def copy_input(source: str, target: Path, fingerprint: str) -> None:
+    """Keep the input with the run, so that it can be decided again whatever becomes of the file."""
+    if target.is_file() and sha256_file(target) == fingerprint:
+        return
+    with open(source, "rb") as file:
+        write_chunks_atomic(target, iter(lambda: file.read(2**20), b""))
+    if sha256_file(target) != fingerprint:
+        target.unlink()
+        raise DataError(
+            f"noisy_data {printable(source)!r} changed while it was read. Expected a file that "
+            "stays as it is. Repeat the command once it is written."
+        )
+
+
+def safe_rows_used(setting: Setting, scored: Scored) -> dict[str, Any]:
+    """How many of the usable safe rows the scores rest on, as the summary says it.
+
+    ``by_category`` is there where the file names several categories and the rows are known.
+    """
+    safe, states = setting.safe, scored.states
+    restored = [states[name] for name in ("restored", "early_restored") if name in states]
+    if not restored:
+        used = len(safe)
+        if "forgotten" in states:
+            batch_size = setting.config.forget.batch_size
+            used = forgotten_on(states["forgotten"], batch_size, len(safe))
+        return {"used": used, "of": len(safe), "by_category": {}}
+    rows = {row for state in restored for row in restored_on(state)}
+    given = Counter(row.category for row in safe)
+    found = Counter(row.category for row in safe if row.row in rows)
+    return {
+        "used": len(rows),
+        "of": len(safe),
+        "by_category": {
+            name: {"used": found[name], "of": count}
+            for name, count in given.most_common(_CATEGORIES_TOLD)
+            if len(given) > 1
+        },
+    }
+
+
+def _fingerprint(path: Path, name: str) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise DataError(
+            f"Can't read {name} {printable(str(path))!r}: {error.strerror}. Expected a JSON "
+            "Lines file. Check the path."
+        ) from None

@@ -15,8 +15,8 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.adapters import add_adapter
 from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.stage_keys import rows_digest
 from forgetfilter.model.training import TrainPlan, train
-from forgetfilter.model.workbench import _rows_digest
 from forgetfilter.progress import Progress
 
 ROWS, LENGTH = 1000, 500
@@ -79,6 +79,6 @@ def test_the_form_of_the_arrays_moves_no_order_and_no_name_of_a_stage():
     rows = [
         EncodedRow(at, np.array(own), np.arange(len(own)) > 0, 1, "x") for at, own in enumerate(ids)
     ]
-    assert _rows_digest(rows) == "ba8645cd443901864b0786a2898badfa9b88b9b997d638ce594c4b7019ad3301"
+    assert rows_digest(rows) == "ba8645cd443901864b0786a2898badfa9b88b9b997d638ce594c4b7019ad3301"
     order = RowOrder(rows, 3)
     assert [list(order), list(order)] == [[3, 2, 0, 1, 4], [3, 4, 2, 1, 0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,23 @@ def test_only_the_model_room_imports_torch_at_the_top(module: str):
 def test_no_module_is_without_a_room_and_no_room_without_a_module():
     used = {floor_of(module)[1] for module in MODULES}
     assert used == {room for rooms in FLOORS for room in rooms}
+
+
+def test_no_file_of_the_product_is_above_four_hundred_lines():
+    long = {
+        name: lines
+        for name, path in MODULES.items()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert long == {}
+
+
+def test_no_module_is_ignored_by_git():
+    """What git ignores is left out of the package that is built."""
+    root = PACKAGE.parent.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    names = [*(str(path.relative_to(root)) for path in MODULES.values()), "demo-run/x", "runs/x"]
+    command = ["git", "-C", str(root), "check-ignore", "--no-index", *names]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["demo-run/x", "runs/x"]

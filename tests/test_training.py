@@ -35,16 +35,10 @@ from forgetfilter.model.loading import (
     use_pure_greedy,
 )
 from forgetfilter.model.phases import early
+from forgetfilter.model.plan import TrainPlan, early_step, phase_seed, total_steps
 from forgetfilter.model.row_order import RowOrder
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.training import (
-    TrainPlan,
-    _Collator,
-    early_step,
-    phase_seed,
-    total_steps,
-    train,
-)
+from forgetfilter.model.training import _Collator, train
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore

@@ -16,16 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from forgetfilter.text import HIDDEN
+
 PART_SUFFIX = ".part"
 """Ends the name of everything unfinished, file or folder."""
 
 _TEMPORARY_PREFIX = ".forgetfilter-"
-
-# Escaped in JSON although it may stand there as it is: what some readers take for the end of a
-# line, what steers a terminal or the direction of writing, and what UTF-8 can't hold.
-_UNSAFE_IN_JSON = re.compile(
-    "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
 
 
 def write_chunks_atomic(path: Path, chunks: Iterable[bytes]) -> None:
@@ -69,7 +65,13 @@ def encode_json(obj: Any, *, indent: int | None = None) -> bytes:
     Unlike plain ``json.dumps`` it is safe to print and survives lone surrogates.
     """
     text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=indent)
-    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
+    return HIDDEN.sub(_json_escape, text).encode("utf-8")
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    """A character as JSON writes it in ASCII: one or two units of UTF-16."""
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def is_temporary(name: str) -> bool:

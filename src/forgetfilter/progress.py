@@ -1,4 +1,4 @@
-"""Progress with the time left, on stderr; one place decides how it looks and when it is silent."""
+"""Progress with the time left, on stderr; shown and silenced in one place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bar(Protocol):
 
 
 class Progress:
-    """Hands out progress bars and says single lines; ``Progress(is_silent=True)`` says nothing."""
+    """Makes progress bars and says single lines; ``Progress(is_silent=True)`` says nothing."""
 
     def __init__(self, *, is_silent: bool = False, has_bars: bool = True, label: str = "") -> None:
         """``label`` begins every line; with ``has_bars=False`` a stage's bar is one such line."""

@@ -13,17 +13,24 @@ from forgetfilter import __version__
 from forgetfilter.cli import laboratory, safe_rows, screening
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.kinds import Parser
-from forgetfilter.errors import ForgetFilterError
+from forgetfilter.errors import ForgetFilterError, UnfitError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status (0 done, 1 setup or input wrong, 130 interrupted)."""
+    """Entry point; returns the exit status.
+
+    0 done; 1 setup or input wrong; 2 wrong words; 3 the scores can't be trusted, so nothing was
+    decided; 130 interrupted.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     try:
         has_lab = any(word in laboratory.NAMES for word in words[:1])
         options = build_parser(has_lab=has_lab).parse_args(words)
         status = options.run(options)
         sys.stdout.flush()
+    except UnfitError as error:
+        _fail(str(error))
+        return 3
     except ForgetFilterError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

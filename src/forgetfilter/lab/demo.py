@@ -22,11 +22,11 @@ from forgetfilter.lab.testbed.evaluate import accuracy_difference, evaluate
 from forgetfilter.model.loading import model_fingerprint
 from forgetfilter.places import require_writable_folder, shown
 from forgetfilter.progress import Progress
-from forgetfilter.runs.folder import CONFIG_FILE
+from forgetfilter.runs.file_names import CONFIG_FILE, EVALUATION_FILE
 from forgetfilter.runs.report.page import render_report
+from forgetfilter.runs.schema import Evaluation
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.decide import (
-    EVALUATION_FILE,
     SCORES_FILE,
     finished_run,
     has_decision,
@@ -188,6 +188,7 @@ def evaluate_run(
             ).as_dict(),
             "made_from": finished,
         }
+        evaluation = Evaluation.model_validate(evaluation).as_json()
         write_json_atomic(run / EVALUATION_FILE, evaluation)
         render_report(run)
     return evaluation

@@ -1,4 +1,4 @@
-"""The base model in memory, wearing one adapter at a time."""
+"""Keeps the base model loaded and swaps adapters on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.model import adapters, loading
+from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.training import phase_seed
 from forgetfilter.progress import Progress
 
 # Base weights, in numbers, that are copied while an adapter is merged into them (2 GB).
@@ -81,7 +81,7 @@ class LoadedModel:
             self.release()
             return self._base
         if self._active != wanted:
-            self._wear(state.adapter, is_trainable=is_trainable)
+            self._put_on(state.adapter, is_trainable=is_trainable)
             self._active = wanted
         return self._wrapped.eval()
 
@@ -92,7 +92,7 @@ class LoadedModel:
         if start.adapter is None:
             self.release()
         else:
-            self._wear(start.adapter, is_trainable=True)
+            self._put_on(start.adapter, is_trainable=True)
         # The adapter is drawn before any trainer exists, so it needs a seed of its own.
         set_seed(phase_seed(self._seed, f"{phase}/adapter"))
         if start.adapter is None:
@@ -107,7 +107,7 @@ class LoadedModel:
             adapters.remove_adapter(self._wrapped)
         self._wrapped, self._active = None, None
 
-    def _wear(self, adapter: str, *, is_trainable: bool) -> None:
+    def _put_on(self, adapter: str, *, is_trainable: bool) -> None:
         self._separate()
         self._active = None
         change = adapters.load_adapter if self._wrapped is None else adapters.change_adapter

@@ -53,7 +53,7 @@ def load_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
 
 @quiet_dependencies()
 def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
-    """``model``, wearing one adapter, with the one stored in ``folder`` in its place.
+    """``model``, which has an adapter, with the one stored in ``folder`` in its place.
 
     Much faster than wrapping anew, and the same; for an adapter of another shape it is done anew.
 

@@ -1,12 +1,28 @@
-"""What the stage of a training phase, or of a restoration, holds beside the last adapter."""
+"""The phases that change a model: how the stage of each is made, and what it holds.
+
+The stage of a training phase, or of a restoration, holds the last adapter, the adapters on the way
+there that were asked for, and a report. What needs torch is imported when a stage is made, so that
+a stage can be read without it.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from forgetfilter.config import LearnSettings, PhaseSettings, RestoreSettings
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.errors import ModelError
+from forgetfilter.model.plan import TrainPlan, early_step, phase_seed
+from forgetfilter.model.stage_keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
+from forgetfilter.scoring.records import StateName
+
+if TYPE_CHECKING:
+    from forgetfilter.model.workbench import Workbench
 
 TRAINING_FILE = "training.json"
 RESTORING_FILE = "restoring.json"
@@ -14,8 +30,110 @@ CHECKPOINTS = "checkpoints"
 EARLY = "early"
 
 
+def train_stage(
+    bench: Workbench,
+    name: StateName,
+    rows: Sequence[EncodedRow],
+    settings: PhaseSettings,
+    start: ModelState,
+    phase: str,
+    level_epochs: int | None = None,
+) -> ModelState:
+    """Fine-tune ``start`` on ``rows``; see `Workbench.train`."""
+    settings = bench.with_learning_rate(settings)
+    key: dict[str, Any] = {
+        "code": CODE_VERSION,
+        "start": start.fingerprint,
+        "lora": bench.lora.model_dump(),
+        "settings": settings.model_dump(),
+        "seed": bench.seed,
+        "rows": rows_digest(rows),
+        "level_epochs": level_epochs,
+        "dtype": str(bench.placement.dtype),
+    }
+    kept = bench.kept_steps.get(phase)
+    if kept is not None:
+        key["kept_steps"] = list(kept)
+    is_paired = phase == "retrain"  # fine-tunes that are held against each other
+    if is_paired:
+        key["order"] = "paired"
+    limits = (bench.max_batch_tokens, level_epochs, is_paired)
+    plan = TrainPlan(phase, rows, settings, bench.seed, *limits)
+    early_at = None
+    if phase == "learn" and isinstance(settings, LearnSettings):
+        early_at = early_step(plan, settings.early_epochs)
+
+    def build(folder: Path) -> None:
+        from forgetfilter.model import adapters
+        from forgetfilter.model.training import train
+
+        def keep(model: Any, step: int, is_epoch_end: bool) -> None:
+            names: list[str] = []
+            if step == early_at and not is_epoch_end:
+                names.append(EARLY)
+            if kept is not None and (step in kept if kept else is_epoch_end):
+                names.append(f"{CHECKPOINTS}/{step:08d}")
+            for name in names:
+                model.save_pretrained(str(folder / name), safe_serialization=True)
+
+        model = bench.model.trainable(start, phase)
+        before = adapters.trainable_checksum(model)
+        outcome = train(model, bench.tokenizer, plan, bench.progress, keep)
+        after = adapters.trainable_checksum(model)
+        if before == after:
+            raise ModelError(
+                f"The {phase} phase changed no weight in {outcome.steps} steps. A trainable "
+                "adapter is expected; check lora.targets and the learning rate."
+            )
+        model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
+        report["learning_rate"] = settings.learning_rate
+        (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
+        bench.model.release()
+
+    folder = bench.store.stage(phase, key, build)
+    return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+
+def restore_stage(
+    bench: Workbench,
+    name: StateName,
+    safe: Sequence[EncodedRow],
+    settings: RestoreSettings,
+    start: ModelState,
+) -> ModelState:
+    """Bring ``start`` back to base on the safe rows; see `Workbench.restore`."""
+    key = {
+        "code": CODE_VERSION,
+        "draw": RESTORE_VERSION,
+        "start": start.fingerprint,
+        "settings": settings.model_dump(),
+        "seed": bench.seed,
+        "safe": rows_digest(safe),
+        "categories": [row.category for row in safe],
+        **bench.numerics(),
+    }
+
+    def build(folder: Path) -> None:
+        from forgetfilter.model.restoring import RestorePlan, restore
+
+        seed = phase_seed(bench.seed, "restore")
+        plan = RestorePlan(safe, settings, seed, bench.max_batch_tokens)
+        model = bench.model.trainable(start, "restore").eval()
+        outcome = restore(model, plan, bench.progress)
+        model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        course = json.dumps(vars(outcome), indent=2, allow_nan=False)
+        (folder / RESTORING_FILE).write_text(course)
+
+    folder = bench.store.stage("restore", key, build)
+    return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+
 def level_epochs(state: ModelState) -> int | None:
-    """After how many epochs the training that made ``state`` wound up, if it found out."""
+    """After how many epochs of the phase that made ``state`` its learning rate began to fall.
+
+    None where the phase did not measure it.
+    """
     if state.adapter is None:
         return None
     report = json.loads((Path(state.adapter).parent / TRAINING_FILE).read_text())

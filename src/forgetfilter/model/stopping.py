@@ -3,15 +3,18 @@
 A row that was not learned can't be forgotten, and too few passes leave rare rows unlearned; too
 many cost time. After each epoch two shares are measured on some of the rows: those that are
 learned, and those learned to the letter (every token is the model's first choice). Once neither
-rises by a point, it is time to wind up. The first share alone settles before the model has learned
+rises by a point, training can end. The first share alone settles before the model has learned
 its tasks (docs/lab/results.md).
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.forward import CompletionLosses, completion_losses
@@ -25,7 +28,7 @@ _LEAST_EPOCHS = 2
 
 
 class LearnedShare:
-    """The learned share, epoch by epoch, and the decision when to wind up.
+    """The learned share, epoch by epoch, and the decision when training can end.
 
     Args:
         rows: the rows that are trained on; at most 500 of them, drawn with the seed, are measured.
@@ -56,7 +59,10 @@ class LearnedShare:
         if self._before is None:
             raise RuntimeError("begin() comes first: the share is relative to the start")
         after = self._measure(model, "the model in training")
-        learned = is_learned(self._before.loss_sum, after.loss_sum, after.greedy_match)
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        guessing = math.log(vocabulary) * np.array([row.target_tokens for row in self._rows])
+        before = self._before.loss_sum
+        learned = is_learned(before, after.loss_sum, after.greedy_match, guessing)
         self.shares.append(float(learned.mean()))
         self.exact_shares.append(float(after.greedy_match.mean()))
         if len(self.shares) < _LEAST_EPOCHS:

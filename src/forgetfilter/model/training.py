@@ -6,7 +6,6 @@ what a measured method needs (bf16 autocast, gradient checkpointing, a cut at 10
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -22,31 +21,14 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.adapters import check_trainable
 from forgetfilter.model.loading import padding_id, quiet_dependencies
+from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
 
 Watch = Callable[[Any, int, bool], None]
 """Called with the model, the optimizer steps taken so far, and whether an epoch ends there; it may
-look at the model and save it, and must leave it and all random state as they are."""
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """What one phase trains on, and how."""
-
-    phase: str
-    """Name of the phase; seeds and progress are named after it."""
-    rows: Sequence[EncodedRow]
-    settings: PhaseSettings
-    seed: int
-    max_batch_tokens: int = 8192
-    level_epochs: int | None = None
-    """With ``stop: learned``: after how many epochs to wind up, where another phase has found out.
-    Nothing is measured then."""
-    is_paired: bool = False
-    """Whether fine-tunes of nearly the same rows see them in nearly the same order; see
-    `RowOrder`."""
+read the model and save it, and must leave it and all random state as they are."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +46,6 @@ class TrainOutcome:
     """Learned share after each of these epochs, between 0 and 1, where it was measured."""
     exact_shares: list[float] = field(default_factory=list[float])
     """The same for rows whose every target token is the model's first choice."""
-
-
-def phase_seed(seed: int, phase: str) -> int:
-    """A seed of its own for each phase, so that phases neither share nor disturb random state."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{phase}".encode()).digest()[:4], "big")
-
-
-def total_steps(plan: TrainPlan) -> int:
-    """Optimizer steps of a plan; at most, where it stops once its rows are learned."""
-    if plan.settings.max_steps is not None:
-        return plan.settings.max_steps
-    return max(1, math.ceil(plan.settings.num_train_epochs * _epoch_steps(plan)))
-
-
-def early_step(plan: TrainPlan, early_epochs: float) -> int:
-    """After which step the early adapter is kept: ``early_epochs``, or half way if that is less."""
-    early = round(early_epochs * _epoch_steps(plan))
-    return max(1, min(early, total_steps(plan) // 2))
-
-
-def _epoch_steps(plan: TrainPlan) -> int:
-    return math.ceil(len(plan.rows) / plan.settings.batch_size)
 
 
 @quiet_dependencies()
@@ -121,7 +81,7 @@ def train(
         raise ValueError("settings.learning_rate is None; resolve it from the model's width first")
     check_trainable(model)
     steps = total_steps(plan)
-    micro = _rows_per_pass(plan)
+    micro = rows_per_pass(plan)
     device = next(model.parameters()).device.type
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
@@ -189,7 +149,7 @@ def train(
         trainer.remove_callback(ProgressCallback)
         seen = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
         if seen != len(plan.rows):
-            raise RuntimeError(f"{len(plan.rows)} rows were handed over, {seen} are trained on")
+            raise RuntimeError(f"{len(plan.rows)} rows were given, {seen} are trained on")
         trainer.train()
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         raise course.diverged(len(course.losses), "a weight is NaN or infinite")
@@ -207,17 +167,6 @@ def train(
         learned_shares=course.share.shares if course.share else [],
         exact_shares=course.share.exact_shares if course.share else [],
     )
-
-
-def _rows_per_pass(plan: TrainPlan) -> int:
-    """Rows per forward pass: the largest divisor of the batch whose padded tokens fit.
-
-    Affects memory and speed only: the loss is a mean over the tokens of the whole batch.
-    """
-    longest = max(len(row.input_ids) for row in plan.rows)
-    batch = plan.settings.batch_size
-    divisors = (rows for rows in range(batch, 0, -1) if batch % rows == 0)
-    return next((rows for rows in divisors if rows * longest <= plan.max_batch_tokens), 1)
 
 
 @dataclass(frozen=True)
@@ -246,9 +195,9 @@ class _Collator:
 
 
 class _Course:
-    """Follows a training run: records its losses, moves the bar, and winds it up once learned.
+    """Follows a training run: records its losses, moves the bar, and ends it once all is learned.
 
-    Winding up brings the learning rate down to zero over half as many epochs as went before.
+    It ends with a decay: the learning rate falls to zero over half as many epochs as went before.
     """
 
     def __init__(self, plan: TrainPlan, steps: int, bar: Bar, watch: Watch | None = None) -> None:
@@ -268,12 +217,12 @@ class _Course:
         seed = phase_seed(plan.seed, plan.phase)
         self.order = RowOrder(plan.rows, seed) if plan.is_paired else None
         self._wanted_epochs = plan.level_epochs
-        self._epoch_steps = _epoch_steps(plan)
+        self._epoch_steps = epoch_steps(plan)
         self._warmup_steps = round(plan.settings.warmup_ratio * self._epoch_steps)
         self._level_steps = steps
         self._end = steps
         if self.is_open and steps <= self._epoch_steps:
-            self._wind_up(0)
+            self._begin_decay(0)
 
     def rate_factor(self, step: int) -> float:
         """Share of the peak learning rate at a step: warm-up, level, and down to the end."""
@@ -282,7 +231,7 @@ class _Course:
         return min(1.0, (step + 1) / (self._warmup_steps + 1))
 
     def end_epoch(self, model: Any, step: int) -> bool:
-        """Measure what is learned, unless winding up has begun; whether training is over."""
+        """Measure what is learned, unless the decay has begun; whether training is over."""
         if not self.is_open:
             return False
         if self.level_epochs is not None:
@@ -292,17 +241,17 @@ class _Course:
             is_enough = self.share.is_enough(model) if self.share else epochs == self._wanted_epochs
         except ModelError:
             raise self.diverged(step, "the loss of a measured row is NaN or infinite") from None
-        if is_enough or self._end_of_winding_up(epochs + 1) > self.steps:
-            self._wind_up(epochs)
+        if is_enough or self._end_of_decay(epochs + 1) > self.steps:
+            self._begin_decay(epochs)
         return False
 
-    def _end_of_winding_up(self, epochs: int) -> int:
+    def _end_of_decay(self, epochs: int) -> int:
         return (epochs + max(1, epochs // 2)) * self._epoch_steps
 
-    def _wind_up(self, epochs: int) -> None:
+    def _begin_decay(self, epochs: int) -> None:
         self.level_epochs = epochs
         self._level_steps = epochs * self._epoch_steps
-        self._end = min(self._end_of_winding_up(epochs), self.steps)
+        self._end = min(self._end_of_decay(epochs), self.steps)
         self.bar.total = self._end
 
     def check_step(self, step: int, logs: Mapping[str, float]) -> None:

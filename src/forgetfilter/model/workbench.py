@@ -7,41 +7,29 @@ loaded only when a stage has to be computed.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from forgetfilter.arrays import FloatArray
-from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings, RestoreSettings
+from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.strata import damage_rows
 from forgetfilter.errors import DataError
-from forgetfilter.model import adapters, loading
+from forgetfilter.model import loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
-from forgetfilter.model.divergence import divergences
-from forgetfilter.model.forward import completion_losses, greedy_generations, token_losses
-from forgetfilter.model.phases import CHECKPOINTS, EARLY, RESTORING_FILE, TRAINING_FILE
-from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
-from forgetfilter.model.restoring import RestorePlan, restore
+from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.training import TrainPlan, early_step, phase_seed, train
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
 
-# Part of every stage's key: raise it when a stage's content changes its meaning.
-CODE_VERSION = 2
-# The same for restorations: 2 = the kinds of safe row take turns.
-RESTORE_VERSION = 2
-
 
 class Workbench:
-    """Works one base model and the adapters made from it.
+    """One base model with the adapters made from it, and the stages in which both are kept.
+
+    `phases` makes the adapters, `readings` measures rows in them.
 
     Args:
         source: folder or hub id of the base model.
@@ -77,7 +65,7 @@ class Workbench:
         self.trust_remote_code = trust_remote_code
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
-        epoch. Training is the same with and without; see `trained.checkpoints`."""
+        epoch. Training is the same with and without; see `phases.checkpoints`."""
         self.placement = loading.choose_placement(device, dtype)  # pyright: ignore[reportArgumentType]
         self._template = template
         self._max_length_tokens = max_length_tokens
@@ -105,6 +93,11 @@ class Workbench:
         limit = min(context, self._max_length_tokens or context)
         return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
 
+    @cached_property
+    def guessing(self) -> float:
+        """Loss of guessing at random, nats a token."""
+        return math.log(loading.vocabulary_size(self.source, self.trust_remote_code))
+
     def with_learning_rate(self, settings: PhaseSettings) -> PhaseSettings:
         """``settings`` with its learning rate filled in from the model's width if it has none."""
         if settings.learning_rate is not None:
@@ -112,231 +105,6 @@ class Workbench:
         width = loading.hidden_size(self.source, self.trust_remote_code)
         rate = loading.width_learning_rate(width)
         return settings.model_copy(update={"learning_rate": rate})
-
-    # -- phases ----------------------------------------------------------------------------
-
-    def train(
-        self,
-        name: StateName,
-        rows: Sequence[EncodedRow],
-        settings: PhaseSettings,
-        start: ModelState,
-        phase: str,
-        level_epochs: int | None = None,
-    ) -> ModelState:
-        """Fine-tune ``start`` on ``rows`` and return the new state.
-
-        From base a fresh adapter is drawn; from any other state its adapter is continued. The base
-        weights never change. ``level_epochs`` says when to wind up, where that is known.
-        """
-        settings = self.with_learning_rate(settings)
-        key: dict[str, Any] = {
-            "code": CODE_VERSION,
-            "start": start.fingerprint,
-            "lora": self.lora.model_dump(),
-            "settings": settings.model_dump(),
-            "seed": self.seed,
-            "rows": rows_digest(rows),
-            "level_epochs": level_epochs,
-            "dtype": str(self.placement.dtype),
-        }
-        kept = self.kept_steps.get(phase)
-        if kept is not None:
-            key["kept_steps"] = list(kept)
-        is_paired = phase == "retrain"  # fine-tunes that are held against each other
-        if is_paired:
-            key["order"] = "paired"
-        limits = (self.max_batch_tokens, level_epochs, is_paired)
-        plan = TrainPlan(phase, rows, settings, self.seed, *limits)
-        early = None
-        if phase == "learn" and isinstance(settings, LearnSettings):
-            early = early_step(plan, settings.early_epochs)
-
-        def build(folder: Path) -> None:
-            def keep(model: Any, step: int, is_epoch_end: bool) -> None:
-                names: list[str] = []
-                if step == early and not is_epoch_end:
-                    names.append(EARLY)
-                if kept is not None and (step in kept if kept else is_epoch_end):
-                    names.append(f"{CHECKPOINTS}/{step:08d}")
-                for name in names:
-                    model.save_pretrained(str(folder / name), safe_serialization=True)
-
-            model = self.model.trainable(start, phase)
-            before = adapters.trainable_checksum(model)
-            outcome = train(model, self.tokenizer, plan, self.progress, keep)
-            after = adapters.trainable_checksum(model)
-            if before == after:
-                raise loading.ModelError(
-                    f"The {phase} phase changed no weight in {outcome.steps} steps. A trainable "
-                    "adapter is expected; check lora.targets and the learning rate."
-                )
-            model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
-            report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
-            report["learning_rate"] = settings.learning_rate
-            (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
-            self.model.release()
-
-        folder = self.store.stage(phase, key, build)
-        return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
-
-    def restore(
-        self,
-        name: StateName,
-        safe: Sequence[EncodedRow],
-        settings: RestoreSettings,
-        start: ModelState,
-    ) -> ModelState:
-        """Bring the behaviour of ``start`` on the safe rows back to that of base."""
-        key = {
-            "code": CODE_VERSION,
-            "draw": RESTORE_VERSION,
-            "start": start.fingerprint,
-            "settings": settings.model_dump(),
-            "seed": self.seed,
-            "safe": rows_digest(safe),
-            "categories": [row.category for row in safe],
-            **self.numerics(),
-        }
-        plan = RestorePlan(safe, settings, phase_seed(self.seed, "restore"), self.max_batch_tokens)
-
-        def build(folder: Path) -> None:
-            model = self.model.trainable(start, "restore").eval()
-            outcome = restore(model, plan, self.progress)
-            model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
-            course = json.dumps(vars(outcome), indent=2, allow_nan=False)
-            (folder / RESTORING_FILE).write_text(course)
-
-        folder = self.store.stage("restore", key, build)
-        return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
-
-    def measure(
-        self,
-        probes: Iterable[Probe],
-        states: Mapping[StateName, ModelState],
-        rows: Sequence[EncodedRow],
-        safe: Sequence[EncodedRow] = (),
-    ) -> Readings:
-        """Measure each probe on every row; see `Readings` for the columns.
-
-        ``safe`` is needed only by probes of damage, and of rates along the safe rows' directions.
-        """
-        columns: dict[str, np.ndarray[Any, Any]] = {
-            "target": np.array([row.target for row in rows], dtype=object),
-            "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
-            "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
-        }
-        digest = rows_digest(rows)
-        for probe in probes:
-            state = states[probe.state]
-            if probe.kind == "damage":
-                if not safe:
-                    raise ValueError(f"{probe} needs safe rows")
-                few = damage_rows(safe, self.seed)
-                found = self._measure_one(probe, state, few, rows_digest(few))[probe.name]
-                columns[probe.name] = np.full(len(rows), found.mean())
-                continue
-            columns |= (
-                self._measure_rate(probe, state, rows, digest, safe)
-                if probe.kind == "rate"
-                else self._measure_one(probe, state, rows, digest)
-            )
-        return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
-
-    def _measure_one(
-        self, probe: Probe, state: ModelState, rows: Sequence[EncodedRow], digest: str
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """One probe as a stage of its own: columns in, columns out through one parquet file."""
-        import pandas as pd
-
-        key = {
-            "code": CODE_VERSION,
-            "state": state.fingerprint,
-            "rows": digest,
-            **self.numerics(),
-            "max_new_tokens": self.max_new_tokens if probe.kind == "generation" else None,
-        }
-
-        def build(folder: Path) -> None:
-            if probe.kind == "loss":
-                limits = (self.max_batch_tokens, self.progress, probe.name)
-                values = completion_losses(self.model.to_read(state), rows, *limits)
-                frame = pd.DataFrame(
-                    {
-                        f"loss_sum_{probe.state}": values.loss_sum,
-                        f"greedy_match_{probe.state}": values.greedy_match,
-                    }
-                )
-            elif probe.kind in ("divergence", "damage"):
-                limits = (self.max_batch_tokens, self.progress, probe.name)
-                values = divergences(self.model.in_state(state), rows, *limits)
-                frame = pd.DataFrame({probe.name: values})
-            else:
-                texts = self.answers(state, rows, probe.name)
-                frame = pd.DataFrame({f"generation_{probe.state}": texts})
-            frame.to_parquet(folder / "readings.parquet")
-
-        folder = self.store.stage(f"measure_{probe.name}", key, build)
-        frame = pd.read_parquet(folder / "readings.parquet")
-        return {str(name): frame[name].to_numpy() for name in frame.columns}
-
-    def _measure_rate(
-        self,
-        probe: Probe,
-        state: ModelState,
-        rows: Sequence[EncodedRow],
-        digest: str,
-        safe: Sequence[EncodedRow],
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Rates of change along each safe direction: one stage for those, one for the rates."""
-        import pandas as pd
-
-        folder = self._directions(probe, state, safe)
-        found = read_facts(folder)
-        names = [f"{probe.name}_{group}" for group in range(len(found))]
-        key = {
-            "code": CODE_VERSION,
-            "directions": folder.name,
-            "rows": digest,
-            "method": "row gradients",
-        }
-
-        def build(stage: Path) -> None:
-            model = self.model.in_state(state, is_trainable=True)
-            limits = (self.max_batch_tokens, self.progress, probe.name)
-            rates = loss_rates(model, rows, read_descents(folder), *limits)
-            pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(
-                stage / "readings.parquet"
-            )
-
-        stage = self.store.stage(f"measure_{probe.name}", key, build)
-        frame = pd.read_parquet(stage / "readings.parquet")
-        columns: dict[str, np.ndarray[Any, Any]] = {}
-        for name, facts in zip(names, found, strict=True):
-            columns[name] = frame[name].to_numpy()
-            columns[name.replace("rate", "step", 1)] = np.full(len(rows), facts["restoring_step"])
-        return columns
-
-    def _directions(self, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]) -> Path:
-        """The stage that holds the gradients of ``probe.objective`` over groups of safe rows."""
-        objective = probe.objective
-        if objective is None or not safe or state.adapter is None:
-            raise ValueError(f"{probe} needs an objective, safe rows, and a state with an adapter")
-        key = {
-            "code": CODE_VERSION,
-            "state": state.fingerprint,
-            "safe": rows_digest(safe),
-            "objective": objective,
-            "groups": probe.groups,
-            **self.numerics(),
-        }
-
-        def build(folder: Path) -> None:
-            model = self.model.in_state(state, is_trainable=True)
-            limits = (self.max_batch_tokens, self.progress, f"direction_{objective}")
-            write_directions(folder, model, safe, objective, probe.groups, *limits)
-
-        return self.store.stage(f"direction_{objective}_{probe.state}", key, build)
 
     def numerics(self) -> dict[str, Any]:
         """What rounding depends on: part of the key of every stage whose result is compared.
@@ -351,6 +119,50 @@ class Workbench:
             batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
             numerics["batches"] = batches
         return numerics
+
+    # -- phases ----------------------------------------------------------------------------
+
+    def train(
+        self,
+        name: StateName,
+        rows: Sequence[EncodedRow],
+        settings: PhaseSettings,
+        start: ModelState,
+        phase: str,
+        level_epochs: int | None = None,
+    ) -> ModelState:
+        """Fine-tune ``start`` on ``rows`` and return the new state, called ``name``.
+
+        From base a fresh adapter is drawn; from any other state its adapter is continued. The base
+        weights never change. ``level_epochs`` says after how many epochs the learning rate begins
+        to fall, where that is known.
+        """
+        return phases.train_stage(self, name, rows, settings, start, phase, level_epochs)
+
+    def restore(
+        self,
+        name: StateName,
+        safe: Sequence[EncodedRow],
+        settings: RestoreSettings,
+        start: ModelState,
+    ) -> ModelState:
+        """Bring the behaviour of ``start`` on the safe rows back to that of base."""
+        return phases.restore_stage(self, name, safe, settings, start)
+
+    # -- readings --------------------------------------------------------------------------
+
+    def measure(
+        self,
+        probes: Iterable[Probe],
+        states: Mapping[StateName, ModelState],
+        rows: Sequence[EncodedRow],
+        safe: Sequence[EncodedRow] = (),
+    ) -> Readings:
+        """Measure each probe on every row; see `Readings` for the columns.
+
+        ``safe`` is needed only by probes of damage, and of rates along the safe rows' directions.
+        """
+        return readings.measure(self, probes, states, rows, safe)
 
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str
@@ -401,15 +213,3 @@ class Workbench:
         """Loss of each completion token of each row in ``state``, nats; not kept."""
         limits = (self.max_batch_tokens, self.progress, label)
         return token_losses(self.model.to_read(state), rows, *limits)
-
-
-def rows_digest(rows: Sequence[EncodedRow]) -> str:
-    """sha256 of the tokens and targets of ``rows``, in order."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(row.input_ids.astype(np.int64).tobytes())
-        digest.update(np.packbits(row.is_target).tobytes())
-        digest.update(f"{row.row}:{row.prompt_length};".encode())
-    return digest.hexdigest()

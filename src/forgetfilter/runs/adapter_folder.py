@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from forgetfilter.errors import RunExistsError
-from forgetfilter.files import list_files, remove, sha256_file, write_chunks_atomic, write_json_atomic
+from forgetfilter.files import (
+    list_files,
+    remove,
+    sha256_file,
+    write_chunks_atomic,
+    write_json_atomic,
+)
 from forgetfilter.places import require_writable_folder, shown
 
 ORIGIN_FILE = "forgetfilter.json"

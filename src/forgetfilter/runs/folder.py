@@ -6,40 +6,30 @@ by a rename or recognised as unfinished, and the kernel lets go of a dead proces
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from forgetfilter.runs.changes import difference_lines, flatten, input_difference_lines
 from forgetfilter.config import RECORDED_HEADER, without_retired
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import is_temporary, remove, write_bytes_atomic, write_json_atomic
+from forgetfilter.runs.changes import difference_lines, flatten, input_difference_lines
+from forgetfilter.runs.file_names import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    PROVENANCE_FILE,
+    RUN_OUTPUTS,
+    STAGES_FOLDER,
+)
+from forgetfilter.runs.locking import InUseError, locked, unusable
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.text import printable
-
-LOCK_FILE = ".lock"
-CONFIG_FILE = "config.yaml"
-PROVENANCE_FILE = "provenance.json"
-STAGES_FOLDER = "stages"
-RUN_OUTPUTS = frozenset(
-    {
-        "kept.jsonl",
-        "removed.jsonl",
-        "rejected.jsonl",
-        "scores.parquet",
-        "readings.parquet",
-        "summary.json",
-        "report.html",
-    }
-)
-"""The files of a screening run, beside those that every run folder has."""
 
 _CONFIG_HEADER = RECORDED_HEADER
 _EMPTIED_CONFIG = _CONFIG_HEADER + "# Being emptied by --overwrite.\n"
@@ -66,33 +56,23 @@ class RunFolder:
             RunExistsError: another process holds the folder, or it can't be a run's.
         """
         shown = _shown(self.path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._refuse_foreign()
-            descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise RunExistsError(
-                f"{shown} can't be used as a run folder: {error.strerror}. Expected a folder that "
-                "can be written to. Choose another --output-dir."
-            ) from None
-        try:
+        with ExitStack() as held:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._refuse_foreign()
+                held.enter_context(locked(self.path / LOCK_FILE, waits=False))
+            except InUseError:
                 raise RunExistsError(
                     f"Another process is using the run folder {shown}. Expected to have it alone. "
                     "Wait until that process ends, or choose another --output-dir."
                 ) from None
             except OSError as error:
-                raise RunExistsError(
-                    f"{shown} can't be locked: {error.strerror}. Expected a file system with "
-                    "locks. Choose another --output-dir, on a local disk."
-                ) from None
+                raise unusable(self.path, error) from None
             self._is_locked = True
-            yield
-        finally:
-            self._is_locked = False
-            os.close(descriptor)
+            try:
+                yield
+            finally:
+                self._is_locked = False
 
     def open(
         self,

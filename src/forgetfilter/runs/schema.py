@@ -1,47 +1,47 @@
-"""What the files of a finished run folder say, read back and checked against each other."""
+"""The one schema of a finished run's files: who writes one and who reads it use the same names.
+
+Fields are in the order in which they are written. A field that was never set is not written, so
+that a run of an earlier version, decided again, says no more than is known of it.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from forgetfilter.data.formats import UnreadableRow, parse_messages, parse_object
-from forgetfilter.data.reading import decode_line
-from forgetfilter.errors import DataError
-from forgetfilter.arrays import BoolArray, FloatArray
-from forgetfilter.data.records import Message
-from forgetfilter.text import printable
+SCORED_QUANTITIES = ("base", "before", "after", "forgetting_score")
+SCORE_COLUMNS = ("row", "example_id", *SCORED_QUANTITIES, "learned", "decision", "reason")
+"""``scores.parquet``: one line for each row of the input."""
 
-M = TypeVar("M", bound=BaseModel)
+SIZE_COLUMNS = ("prompt_tokens", "completion_tokens")
+"""``readings.parquet`` has them beside ``row``, ``example_id`` and whatever the signal reads."""
 
-_REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
-_DECIDE_AGAIN = "Run `forgetfilter filter` on the folder to decide and write them again."
-_NUMBERS = ("base", "before", "after", "forgetting_score")
-_COLUMNS = ("row", "example_id", *_NUMBERS, "learned", "decision", "reason")
+EVIDENCE_TEXTS = ("earlier", "learned_text", "forgotten_text")
+EVIDENCE_WORDS = ("pieces", "rises")
+EVIDENCE_COLUMNS = ("row", *EVIDENCE_TEXTS, *EVIDENCE_WORDS)
+"""``evidence.parquet``: one line for each row that the report shows; without the columns on words
+where the signal has no later model."""
 
 
-class _Record(BaseModel):
-    """A JSON file of the run; fields that nobody here reads are left aside."""
+class Record(BaseModel):
+    """A JSON object of a run's file. What another version has written into it stays in it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written: the fields that were set, in the schema's order."""
+        return self.model_dump(exclude_unset=True)
 
 
-class Threshold(_Record):
+class Threshold(Record):
     """The rule that was asked for, and the score where it cut."""
 
     rule: str
     value: float | None = None
 
 
-class HarmCoverage(_Record):
+class HarmCoverage(Record):
     """What the safe rows have undone of the damage to one category of reference rows."""
 
     category: str
@@ -54,7 +54,7 @@ class HarmCoverage(_Record):
     verdict: str
 
 
-class Used(_Record):
+class Used(Record):
     """How many rows were used, of how many."""
 
     used: int
@@ -67,50 +67,73 @@ class SafeRows(Used):
     by_category: dict[str, Used] = Field(default_factory=dict[str, Used])
 
 
-class Summary(_Record):
-    """``summary.json``.
+class Finding(Record):
+    """One reason not to trust the scores, or to trust them less."""
+
+    name: str
+    """What was found, as an identifier that never changes."""
+    severity: Literal["severe", "warning"]
+    """``severe``: nothing is decided unless forced; ``warning``: read the report first."""
+    message: str
+    """What was found, what is expected, what to do."""
+    value: float | None = None
+    """The figure that the check is about."""
+
+
+class Summary(Record):
+    """``summary.json``: counts and settings of a finished run.
 
     ``decision`` is the fingerprint of the decision, and ``made_from`` the one for which coverage
     and evidence were made.
     """
 
-    rows: int
-    kept: int
-    removed: int
-    rejected: int
     signal: str
-    threshold: Threshold
     unit: str = ""
-    threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])
-    expected_false_removals: float | None = None
     decided_by: str = "screen"
-    learned_share: float | None = None
     seed: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict[str, float])
+    stages: list[str] = Field(default_factory=list[str])
     model: str = ""
     noisy_data: str = ""
     safe_data: str = ""
     safe_rows: SafeRows | None = None
+    generation: dict[str, Any] = Field(default_factory=dict[str, Any])
     preset: str = ""
     placement: str = ""
     template: str = ""
     coverage: list[HarmCoverage] = Field(default_factory=list[HarmCoverage])
     coverage_note: str = ""
-    decision: str | None = None
-    made_from: dict[str, str] = Field(default_factory=dict[str, str])
     coverage_sample: int = 0
     wholesale_damage: float | None = None
+    rows: int
+    kept: int
+    removed: int
+    undecided: int = 0
+    """All readable rows, where a severe finding has kept anything from being decided."""
+    rejected: int
+    threshold: Threshold
+    expected_false_removals: float | None = None
+    threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])
+    learned_share: float | None = None
+    decision: str | None = None
+    made_from: dict[str, str] = Field(default_factory=dict[str, str])
+    findings: list[Finding] = Field(default_factory=list[Finding])
+    is_decided: bool = True
 
 
-class Interval(_Record):
-    """A share between 0 and 1 with its 95% interval."""
+class Interval(Record):
+    """A measured value with its 95% interval; a share is between 0 and 1."""
 
+    name: str = ""
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    unit: str = ""
+    direction: str = ""
+    n: int | None = None
 
 
-class Detection(_Record):
+class Detection(Record):
     """How well the decisions match a known ground truth; higher is better throughout."""
 
     precision: float | None = None
@@ -120,7 +143,7 @@ class Detection(_Record):
     average_precision: float | None = None
 
 
-class Behaviour(_Record):
+class Behaviour(Record):
     """What one model did on the held-out prompts."""
 
     name: str
@@ -128,189 +151,22 @@ class Behaviour(_Record):
     safe_rate: Interval = Interval()
     neither_rate: Interval = Interval()
     task_accuracy: Interval = Interval()
+    unsafe_by_harm: dict[str, float | None] = Field(default_factory=dict[str, float | None])
+    accuracy_by_kind: dict[str, float | None] = Field(default_factory=dict[str, float | None])
 
 
-class MadeFrom(_Record):
-    """What a file was made from."""
+class MadeFrom(Record):
+    """What an evaluation was made from."""
 
     decision: str | None = None
+    probes: int | None = None
 
 
-class Evaluation(_Record):
+class Evaluation(Record):
     """``evaluation.json``, which only a run with a known ground truth has."""
 
-    made_from: MadeFrom = MadeFrom()
     prompts: int
     detection: Detection = Detection()
     models: list[Behaviour] = Field(default_factory=list[Behaviour])
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """``scores.parquet`` as arrays of shape (N,), in the order of ``row``."""
-
-    row: npt.NDArray[np.int64]
-    example_id: npt.NDArray[np.object_]
-    decision: npt.NDArray[np.object_]
-    reason: npt.NDArray[np.object_]
-    is_learned: BoolArray
-    quantities: Mapping[str, FloatArray]
-    """``base``, ``before``, ``after`` and ``forgetting_score``; NaN where not measured."""
-
-
-def read_summary(run: Path) -> Summary:
-    """The counts and settings of a finished run."""
-    return _read_record(run / "summary.json", Summary)
-
-
-def read_evaluation(run: Path) -> Evaluation | None:
-    """The evaluation, where there is one."""
-    path = run / "evaluation.json"
-    return _read_record(path, Evaluation) if path.exists() else None
-
-
-def read_scores(run: Path, summary: Summary) -> ScoreTable:
-    """All scores and decisions, once their counts are known to be those of the summary."""
-    path = run / "scores.parquet"
-    columns = _read_columns(path, _COLUMNS)
-    if missing := [name for name in _COLUMNS if name not in columns]:
-        raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
-    order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
-
-    def in_order(name: str, fill: Any, dtype: Any) -> Any:
-        column = columns[name]
-        # A column without a single value has a type of its own, which can't be filled.
-        if str(column.type) == "null":
-            return np.full(len(column), fill, dtype=dtype)
-        filled = column.fill_null(fill) if column.null_count else column
-        return filled.to_numpy(zero_copy_only=False).astype(dtype)[order]
-
-    table = ScoreTable(
-        row=in_order("row", 0, np.int64),
-        example_id=in_order("example_id", "", object),
-        decision=in_order("decision", "", object),
-        reason=in_order("reason", "", object),
-        is_learned=in_order("learned", False, np.bool_),
-        quantities={name: in_order(name, float("nan"), np.float64) for name in _NUMBERS},
-    )
-    said = {"kept": summary.kept, "removed": summary.removed, "rejected": summary.rejected}
-    found = {name: int(np.sum(table.decision == name)) for name in said}
-    if found != said or len(table.row) != summary.rows:
-        raise DataError(
-            f"{path} has {len(table.row)} rows ({_listing(found)}), but summary.json says "
-            f"{summary.rows} ({_listing(said)}). Expected the same counts. {_DECIDE_AGAIN}"
-        )
-    return table
-
-
-def read_conversations(
-    path: Path, numbers: Iterable[int], expected: int
-) -> dict[int, tuple[Message, ...]]:
-    """The conversations on the lines with the given numbers (from 0); other lines only pass by.
-
-    The file has to have the expected number of lines: to show the text of one row under the score
-    of another would be worse than to fail.
-    """
-    wanted = frozenset(numbers)
-    conversations: dict[int, tuple[Message, ...]] = {}
-    found = 0
-    try:
-        with open(path, "rb") as file:
-            for number, raw in enumerate(file):
-                found += 1
-                if number in wanted:
-                    conversations[number] = _parse(path, number, raw.removesuffix(b"\n"))
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    if found != expected:
-        raise DataError(
-            f"{path} has {found} lines, but scores.parquet says {expected}. Expected one line for "
-            f"each such row. {_DECIDE_AGAIN}"
-        )
-    return conversations
-
-
-def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
-    """Some columns of some rows of a table; empty where the file doesn't exist."""
-    if not path.exists():
-        return {}
-    columns = _read_columns(path, ("row", *names))
-    if "row" not in columns:
-        raise DataError(f"{path} has no column row. {_REMEDY}")
-    at = np.flatnonzero(np.isin(columns["row"].to_numpy(zero_copy_only=False), list(rows)))
-    taken: dict[str, list[Any]] = {
-        name: column.take(at).to_pylist() for name, column in columns.items()
-    }
-    return {
-        int(row): {name: taken[name][index] for name in names if name in taken}
-        for index, row in enumerate(taken["row"])
-    }
-
-
-def read_rejected(run: Path, limit: int) -> list[tuple[int, int, str]]:
-    """``(line, row, reason)`` of the first rejected rows."""
-    if not limit:
-        return []
-    path = run / "rejected.jsonl"
-    try:
-        with open(path, "rb") as file:
-            records = [cast(dict[str, Any], json.loads(raw)) for raw in islice(file, limit)]
-        return [(int(r["line"]), int(r["row"]), str(r["reason"])) for r in records]
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{path} is damaged. Expected JSON Lines of row, line and reason. {_DECIDE_AGAIN}"
-        ) from None
-
-
-def read_text(path: Path) -> str:
-    """A text file, or nothing where there is none."""
-    return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    except ValueError:
-        raise DataError(f"{path} is not JSON. {_REMEDY}") from None
-
-
-def _read_record(path: Path, model: type[M]) -> M:
-    loaded = read_json(path)
-    try:
-        return model.model_validate(loaded)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise DataError(f"{path}: {where}: {printable(first['msg'])}. {_REMEDY}") from None
-
-
-def _read_columns(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the named columns that a Parquet file has, as Arrow arrays."""
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        present = set(parquet.read_schema(path).names)
-        table = parquet.read_table(path, columns=[name for name in names if name in present])
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
-    return {name: table.column(name).combine_chunks() for name in table.column_names}
-
-
-def _parse(path: Path, number: int, raw: bytes) -> tuple[Message, ...]:
-    try:
-        return parse_messages(parse_object(decode_line(raw)))
-    except (UnicodeDecodeError, UnreadableRow) as error:
-        raise DataError(
-            f"{path}, line {number + 1}: {error}. Expected the original line of a readable row. "
-            f"{_DECIDE_AGAIN}"
-        ) from None
-
-
-def _listing(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{value} {name}" for name, value in counts.items())
+    task_difference: Interval = Interval()
+    made_from: MadeFrom = MadeFrom()

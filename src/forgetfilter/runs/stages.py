@@ -18,9 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock
-
-from forgetfilter.files import PART_SUFFIX, fsync_folder, fsync_tree, list_files, remove, write_json_atomic
+from forgetfilter.files import (
+    PART_SUFFIX,
+    fsync_folder,
+    fsync_tree,
+    list_files,
+    remove,
+    write_json_atomic,
+)
+from forgetfilter.runs.locking import locked
 
 LOCKS_FOLDER = ".locks"
 STAGE_FILE = "stage.json"
@@ -65,7 +71,7 @@ class StageStore:
         else:
             locks = self.root / LOCKS_FOLDER
             locks.mkdir(parents=True, exist_ok=True)
-            with FileLock(locks / folder.name):
+            with locked(locks / folder.name, waits=True):
                 # Another process may have made it while we waited.
                 record = _read_stage(folder) or self._build(folder, name, key, build)
         if not self._builds_under_way:
@@ -76,7 +82,7 @@ class StageStore:
 
     @contextmanager
     def uncounted(self) -> Generator[None]:
-        """Leave the stages that are handed out inside out of `seconds`.
+        """Leave stages that are asked for inside it out of `seconds`.
 
         For what only sees to equal conditions: a strategy is not charged for it.
         """
@@ -87,14 +93,14 @@ class StageStore:
             self._is_counting = was_counting
 
     def handed_out(self) -> list[str]:
-        """Names of the folders of all stages that this store has handed out, sorted.
+        """Names of the folders of all stages that were asked for, sorted.
 
         A stage that was made for another one, and is held by that, is not among them.
         """
         return sorted(self._handed_out)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that building took, by stage name, for the stages this store has handed out.
+        """Seconds that building took, by stage name, for the stages that were asked for.
 
         A stage that was reused counts with what it took when it was built.
         """

@@ -31,7 +31,8 @@ from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
 from forgetfilter.data.strata import alike_first
-from forgetfilter.model.workbench import rows_digest
+from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.runs.file_names import COVERAGE_FILE
 from forgetfilter.safe import safe_path
 from forgetfilter.scoring.records import Probe, Readings
 from forgetfilter.scoring.signals import SIGNALS
@@ -61,7 +62,6 @@ _SMALLEST_SAMPLE = 100
 _LARGEST_SAMPLE = 1000
 _MOST_BASE_LOSS = 5.0
 """Nats per token; a model that knows the language of a safe answer stays far below."""
-_FILE = "coverage.json"
 
 
 def reference_path(config: ScreenConfig) -> Path:
@@ -126,9 +126,9 @@ def measure_coverage(
 
     def build(folder: Path) -> None:
         with bench.store.uncounted():  # its seconds are this stage's own
-            _measure(setting, scored, reference).write(folder / _FILE)
+            _measure(setting, scored, reference).write(folder / COVERAGE_FILE)
 
-    return read_measurement(bench.store.stage("coverage", key, build) / _FILE)
+    return read_measurement(bench.store.stage("coverage", key, build) / COVERAGE_FILE)
 
 
 def _measure(setting: Setting, scored: Scored, reference: Sequence[EncodedRow]) -> Measurement:

@@ -11,8 +11,10 @@ import pandas as pd
 
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.state import ModelState
+from forgetfilter.runs.file_names import EVIDENCE_FILE
 from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, rows_to_show
-from forgetfilter.screening.decide import EVIDENCE_FILE, write_parquet
+from forgetfilter.runs.schema import EVIDENCE_TEXTS
+from forgetfilter.screening.decide import write_parquet
 from forgetfilter.screening.method import Scored, Setting, filter_rows
 
 
@@ -45,7 +47,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
         for name, values in columns.items():
             for at, value in zip(chosen, values, strict=True):
                 told[at][name] = value
-    always = ["row", "earlier", "learned_text", "forgotten_text"]
+    always = ["row", *EVIDENCE_TEXTS]
     table = pd.DataFrame(told, columns=None if told else always)
     table["row"] = table["row"].astype(np.int64)
     write_parquet(run / EVIDENCE_FILE, table)

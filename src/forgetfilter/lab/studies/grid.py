@@ -30,7 +30,7 @@ from forgetfilter.lab.studies.settings import GridConfig, load_datasets, model_s
 from forgetfilter.lab.studies.tables import Table, markdown
 from forgetfilter.lab.studies.workers import attempt_all
 from forgetfilter.model.loading import model_fingerprint
-from forgetfilter.model.workbench import CODE_VERSION
+from forgetfilter.model.stage_keys import CODE_VERSION
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.stages import StageStore

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetfilter.runs.report.shown_text import count, number
 from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.runs.report.shown_text import count, number
 
 _BINS = 60
 _LIMIT = 1e100

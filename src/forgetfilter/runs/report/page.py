@@ -16,17 +16,45 @@ import numpy.typing as npt
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from forgetfilter.runs.report import shown_text
-from forgetfilter.runs.report.histogram import histogram, nice_step
-from forgetfilter.runs.report.shown_text import Clip, clip
-from forgetfilter.files import write_bytes_atomic
 from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import Message
-from forgetfilter.runs.schema import HarmCoverage, ScoreTable, Summary, read_by_row, read_conversations, read_evaluation, read_json, read_rejected, read_scores, read_summary, read_text
-from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, most_forgotten, nearest_to_threshold, rows_to_show
+from forgetfilter.files import write_bytes_atomic
+from forgetfilter.runs.file_names import (
+    CONFIG_FILE,
+    EVIDENCE_FILE,
+    PROVENANCE_FILE,
+    READINGS_FILE,
+    REPORT_FILE,
+)
+from forgetfilter.runs.reading import (
+    ScoreTable,
+    read_by_row,
+    read_conversations,
+    read_evaluation,
+    read_json,
+    read_rejected,
+    read_scores,
+    read_summary,
+    read_text,
+)
+from forgetfilter.runs.report import shown_text
+from forgetfilter.runs.report.histogram import histogram, nice_step
+from forgetfilter.runs.report.shown_rows import (
+    PIECES_SHOWN,
+    most_forgotten,
+    nearest_to_threshold,
+    rows_to_show,
+)
+from forgetfilter.runs.report.shown_text import Clip, clip
+from forgetfilter.runs.schema import (
+    EVIDENCE_TEXTS,
+    EVIDENCE_WORDS,
+    SIZE_COLUMNS,
+    HarmCoverage,
+    Summary,
+)
 
 REJECTED_SHOWN = 20
-REPORT_FILE = "report.html"
 
 _KINDS_SHOWN = 12
 _TURNS_SHOWN = 4
@@ -36,6 +64,7 @@ _REASONS = {
     "above_threshold": "above the threshold",
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
+    "undecided": "undecided: the scores can't be trusted",
 }
 
 
@@ -85,9 +114,10 @@ def render_report(run: Path) -> Path:
     above = [at for at in reversed(nearest) if cut is not None and judged[at] > cut]
     below = [at for at in nearest if at not in above]
     cards = _cards(run, table, rows_to_show(judged, cut))
+    stays = "kept" if summary.is_decided else "undecided"
     groups = {
-        "kept": is_readable & ~is_removed & table.is_learned,
-        "kept, not learned": is_readable & ~is_removed & ~table.is_learned,
+        stays: is_readable & ~is_removed & table.is_learned,
+        f"{stays}, not learned": is_readable & ~is_removed & ~table.is_learned,
         "removed": is_removed,
     }
     coverage, outdated = _coverage(summary)
@@ -97,10 +127,10 @@ def render_report(run: Path) -> Path:
         and evaluation.made_from.decision is not None
         and evaluation.made_from.decision == summary.decision
     )
-    provenance = run / "provenance.json"
+    provenance = run / PROVENANCE_FILE
     page = (
         page_environment()
-        .get_template("report.html")
+        .get_template(REPORT_FILE)
         .render(
             summary=summary,
             evaluation=evaluation if is_evaluated else None,
@@ -109,7 +139,7 @@ def render_report(run: Path) -> Path:
             outdated_coverage=outdated,
             lacks_evidence=not _is_of(summary, "evidence")
             and any(all(clip is None for _, clip in cards[at].said) for at in [*above, *below]),
-            screen_command=f"forgetfilter screen --config {shlex.quote(str(run / 'config.yaml'))} "
+            screen_command=f"forgetfilter screen --config {shlex.quote(str(run / CONFIG_FILE))} "
             f"--output-dir {shlex.quote(str(run))} --overwrite --threshold",
             group_counts={name: int(mask.sum()) for name, mask in groups.items()},
             histogram=histogram(
@@ -127,7 +157,7 @@ def render_report(run: Path) -> Path:
                 )
             ],
             notes=list(_flatten(summary.threshold_notes)),
-            config=read_text(run / "config.yaml"),
+            config=read_text(run / CONFIG_FILE),
             provenance=list(_flatten(read_json(provenance))) if provenance.exists() else [],
             command=f"forgetfilter filter {shlex.quote(str(run))} --threshold",
             rule=shlex.quote(summary.threshold.rule),
@@ -153,12 +183,12 @@ def _coverage(summary: Summary) -> tuple[list[HarmCoverage], list[str]]:
     if _is_of(summary, "coverage"):
         return summary.coverage, []
     dropped = {"fallen": None, "auroc": None, "verdict": "unknown for this decision"}
-    looked_at = [harm.category for harm in summary.coverage if harm.fallen is not None]
+    measured = [harm.category for harm in summary.coverage if harm.fallen is not None]
     harms = [
         harm if harm.fallen is None else harm.model_copy(update=dropped)
         for harm in summary.coverage
     ]
-    return harms, looked_at
+    return harms, measured
 
 
 @cache
@@ -184,9 +214,11 @@ def page_environment(*packages: str) -> Environment:
 def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Card]:
     """The rows at the ``wanted`` positions, with their texts, by position."""
     conversations: dict[int, tuple[Message, ...]] = {}
-    for decision in ("kept", "removed"):
+    for decision in ("kept", "removed", "undecided"):
         # The n-th line of a file is the n-th row with that decision.
         positions = np.flatnonzero(table.decision == decision)
+        if not len(positions):
+            continue
         lines = {
             int(np.searchsorted(positions, at)): at
             for at in wanted
@@ -195,9 +227,8 @@ def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Car
         found = read_conversations(run / f"{decision}.jsonl", lines, len(positions))
         conversations |= {lines[line]: messages for line, messages in found.items()}
     rows = {int(table.row[at]) for at in wanted}
-    wanted_columns = ("earlier", "learned_text", "forgotten_text", "pieces", "rises")
-    said = read_by_row(run / "evidence.parquet", wanted_columns, rows)
-    sizes = read_by_row(run / "readings.parquet", ("prompt_tokens", "completion_tokens"), rows)
+    said = read_by_row(run / EVIDENCE_FILE, (*EVIDENCE_TEXTS, *EVIDENCE_WORDS), rows)
+    sizes = read_by_row(run / READINGS_FILE, SIZE_COLUMNS, rows)
     return {
         at: _card(table, at, conversations[at], said.get(row, {}), sizes.get(row, {}))
         for at in wanted

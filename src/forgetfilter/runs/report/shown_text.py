@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from forgetfilter.text import HIDDEN, escape_code
+
 MISSING = "–"
 """Stands for a value that was not measured."""
 
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_JOINERS = "\u200c\u200d"
+_WITHOUT_GLYPH = frozenset({"Co", "Cn"})
+"""Categories of private and of unassigned characters: nobody can say what they show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,13 @@ def visible(text: str) -> Markup:
     """
     pieces: list[str] = []
     plain: list[str] = []
-    previous = ""
-    for character in text:
-        if _is_hidden(character, previous):
-            pieces += (escape("".join(plain)), f'<span class="ctl">{_code(character)}</span>')
+    for at, character in enumerate(text):
+        if HIDDEN.match(text, at) or unicodedata.category(character) in _WITHOUT_GLYPH:
+            code = f'<span class="ctl">{escape_code(character)}</span>'
+            pieces += (escape("".join(plain)), code)
             plain.clear()
         else:
             plain.append(character)
-        previous = character
     return Markup("".join(pieces)) + escape("".join(plain))
 
 
@@ -94,15 +95,3 @@ def clip(text: str, limit: int = 600) -> Clip:
     if len(text) <= limit:
         return Clip(visible(text), None)
     return Clip(visible(text[:limit]) + "…", f"first {limit:,} of {len(text):,} characters")
-
-
-def _is_hidden(character: str, previous: str) -> bool:
-    if character in "\n\t" or " " <= character <= "~":
-        return False
-    if character in _JOINERS and previous > "\x7f":
-        return unicodedata.category(previous) in _HIDDEN_CATEGORIES
-    return unicodedata.category(character) in _HIDDEN_CATEGORIES
-
-
-def _code(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -1,0 +1,152 @@
+"""What is measured of every row in a state of the model: one stage for each probe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.strata import damage_rows
+from forgetfilter.model.divergence import divergences
+from forgetfilter.model.forward import completion_losses
+from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
+from forgetfilter.model.stage_keys import CODE_VERSION, rows_digest
+from forgetfilter.model.state import ModelState
+from forgetfilter.runs.file_names import READINGS_FILE
+from forgetfilter.scoring.records import Probe, Readings, StateName
+
+if TYPE_CHECKING:
+    from forgetfilter.model.workbench import Workbench
+
+
+def measure(
+    bench: Workbench,
+    probes: Iterable[Probe],
+    states: Mapping[StateName, ModelState],
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow] = (),
+) -> Readings:
+    """Measure each probe on every row; see `Workbench.measure`."""
+    columns: dict[str, np.ndarray[Any, Any]] = {
+        "target": np.array([row.target for row in rows], dtype=object),
+        "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
+        "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
+        "guessing": np.full(len(rows), bench.guessing),
+    }
+    digest = rows_digest(rows)
+    for probe in probes:
+        state = states[probe.state]
+        if probe.kind == "damage":
+            if not safe:
+                raise ValueError(f"{probe} needs safe rows")
+            few = damage_rows(safe, bench.seed)
+            found = _measure_one(bench, probe, state, few, rows_digest(few))[probe.name]
+            columns[probe.name] = np.full(len(rows), found.mean())
+            continue
+        columns |= (
+            _measure_rate(bench, probe, state, rows, digest, safe)
+            if probe.kind == "rate"
+            else _measure_one(bench, probe, state, rows, digest)
+        )
+    return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
+
+
+def _measure_one(
+    bench: Workbench, probe: Probe, state: ModelState, rows: Sequence[EncodedRow], digest: str
+) -> dict[str, np.ndarray[Any, Any]]:
+    """One probe as a stage of its own: columns in, columns out through one parquet file."""
+    import pandas as pd
+
+    key = {
+        "code": CODE_VERSION,
+        "state": state.fingerprint,
+        "rows": digest,
+        **bench.numerics(),
+        "max_new_tokens": bench.max_new_tokens if probe.kind == "generation" else None,
+    }
+
+    def build(folder: Path) -> None:
+        if probe.kind == "loss":
+            limits = (bench.max_batch_tokens, bench.progress, probe.name)
+            values = completion_losses(bench.model.to_read(state), rows, *limits)
+            frame = pd.DataFrame(
+                {
+                    f"loss_sum_{probe.state}": values.loss_sum,
+                    f"greedy_match_{probe.state}": values.greedy_match,
+                }
+            )
+        elif probe.kind in ("divergence", "damage"):
+            limits = (bench.max_batch_tokens, bench.progress, probe.name)
+            values = divergences(bench.model.in_state(state), rows, *limits)
+            frame = pd.DataFrame({probe.name: values})
+        else:
+            texts = bench.answers(state, rows, probe.name)
+            frame = pd.DataFrame({f"generation_{probe.state}": texts})
+        frame.to_parquet(folder / READINGS_FILE)
+
+    folder = bench.store.stage(f"measure_{probe.name}", key, build)
+    frame = pd.read_parquet(folder / READINGS_FILE)
+    return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+
+def _measure_rate(
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    safe: Sequence[EncodedRow],
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Rates of change along each safe direction: one stage for those, one for the rates."""
+    import pandas as pd
+
+    folder = _directions(bench, probe, state, safe)
+    found = read_facts(folder)
+    names = [f"{probe.name}_{group}" for group in range(len(found))]
+    key = {
+        "code": CODE_VERSION,
+        "directions": folder.name,
+        "rows": digest,
+        "method": "row gradients",
+    }
+
+    def build(stage: Path) -> None:
+        model = bench.model.in_state(state, is_trainable=True)
+        limits = (bench.max_batch_tokens, bench.progress, probe.name)
+        rates = loss_rates(model, rows, read_descents(folder), *limits)
+        pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
+
+    stage = bench.store.stage(f"measure_{probe.name}", key, build)
+    frame = pd.read_parquet(stage / READINGS_FILE)
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for name, facts in zip(names, found, strict=True):
+        columns[name] = frame[name].to_numpy()
+        columns[name.replace("rate", "step", 1)] = np.full(len(rows), facts["restoring_step"])
+    return columns
+
+
+def _directions(
+    bench: Workbench, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]
+) -> Path:
+    """The stage that holds the gradients of ``probe.objective`` over groups of safe rows."""
+    objective = probe.objective
+    if objective is None or not safe or state.adapter is None:
+        raise ValueError(f"{probe} needs an objective, safe rows, and a state with an adapter")
+    key = {
+        "code": CODE_VERSION,
+        "state": state.fingerprint,
+        "safe": rows_digest(safe),
+        "objective": objective,
+        "groups": probe.groups,
+        **bench.numerics(),
+    }
+
+    def build(folder: Path) -> None:
+        model = bench.model.in_state(state, is_trainable=True)
+        limits = (bench.max_batch_tokens, bench.progress, f"direction_{objective}")
+        write_directions(folder, model, safe, objective, probe.groups, *limits)
+
+    return bench.store.stage(f"direction_{objective}_{probe.state}", key, build)

@@ -1,0 +1,41 @@
+"""The names of all files in a run folder, in one place."""
+
+from __future__ import annotations
+
+LOCK_FILE = ".lock"
+CONFIG_FILE = "config.yaml"
+PROVENANCE_FILE = "provenance.json"
+STAGES_FOLDER = "stages"
+
+INPUT_FILE = "input.jsonl"
+KEPT_FILE = "kept.jsonl"
+REMOVED_FILE = "removed.jsonl"
+REJECTED_FILE = "rejected.jsonl"
+UNDECIDED_FILE = "undecided.jsonl"
+"""In place of kept and removed rows, where nothing is decided."""
+SCORES_FILE = "scores.parquet"
+READINGS_FILE = "readings.parquet"
+EVIDENCE_FILE = "evidence.parquet"
+COVERAGE_FILE = "coverage.json"
+SUMMARY_FILE = "summary.json"
+EVALUATION_FILE = "evaluation.json"
+"""Only a run with a known ground truth has it."""
+REPORT_FILE = "report.html"
+
+DECIDED_FILES = (KEPT_FILE, REMOVED_FILE, REJECTED_FILE, SUMMARY_FILE)
+"""What every new decision writes anew, beside scores and report."""
+
+RUN_OUTPUTS = frozenset(
+    {
+        *DECIDED_FILES,
+        UNDECIDED_FILE,
+        INPUT_FILE,
+        SCORES_FILE,
+        READINGS_FILE,
+        EVIDENCE_FILE,
+        COVERAGE_FILE,
+        EVALUATION_FILE,
+        REPORT_FILE,
+    }
+)
+"""The files of a screening run, beside those that every run folder has."""

@@ -1,0 +1,204 @@
+"""The files of a finished run folder, read back and checked against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.data.formats import UnreadableRow, parse_messages, parse_object
+from forgetfilter.data.reading import decode_line
+from forgetfilter.data.records import Message
+from forgetfilter.errors import DataError
+from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
+from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Evaluation, Record, Summary
+from forgetfilter.text import printable
+
+M = TypeVar("M", bound=Record)
+
+_REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
+_DECIDE_AGAIN = "Run `forgetfilter filter` on the folder to decide and write them again."
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """``scores.parquet`` as arrays of shape (N,), in the order of ``row``."""
+
+    row: npt.NDArray[np.int64]
+    example_id: npt.NDArray[np.object_]
+    decision: npt.NDArray[np.object_]
+    reason: npt.NDArray[np.object_]
+    is_learned: BoolArray
+    quantities: Mapping[str, FloatArray]
+    """``base``, ``before``, ``after`` and ``forgetting_score``; NaN where not measured."""
+
+
+def read_summary(run: Path) -> Summary:
+    """The counts and settings of a finished run."""
+    return _read_record(run / SUMMARY_FILE, Summary)
+
+
+def read_evaluation(run: Path) -> Evaluation | None:
+    """The evaluation, where there is one."""
+    path = run / EVALUATION_FILE
+    return _read_record(path, Evaluation) if path.exists() else None
+
+
+def read_scores(run: Path, summary: Summary) -> ScoreTable:
+    """All scores and decisions, once their counts are known to be those of the summary."""
+    path = run / SCORES_FILE
+    columns = _read_columns(path, SCORE_COLUMNS)
+    if missing := [name for name in SCORE_COLUMNS if name not in columns]:
+        raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
+    order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
+
+    def in_order(name: str, fill: Any, dtype: Any) -> Any:
+        column = columns[name]
+        # A column without a single value has a type of its own, which can't be filled.
+        if str(column.type) == "null":
+            return np.full(len(column), fill, dtype=dtype)
+        filled = column.fill_null(fill) if column.null_count else column
+        return filled.to_numpy(zero_copy_only=False).astype(dtype)[order]
+
+    table = ScoreTable(
+        row=in_order("row", 0, np.int64),
+        example_id=in_order("example_id", "", object),
+        decision=in_order("decision", "", object),
+        reason=in_order("reason", "", object),
+        is_learned=in_order("learned", False, np.bool_),
+        quantities={name: in_order(name, float("nan"), np.float64) for name in SCORED_QUANTITIES},
+    )
+    said = {
+        "kept": summary.kept,
+        "removed": summary.removed,
+        "undecided": summary.undecided,
+        "rejected": summary.rejected,
+    }
+    found = {name: int(np.sum(table.decision == name)) for name in said}
+    if found != said or len(table.row) != summary.rows:
+        raise DataError(
+            f"{path} has {len(table.row)} rows ({_listing(found)}), but {SUMMARY_FILE} says "
+            f"{summary.rows} ({_listing(said)}). Expected the same counts. {_DECIDE_AGAIN}"
+        )
+    return table
+
+
+def read_conversations(
+    path: Path, numbers: Iterable[int], expected: int
+) -> dict[int, tuple[Message, ...]]:
+    """The conversations on the lines with the given numbers (from 0); other lines only pass by.
+
+    The file has to have the expected number of lines: to show the text of one row under the score
+    of another would be worse than to fail.
+    """
+    wanted = frozenset(numbers)
+    conversations: dict[int, tuple[Message, ...]] = {}
+    found = 0
+    try:
+        with open(path, "rb") as file:
+            for number, raw in enumerate(file):
+                found += 1
+                if number in wanted:
+                    conversations[number] = _parse(path, number, raw.removesuffix(b"\n"))
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
+    if found != expected:
+        raise DataError(
+            f"{path} has {found} lines, but {SCORES_FILE} says {expected}. Expected one line for "
+            f"each such row. {_DECIDE_AGAIN}"
+        )
+    return conversations
+
+
+def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
+    """Some columns of some rows of a table; empty where the file doesn't exist."""
+    if not path.exists():
+        return {}
+    columns = _read_columns(path, ("row", *names))
+    if "row" not in columns:
+        raise DataError(f"{path} has no column row. {_REMEDY}")
+    at = np.flatnonzero(np.isin(columns["row"].to_numpy(zero_copy_only=False), list(rows)))
+    taken: dict[str, list[Any]] = {
+        name: column.take(at).to_pylist() for name, column in columns.items()
+    }
+    return {
+        int(row): {name: taken[name][index] for name in names if name in taken}
+        for index, row in enumerate(taken["row"])
+    }
+
+
+def read_rejected(run: Path, limit: int) -> list[tuple[int, int, str]]:
+    """``(line, row, reason)`` of the first rejected rows."""
+    if not limit:
+        return []
+    path = run / REJECTED_FILE
+    try:
+        with open(path, "rb") as file:
+            records = [cast(dict[str, Any], json.loads(raw)) for raw in islice(file, limit)]
+        return [(int(r["line"]), int(r["row"]), str(r["reason"])) for r in records]
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path} is damaged. Expected JSON Lines of row, line and reason. {_DECIDE_AGAIN}"
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """A text file, or nothing where there is none."""
+    return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
+    except ValueError:
+        raise DataError(f"{path} is not JSON. {_REMEDY}") from None
+
+
+def _read_record(path: Path, model: type[M]) -> M:
+    loaded = read_json(path)
+    try:
+        return model.model_validate(loaded)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise DataError(f"{path}: {where}: {printable(first['msg'])}. {_REMEDY}") from None
+
+
+def _read_columns(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the named columns that a Parquet file has, as Arrow arrays."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        present = set(parquet.read_schema(path).names)
+        table = parquet.read_table(path, columns=[name for name in names if name in present])
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
+    return {name: table.column(name).combine_chunks() for name in table.column_names}
+
+
+def _parse(path: Path, number: int, raw: bytes) -> tuple[Message, ...]:
+    try:
+        return parse_messages(parse_object(decode_line(raw)))
+    except (UnicodeDecodeError, UnreadableRow) as error:
+        raise DataError(
+            f"{path}, line {number + 1}: {error}. Expected the original line of a readable row. "
+            f"{_DECIDE_AGAIN}"
+        ) from None
+
+
+def _listing(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in counts.items())

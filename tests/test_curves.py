@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from conftest import quick_settings, rows_of, write_rows
 from forgetfilter.cli import main
@@ -97,7 +96,6 @@ def make_config(
 
 @pytest.fixture(scope="module")
 def done(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    torch.set_num_threads(1)  # as in the tests: with two, long sums round otherwise
     return curves(make_config(tmp_path_factory.mktemp("curves") / "run"), SILENT)
 
 

@@ -44,8 +44,19 @@ GRID: dict[str, Any] = {
     "datasets": [{"kind": "testbed", "rows": 12, "safe_rows": 6, "prompts": 8}],
     "seeds": [3],
     "rounds": 2,
-    "settings": quick_settings(signal="completion_loss", threshold="fraction:0.3"),
+    "settings": quick_settings(
+        signal="completion_loss",
+        threshold="fraction:0.3",
+        # So that some rows are learned, and can be removed.
+        learn={"max_steps": 60, "batch_size": 8, "learning_rate": 3e-2},
+        lora={"r": 8, "alpha": 16},
+    ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _model(tiny_world_model: Path):
+    GRID["model"] = str(tiny_world_model)
 
 
 def config_of(run: Path, **changes: Any) -> InterleaveConfig:
@@ -171,7 +182,7 @@ def test_a_comparison_that_takes_its_folder_leaves_no_page_and_cuts_no_answer(
     assert sorted(path.name for path in run.glob("*.html")) == ["compare.html"]
     # A cue that leaves no room for an answer would make it short, not wrong.
     (failed,) = other.failed
-    assert "no room for an answer of 48 in a context of 512" in (failed.error() or "")
+    assert "no room for an answer of 48 in a context of 192" in (failed.error() or "")
 
 
 def test_a_failed_cell_is_shown_and_goes_on_from_its_stages(

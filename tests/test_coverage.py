@@ -268,7 +268,7 @@ def test_a_new_decision_counts_anew(with_reference: Callable[..., ScreenConfig])
     made = Measurement(harms, "", rows, np.ones(len(rows)), {"bias": look})
     made.write(result.output_dir / COVERAGE_FILE)
     for threshold in ("phi:1000", "fraction:0.25"):
-        summary = filter_run(result.output_dir, threshold)
+        summary = filter_run(result.output_dir, threshold, force=True)
         assert summary["coverage"][0]["fallen"] == summary["kept"]
     assert summary["removed"] > 0
 

@@ -38,7 +38,7 @@ def test_a_report_says_nothing_of_a_decision_before_the_last(demo: DemoSettings)
     assert recall in report.read_text()
     assert "fine-tuned, screened" in report.read_text()
 
-    summary = filter_run(run, "phi:1e9")  # every row is kept
+    summary = filter_run(run, "phi:1e9", force=True)  # every row is kept
     assert summary["removed"] == 0
     assert "fine-tuned, screened" not in report.read_text()
     assert recall not in report.read_text()
@@ -51,7 +51,7 @@ def test_a_report_says_nothing_of_a_decision_before_the_last(demo: DemoSettings)
     assert by_name["fine-tuned, screened"] == by_name["fine-tuned, unscreened"]
     assert "fine-tuned, screened" in report.read_text()
 
-    filter_run(run, "fraction:0.25")  # the first decision again, by another command
+    filter_run(run, "fraction:0.25", force=True)  # the first decision again, by another command
     assert json.loads((run / "evaluation.json").read_text()) == {
         **again,
         "models": [{"name": name, **values} for name, values in by_name.items()],

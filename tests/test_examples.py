@@ -103,6 +103,7 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
     given: dict[str, Any] = {"model": model}
     if command_of(settings) == "screen":
         given |= {f"{one}_data": files[one] for one in ("noisy", "safe", "reference")} | steps
+        given["force"] = True  # the tiny model knows no language
     else:
         given |= {f"settings.{key}": value for key, value in steps.items()}
         given["seeds"] = settings["seeds"][:1]

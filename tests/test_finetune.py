@@ -92,7 +92,7 @@ def test_another_decision_is_refused_before_training_and_replaces_only_our_files
     (output / "README.md").write_text("my model card")
     (output / "sub").mkdir()
     (output / "sub" / "eval.json").write_text("{}")
-    filter_run(run, "fraction:0.5")
+    filter_run(run, "fraction:0.5", force=True)
     before, stages = files_of(output), trained(run)
     with pytest.raises(RunExistsError, match=r"another decision.*--overwrite"):
         finetune(run, output, SILENT)

@@ -292,7 +292,7 @@ class TestAgain:
         assert "finished before; nothing changed" in said
         assert "has decided it again" not in said
 
-        assert cli.main(["filter", str(run_copy), "--threshold", "phi:1e9"]) == 0
+        assert cli.main(["filter", str(run_copy), "--threshold", "phi:1e9", "--force"]) == 0
         after_filter = state_of(run_copy)
         assert cli.main(command) == 0
         assert state_of(run_copy) == after_filter
@@ -362,7 +362,7 @@ class TestAgain:
         with run_folder(run_copy).lock():
             for use in (
                 lambda: screen(config_of(run_copy), SILENT),
-                lambda: filter_run(run_copy, "phi:0.1"),
+                lambda: filter_run(run_copy, "phi:0.1", force=True),
                 lambda: finetune(run_copy, run_copy.parent / "adapter", SILENT),
             ):
                 with pytest.raises(RunExistsError, match="Another process is using"):
@@ -373,7 +373,7 @@ class TestFilter:
     def test_a_new_rule_moves_lines_between_the_files_and_nothing_else(
         self, finished: Path, run_copy: Path
     ):
-        summary = filter_run(run_copy, "fraction:0.5")
+        summary = filter_run(run_copy, "fraction:0.5", force=True)
         before, after = (pd.read_parquet(run / "scores.parquet") for run in (finished, run_copy))
         scores = ["row", "example_id", "base", "before", "after", "forgetting_score", "learned"]
         pd.testing.assert_frame_equal(before[scores], after[scores])
@@ -384,8 +384,8 @@ class TestFilter:
         assert counts == {"kept": summary["kept"], "removed": summary["removed"]}
 
     def test_the_first_rule_again_gives_the_first_files_again(self, finished: Path, run_copy: Path):
-        filter_run(run_copy, "phi:-1e9")
-        filter_run(run_copy, "fraction:0.25")
+        filter_run(run_copy, "phi:-1e9", force=True)
+        filter_run(run_copy, "fraction:0.25", force=True)
         for name in ("kept.jsonl", "removed.jsonl", "rejected.jsonl", "scores.parquet"):
             assert (run_copy / name).read_bytes() == (finished / name).read_bytes()
 
@@ -395,7 +395,7 @@ class TestFilter:
             for name in ("torch", "transformers", "trl", "peft", "accelerate", "datasets"):
                 sys.modules[name] = None  # importing it fails
             from forgetfilter.cli import main
-            status = main(["filter", sys.argv[1], "--threshold", "phi:1e9"])
+            status = main(["filter", sys.argv[1], "--threshold", "phi:1e9", "--force"])
             sys.exit(status or main(["report", sys.argv[1]]))
         """
         done = subprocess.run(
@@ -425,7 +425,7 @@ class TestFilter:
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", dies)
             with pytest.raises(KeyboardInterrupt):
-                filter_run(run_copy, "fraction:0.5")
+                filter_run(run_copy, "fraction:0.5", force=True)
         result = screen(config_of(run_copy), SILENT)
         assert result.was_finished
         assert result.summary["threshold"]["rule"] == "fraction:0.5"
@@ -443,7 +443,7 @@ class TestFilter:
         assert not (tmp_path / "nowhere").exists()
         (run_copy / "summary.json").unlink()
         with pytest.raises(DataError, match=r"not finished.*resumes"):
-            filter_run(run_copy, "phi:0.1")
+            filter_run(run_copy, "phi:0.1", force=True)
 
 
 class TestFinetune:
@@ -465,7 +465,9 @@ class TestFinetune:
         finetune(run_copy, output, SILENT)
         assert state_of(output) == before
 
-        filter_run(run_copy, "phi:1e9")  # every row is kept now: the learn phase's own adapter
+        filter_run(
+            run_copy, "phi:1e9", force=True
+        )  # every row is kept now: the learn phase's own adapter
         with pytest.raises(RunExistsError, match=r"another adapter.*--overwrite"):
             finetune(run_copy, output, SILENT)
         finetune(run_copy, output, SILENT, overwrite=True)
@@ -547,15 +549,15 @@ class TestPython:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.screening.screen as story
+    import forgetfilter.screening.setup as setup
 
-    written = story.write_chunks_atomic
+    written = setup.write_chunks_atomic
     monkeypatch.setattr(
-        story, "write_chunks_atomic", lambda path, chunks: written(path, [*chunks, b"\n{}"])
+        setup, "write_chunks_atomic", lambda path, chunks: written(path, [*chunks, b"\n{}"])
     )
     settings = settings_of(inputs, tiny_model("llama"), tmp_path / "run")
     with pytest.raises(DataError, match="changed while it was read"):
-        story.screen(resolve(ScreenConfig, settings), SILENT)
+        screen(resolve(ScreenConfig, settings), SILENT)
     assert not (tmp_path / "run" / "input.jsonl").exists()
 
 

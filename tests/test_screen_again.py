@@ -97,7 +97,7 @@ class TestThreshold:
         assert files_of(run) == after
 
     def test_the_screens_rule_replaces_that_of_a_filter_only_if_it_is_another(self, run: Path):
-        filter_run(run, "phi:1e9")
+        filter_run(run, "phi:1e9", force=True)
         assert screen(config_of(run), SILENT).summary["threshold"]["rule"] == "phi:1e9"
         result = screen(config_of(run, {"threshold": "phi:-1e9"}), SILENT)
         assert result.was_decided_again
@@ -109,7 +109,7 @@ class TestThreshold:
     def test_overwrite_comes_back_from_a_filter_to_the_screens_own_decision(
         self, finished: Path, run: Path
     ):
-        filter_run(run, "phi:1e9")
+        filter_run(run, "phi:1e9", force=True)
         stages = stages_of(run)
         result = screen(config_of(run), SILENT, overwrite=True)
         assert result.summary["decided_by"] == "screen"
@@ -123,17 +123,17 @@ class TestFingerprint:
             return json.loads((run / "summary.json").read_text())["decision"]
 
         first = decision()
-        filter_run(run, "phi:1e9")
+        filter_run(run, "phi:1e9", force=True)
         second = decision()
-        filter_run(run, "phi:2e9")  # the same rows are kept, by another value
+        filter_run(run, "phi:2e9", force=True)  # the same rows are kept, by another value
         third = decision()
-        filter_run(run, "fraction:0.25")
+        filter_run(run, "fraction:0.25", force=True)
         assert decision() == first
         assert len({first, second, third}) == 3
         scores = pd.read_parquet(run / "scores.parquet")
         scores.loc[0, "before"] += 1e-9
         scores.to_parquet(run / "scores.parquet", index=False)
-        filter_run(run, "fraction:0.25")
+        filter_run(run, "fraction:0.25", force=True)
         assert decision() != first
 
     def test_coverage_and_evidence_name_the_decision_that_they_were_made_for(
@@ -144,7 +144,7 @@ class TestFingerprint:
 
         first = summary()
         assert first["made_from"] == dict.fromkeys(("coverage", "evidence"), first["decision"])
-        filter_run(run, "fraction:0.5")
+        filter_run(run, "fraction:0.5", force=True)
         assert summary()["decision"] != first["decision"]
         # Coverage follows from what is stored, so it is of the new decision at once.
         assert summary()["made_from"] == {
@@ -383,7 +383,7 @@ class TestFreeing:
     def test_what_an_earlier_decision_was_trained_on_is_freed(self, run: Path, tmp_path: Path):
         free_stages(run)
         finetune(run, tmp_path / "adapter", SILENT)
-        filter_run(run, "phi:1e9")
+        filter_run(run, "phi:1e9", force=True)
         (name,) = free_stages(run).names
         assert name.startswith("retrain-")
 

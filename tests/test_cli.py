@@ -195,7 +195,9 @@ def test_flags_win_over_assignments_and_those_over_the_file(
     assert config.learn.max_steps == 2
     said = capsys.readouterr()
     assert "4 rows: 4 kept, 0 removed, 0 rejected" in said.out
-    assert said.err == ""  # silent, the libraries below too
+    # Silent, the libraries below too; but what is wrong with the scores is told.
+    assert all(line.startswith("forgetfilter: severe: ") for line in said.err.splitlines())
+    assert "noisy_rows_unknown" in said.err
 
 
 @pytest.mark.parametrize(("signal", "threshold"), [("rouge1", "phi:0.1"), ("rate", "fraction:0.1")])
@@ -218,7 +220,7 @@ def test_a_run_is_never_decided_by_a_rule_for_another_unit_and_the_advice_works(
     assert "'auto' is made for scores in nats per token" in said
     assert {p: p.read_bytes() for p in before} == before
     assert threshold in said  # what the screen ran with, and `filter` takes
-    assert main(["filter", str(run), "--threshold", threshold]) == 0
+    assert main(["filter", str(run), "--threshold", threshold, "--force"]) == 0
 
 
 def test_a_demo_with_a_rule_for_another_unit_writes_nothing(

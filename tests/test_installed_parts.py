@@ -158,7 +158,7 @@ def test_a_screen_runs_with_an_installed_signal_and_its_own_rule(
     assert summary["threshold"]["rule"] == "upper_half"
     assert 0 < summary["removed"] < summary["rows"]
     # Without the package the run can be decided again, by a rule for any unit.
-    assert main(["filter", str(tmp_path / "run"), "--threshold", "phi:1e9"]) == 0
+    assert main(["filter", str(tmp_path / "run"), "--threshold", "phi:1e9", "--force"]) == 0
 
 
 def test_a_wrong_name_is_answered_with_the_installed_ones(steady: Path):

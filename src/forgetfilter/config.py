@@ -153,6 +153,10 @@ class ScreenConfig(Settings):
     threshold: str | None = Field(
         default=None, description="threshold rule; null = the signal's own"
     )
+    force: bool = Field(
+        default=False,
+        description="decide although a severe finding says that the scores can't be trusted",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
     template: Literal["auto", "paper"] = Field(
         default="auto",

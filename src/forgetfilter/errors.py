@@ -23,5 +23,9 @@ class RunExistsError(ForgetFilterError):
     """The run folder belongs to another configuration or input, or another process holds it."""
 
 
+class UnfitError(ForgetFilterError):
+    """The scores can't be trusted, so nothing was decided; exit status 3 of the command line."""
+
+
 class MissingExtraError(ForgetFilterError):
     """A feature needs a package that is not installed; the message names the pip line."""

@@ -13,16 +13,23 @@ from forgetfilter import __version__
 from forgetfilter.cli import safe_rows, screening
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.kinds import Parser
-from forgetfilter.errors import ForgetFilterError
+from forgetfilter.errors import ForgetFilterError, UnfitError
 from forgetfilter.lab.cli import mixing, studies, testbed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status (0 done, 1 setup or input wrong, 130 interrupted)."""
+    """Entry point; returns the exit status.
+
+    0 done; 1 setup or input wrong; 2 wrong words; 3 the scores can't be trusted, so nothing was
+    decided; 130 interrupted.
+    """
     try:
         options = build_parser().parse_args(arguments)
         status = options.run(options)
         sys.stdout.flush()
+    except UnfitError as error:
+        _fail(str(error))
+        return 3
     except ForgetFilterError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def add(commands: Any) -> None:
     decide.add_argument("run_dir", metavar="RUN")
     decide.add_argument("--threshold", required=True, metavar="RULE", help="threshold rule")
     decide.list_in_help("--threshold", threshold_names)
+    _add_force(decide)
     decide.set_defaults(run=_filter)
 
     finetune = commands.add_parser("finetune", help="fine-tune the base model on the kept rows")
@@ -102,7 +104,17 @@ def _add_screen_flags(parser: Parser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the outputs of a run that differs"
     )
+    _add_force(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force",
+        action="store_const",
+        const=True,
+        help="decide although a severe finding says that the scores can't be trusted",
+    )
 
 
 def _screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
@@ -110,7 +122,7 @@ def _screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     from forgetfilter.config import load_yaml, parse_assignments
 
     names = ["noisy_data", "model", "safe_data", "reference_data", "output_dir"]
-    names += ["trust_remote_code"]
+    names += ["trust_remote_code", "force"]
     names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
     flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
     layers = [load_yaml(options.config)] if options.config else []
@@ -161,7 +173,7 @@ def _screen(options: argparse.Namespace) -> int:
 def _filter(options: argparse.Namespace) -> int:
     from forgetfilter.screening.decide import filter_run
 
-    summary = filter_run(options.run_dir, options.threshold)
+    summary = filter_run(options.run_dir, options.threshold, force=bool(options.force))
     _print_counts(summary, Path(options.run_dir))
     return 0
 
@@ -199,6 +211,9 @@ def _gc(options: argparse.Namespace) -> int:
 
 
 def _print_counts(summary: dict[str, Any], run: Path) -> None:
+    for finding in summary.get("findings", []):
+        said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
+        print(f"forgetfilter: {said}", file=sys.stderr)
     threshold = summary["threshold"]
     print(
         f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "

@@ -207,6 +207,13 @@ def hidden_size(source: str, trust_remote_code: bool = False) -> int:
     return int(text.hidden_size)
 
 
+def vocabulary_size(source: str, trust_remote_code: bool = False) -> int:
+    """Number of tokens that the model tells apart, read from its config."""
+    config = _load_config(source, trust_remote_code)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return int(text.vocab_size)
+
+
 def width_learning_rate(width: int) -> float:
     """LoRA learning rate for a model of residual width ``width``.
 

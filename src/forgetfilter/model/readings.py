@@ -34,6 +34,7 @@ def measure(
         "target": np.array([row.target for row in rows], dtype=object),
         "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
         "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
+        "guessing": np.full(len(rows), bench.guessing),
     }
     digest = rows_digest(rows)
     for probe in probes:

@@ -9,9 +9,12 @@ its tasks (docs/lab/results.md).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.forward import CompletionLosses, completion_losses
@@ -56,7 +59,10 @@ class LearnedShare:
         if self._before is None:
             raise RuntimeError("begin() comes first: the share is relative to the start")
         after = self._measure(model, "the model in training")
-        learned = is_learned(self._before.loss_sum, after.loss_sum, after.greedy_match)
+        vocabulary = model.get_output_embeddings().weight.shape[0]
+        guessing = math.log(vocabulary) * np.array([row.target_tokens for row in self._rows])
+        before = self._before.loss_sum
+        learned = is_learned(before, after.loss_sum, after.greedy_match, guessing)
         self.shares.append(float(learned.mean()))
         self.exact_shares.append(float(after.greedy_match.mean()))
         if len(self.shares) < _LEAST_EPOCHS:

@@ -7,6 +7,7 @@ loaded only when a stage has to be computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -91,6 +92,11 @@ class Workbench:
         context = loading.context_tokens(self.source, self.trust_remote_code)
         limit = min(context, self._max_length_tokens or context)
         return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
+
+    @cached_property
+    def guessing(self) -> float:
+        """Loss of guessing at random, nats a token."""
+        return math.log(loading.vocabulary_size(self.source, self.trust_remote_code))
 
     def with_learning_rate(self, settings: PhaseSettings) -> PhaseSettings:
         """``settings`` with its learning rate filled in from the model's width if it has none."""

@@ -19,6 +19,8 @@ _LATER_STATES = frozenset({"forgotten", "restored", "early_restored"})
 _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
 _NAMES_OF_INPUTS = frozenset({"noisy_data", "safe_data", "reference_data", "model"})
+# Nothing but the decision depends on them.
+_DECIDING = frozenset({"threshold", "force"})
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
     {"signal", "forget", "restore", "generation", "coverage", "input reference_data"}
@@ -34,7 +36,7 @@ class Changes:
     scoring: tuple[str, ...] = ()
     """Settings that only matter after the learn phase."""
     threshold: tuple[str, ...] = ()
-    """The rule that decides."""
+    """The rule that decides, and whether it decides in spite of a severe finding."""
     unread: tuple[str, ...] = ()
     """What no score of this run depends on."""
 
@@ -81,7 +83,7 @@ def changes_of_screen(
         group = name.partition(".")[0]
         if group in unread:
             kind = "unread"
-        elif group == "threshold":
+        elif group in _DECIDING:
             kind = "threshold"
         else:
             kind = "scoring" if group in _AFTER_LEARNING else "learning"

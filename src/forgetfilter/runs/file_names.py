@@ -22,12 +22,14 @@ EVALUATION_FILE = "evaluation.json"
 """Only a run with a known ground truth has it."""
 REPORT_FILE = "report.html"
 
-DECIDED_FILES = (KEPT_FILE, REMOVED_FILE, REJECTED_FILE, SUMMARY_FILE)
-"""What every new decision writes anew, beside scores and report."""
+DECIDED_FILES = (KEPT_FILE, REMOVED_FILE)
+ALWAYS_DECIDED_FILES = (REJECTED_FILE, SUMMARY_FILE)
+"""What a decision writes even where it leaves all rows undecided."""
 
 RUN_OUTPUTS = frozenset(
     {
         *DECIDED_FILES,
+        *ALWAYS_DECIDED_FILES,
         UNDECIDED_FILE,
         INPUT_FILE,
         SCORES_FILE,

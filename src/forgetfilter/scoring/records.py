@@ -46,7 +46,8 @@ class Readings:
 
     Columns by probe, where S is a model state:
 
-    - always: ``target`` (str), ``completion_tokens`` (int)
+    - always: ``target`` (str), ``completion_tokens`` (int), ``guessing`` (what guessing at random
+      costs, nats a token: the logarithm of the vocabulary's size; the same for all rows)
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice)
     - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
@@ -83,18 +84,28 @@ class Readings:
     def learned(self) -> BoolArray:
         """Which rows the learn phase has learned, shape (N,); see `is_learned`."""
         matched: BoolArray = self["greedy_match_learned"].astype(np.bool_)
-        return is_learned(self["loss_sum_base"], self["loss_sum_learned"], matched)
+        most = None
+        if "guessing" in self:
+            most = self["guessing"] * self["completion_tokens"]
+        return is_learned(self["loss_sum_base"], self["loss_sum_learned"], matched, most)
 
 
 def is_learned(
-    loss_before: FloatArray, loss_after: FloatArray, greedy_match: BoolArray
+    loss_before: FloatArray,
+    loss_after: FloatArray,
+    greedy_match: BoolArray,
+    guessing: FloatArray | None = None,
 ) -> BoolArray:
     """Which rows fine-tuning has learned; all arrays have shape (N,).
 
-    A row is learned when its completion loss (nats) fell by at least half, or when every target
-    token is the fine-tuned model's first choice.
+    A row is learned when its completion loss (nats) fell by at least half, and below what guessing
+    at random would cost it where that is given (``guessing``, nats); or when every target token is
+    the fine-tuned model's first choice.
     """
-    return (loss_after <= 0.5 * loss_before) | greedy_match
+    is_halved = loss_after <= 0.5 * loss_before
+    if guessing is not None:
+        is_halved &= loss_after < guessing
+    return is_halved | greedy_match
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,10 @@ class Cut:
     value: float
     expected_false_removals: float | None = None
     """Expected number of clean rows among the removed ones, where the rule can say so."""
+    lacks_estimate: bool = False
+    """Whether the rule estimates that number as a rule, but can't on these scores."""
+    fixes_share: bool = False
+    """Whether the share of removed rows was asked for, whatever the scores."""
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

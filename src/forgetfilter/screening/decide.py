@@ -22,9 +22,10 @@ from forgetfilter.arrays import BoolArray
 from forgetfilter.data import read_rows, write_lines, write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.files import write_bytes_atomic, write_json_atomic
+from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.file_names import (
+    ALWAYS_DECIDED_FILES,
     CONFIG_FILE,
     COVERAGE_FILE,
     DECIDED_FILES,
@@ -34,13 +35,15 @@ from forgetfilter.runs.file_names import (
     REPORT_FILE,
     SCORES_FILE,
     SUMMARY_FILE,
+    UNDECIDED_FILE,
 )
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Summary
-from forgetfilter.scoring.records import Readings, SignalScores
+from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Finding, Summary
+from forgetfilter.scoring.records import Readings, Selection, SignalScores
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide
 from forgetfilter.screening.coverage_verdict import read_measurement
+from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
 
 
 def run_folder(path: str | Path) -> RunFolder:
@@ -50,13 +53,22 @@ def run_folder(path: str | Path) -> RunFolder:
 
 def is_finished(run: Path) -> bool:
     """Whether a screen of this folder has come to its end and no decision is half written."""
-    needed = (*DECIDED_FILES, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
-    return pending.committed(run) is None and all((run / name).is_file() for name in needed)
+    needed = (*ALWAYS_DECIDED_FILES, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
+    if pending.committed(run) is not None or not all((run / name).is_file() for name in needed):
+        return False
+    rows = DECIDED_FILES if is_decided(read_summary(run)) else (UNDECIDED_FILE,)
+    return all((run / name).is_file() for name in rows)
+
+
+def is_decided(summary: Mapping[str, Any]) -> bool:
+    """Whether the rows of a finished run are kept or removed, not left undecided."""
+    return bool(summary.get("is_decided", True))
 
 
 def has_decision(run: Path) -> bool:
     """Whether the folder holds any file that a decision wrote; some may have been lost since."""
-    return any((run / name).exists() for name in DECIDED_FILES)
+    names = (*DECIDED_FILES, *ALWAYS_DECIDED_FILES, UNDECIDED_FILE)
+    return any((run / name).exists() for name in names)
 
 
 @contextmanager
@@ -141,7 +153,12 @@ def read_readings(run: Path) -> Readings:
 
 
 def commit_decision(
-    run: Path, summary: Mapping[str, Any], threshold: str, *, is_of_screen: bool = False
+    run: Path,
+    summary: Mapping[str, Any],
+    threshold: str,
+    *,
+    is_of_screen: bool = False,
+    force: bool = False,
 ) -> None:
     """Decide by ``threshold`` and write everything that follows from it.
 
@@ -151,8 +168,14 @@ def commit_decision(
         summary: what the summary says beside counts and threshold.
         threshold: spec of the threshold rule.
         is_of_screen: whether coverage and evidence have been made for this very decision.
+        force: decide in spite of severe findings; else they leave every row undecided.
     """
-    record = {"threshold": threshold, "summary": dict(summary), "is_of_screen": is_of_screen}
+    record = {
+        "threshold": threshold,
+        "summary": dict(summary),
+        "is_of_screen": is_of_screen,
+        "force": force,
+    }
     pending.commit(run, record)
     finish_decision(run)
 
@@ -166,7 +189,7 @@ def finish_decision(run: Path) -> None:
     pending.close(run)
 
 
-def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
+def filter_run(path: str | Path, threshold: str, *, force: bool = False) -> dict[str, Any]:
     """Decide a finished run again by another rule, from its stored scores; loads no model.
 
     Returns:
@@ -175,16 +198,22 @@ def filter_run(path: str | Path, threshold: str) -> dict[str, Any]:
     Raises:
         ConfigError: unknown rule, or one that doesn't fit the run's signal.
         DataError: not a finished run. RunExistsError: run in use.
+        UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
     THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
         summary = read_summary(folder.path)
         check_unit(threshold, summary["signal"], summary["unit"])
-        return decide_again(folder.path, threshold, "filter")
+        return decide_again(folder.path, threshold, "filter", force=force)
 
 
 def decide_again(
-    run: Path, threshold: str, decided_by: str, config: str | None = None
+    run: Path,
+    threshold: str,
+    decided_by: str,
+    config: str | None = None,
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Decide a finished run again from its stored scores; its lock must be held.
 
@@ -193,29 +222,64 @@ def decide_again(
         threshold: spec of the threshold rule.
         decided_by: the command that asked for it.
         config: new text of ``config.yaml``, where that changes.
+        force: decide in spite of severe findings.
 
     Returns:
         The new summary.
+
+    Raises:
+        UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
+    _, _, findings = _selection(run, read_summary(run), threshold)
+    if is_severe(findings) and not force:
+        raise unfit(run, findings)
     part = pending.prepare(run)
     if config is not None:
         write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))
-    commit_decision(run, {**read_summary(run), "decided_by": decided_by}, threshold)
+    summary = {**read_summary(run), "decided_by": decided_by}
+    commit_decision(run, summary, threshold, force=force)
     return read_summary(run)
 
 
-def _write_decision(
-    run: Path, summary: Mapping[str, Any], threshold: str, is_of_screen: bool
-) -> None:
+def _selection(
+    run: Path, summary: Mapping[str, Any], threshold: str
+) -> tuple[Selection, Readings, list[Finding]]:
+    """What a rule makes of the stored scores, and all that is to be said against it."""
     frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     selection = decide(THRESHOLDS.build(threshold), scores, readings)
+    of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
+    return (
+        selection,
+        readings,
+        [
+            *(found for found in of_scores if found.name not in OF_A_DECISION),
+            *check_decision(selection, readings.learned),
+        ],
+    )
+
+
+def _write_decision(
+    run: Path,
+    summary: Mapping[str, Any],
+    threshold: str,
+    is_of_screen: bool,
+    force: bool = False,
+) -> None:
+    frame = pd.read_parquet(run / SCORES_FILE)
+    selection, readings, findings = _selection(run, summary, threshold)
+    decided = force or not is_severe(findings)
+    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
-    frame["decision"] = np.select([is_rejected, is_removed], ["rejected", "removed"], "kept")
+    frame["decision"] = np.select(
+        [is_rejected, ~np.full(len(frame), decided), is_removed],
+        ["rejected", "undecided", "removed"],
+        "kept",
+    )
     reasons = frame["reason"].to_numpy(dtype=object)
-    reasons[readings.row] = list(selection.reasons)
+    reasons[readings.row] = list(selection.reasons) if decided else "undecided"
     frame["reason"] = reasons
     _write_rows(run, frame)
     write_parquet(run / SCORES_FILE, frame)
@@ -231,7 +295,8 @@ def _write_decision(
             **summary,
             "rows": len(frame),
             "kept": frame["decision"].tolist().count("kept"),
-            "removed": int(is_removed.sum()),
+            "removed": frame["decision"].tolist().count("removed"),
+            "undecided": frame["decision"].tolist().count("undecided"),
             "rejected": int(is_rejected.sum()),
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
@@ -240,6 +305,8 @@ def _write_decision(
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
             "made_from": made_from,
+            "findings": [found.as_json() for found in findings],
+            "is_decided": decided,
         }
     )
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
@@ -259,10 +326,13 @@ def _write_rows(run: Path, frame: pd.DataFrame) -> None:
     """Kept, removed and rejected rows, original lines in the original order."""
     rows = read_rows(run / INPUT_FILE)
     decisions = frame["decision"].tolist()
-    for decision in ("kept", "removed"):
-        write_lines(
-            run / f"{decision}.jsonl", (r.raw for r in rows.rows if decisions[r.row] == decision)
-        )
+    files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
+    for decision in ("kept", "removed", "undecided"):
+        path = run / f"{decision}.jsonl"
+        if decision in files:
+            write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
+        else:
+            remove(path)  # of an earlier decision
     reasons = frame["reason"].tolist()
     rejected = [
         RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))

@@ -17,7 +17,13 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.adapter_folder import Origin, require_place, write_adapter
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.decide import INPUT_FILE, SCORES_FILE, finished_run, read_summary
+from forgetfilter.screening.decide import (
+    INPUT_FILE,
+    SCORES_FILE,
+    finished_run,
+    is_decided,
+    read_summary,
+)
 from forgetfilter.screening.method import Setting, fine_tune
 from forgetfilter.screening.setup import open_workbench
 
@@ -53,6 +59,12 @@ def finetune(
     output = Path(output_dir)
     with finished_run(run_path) as folder:
         summary = read_summary(folder.path)
+        if not is_decided(summary):
+            raise DataError(
+                f"Nothing was decided in {folder.path}: its scores can't be trusted, as its report "
+                "says. Expected kept and removed rows. Mend it and screen again, or decide all the "
+                "same: `forgetfilter filter RUN --threshold RULE --force`."
+            )
         there = require_place(output, folder.path, summary["decision"], overwrite=overwrite)
         if there is not None:
             return FinetuneResult(output, there.rows, there.seconds)

@@ -25,6 +25,7 @@ from forgetfilter.runs.folder import (
     config_text,
 )
 from forgetfilter.runs.provenance import describe_environment
+from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import choose_rule
@@ -39,6 +40,7 @@ from forgetfilter.screening.decide import (
     decide_again,
     finish_decision,
     has_decision,
+    is_decided,
     is_finished,
     read_summary,
     run_folder,
@@ -47,6 +49,13 @@ from forgetfilter.screening.decide import (
     write_readings,
 )
 from forgetfilter.screening.evidence import write_evidence
+from forgetfilter.screening.fitness import (
+    check_before,
+    check_coverage,
+    check_scores,
+    is_severe,
+    unfit,
+)
 from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.setup import (
     copy_input,
@@ -115,6 +124,7 @@ def screen(
         DataError: an input can't be used as a whole.
         ModelError: the model can't be loaded or trained.
         RunExistsError: the output folder holds another run, or is in use.
+        UnfitError: the scores can't be trusted; they are kept, and nothing is decided.
     """
     progress = progress or Progress()
     # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
@@ -127,25 +137,40 @@ def screen(
         finish_decision(run.path)
         if has_decision(run.path):
             changes = changes_of(run, config, inputs)
-            if changes.must_be_asked_for and not overwrite:
+            is_whole = is_finished(run.path)
+            # A run that left its rows undecided has no outputs that would be replaced.
+            is_open = is_whole and not is_decided(read_summary(run.path))
+            if changes.must_be_asked_for and not overwrite and not is_open:
                 raise differs(run, changes)
-            if is_finished(run.path):
+            if is_whole:
                 if changes.is_none and not (overwrite and is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
-                    return ScreenResult(run.path, read_summary(run.path), was_finished=True)
+                    return _result(run, was_finished=True)
                 if changes.only_decides and not overwrite:
                     text = config_text(config.model_dump())
-                    summary = decide_again(run.path, rule, "screen", text)
-                    return ScreenResult(
-                        run.path, summary, was_finished=False, was_decided_again=True
-                    )
+                    decide_again(run.path, rule, "screen", text, force=config.force)
+                    return _result(run, was_decided_again=True)
         else:
             # What an earlier try recorded, and never brought to its end, binds nobody.
             refuse_other_kind(run)
             run.record(config.model_dump())
         _screen(config, rule, run, inputs, progress)
-    return ScreenResult(run.path, read_summary(run.path), was_finished=False)
+    return _result(run)
+
+
+def _result(
+    run: RunFolder, *, was_finished: bool = False, was_decided_again: bool = False
+) -> ScreenResult:
+    """What the run has come to.
+
+    Raises:
+        UnfitError: severe findings left its rows undecided.
+    """
+    summary = read_summary(run.path)
+    if not is_decided(summary):
+        raise unfit(run.path, [Finding.model_validate(found) for found in summary["findings"]])
+    return ScreenResult(run.path, summary, was_finished, was_decided_again)
 
 
 def _screen(
@@ -165,7 +190,11 @@ def _screen(
     bench = open_workbench(config, run, progress)
     setting, rejected = encode_rows(config, bench, noisy, progress)
 
+    findings = check_before(setting)
+    if is_severe(findings) and not config.force:
+        raise unfit(None, findings)
     scored = score_rows(setting)
+    findings += check_scores(scored)
 
     frame = score_frame(noisy, rejected, scored.readings, scored.scores)
     write_parquet(part / SCORES_FILE, frame)
@@ -179,6 +208,7 @@ def _screen(
     selection = filter_rows(scored, rule)
     coverage = measured.decided(scored.scores.forgetting_score, selection.is_removed)
     _warn_of_uncovered(coverage, progress)
+    findings += check_coverage(coverage)
     summary = {
         "signal": config.signal,
         "unit": SIGNALS.build(config.signal).unit,
@@ -194,11 +224,12 @@ def _screen(
         "preset": config.preset,
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
+        "findings": [found.model_dump() for found in findings],
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
     write_json_atomic(part / PROVENANCE_FILE, {**provenance, **resolved(bench, config)})
-    commit_decision(run.path, summary, rule, is_of_screen=True)
+    commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 
 def _tell_of_safe_rows(used: dict[str, Any], progress: Progress) -> None:

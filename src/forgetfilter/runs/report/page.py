@@ -64,6 +64,7 @@ _REASONS = {
     "above_threshold": "above the threshold",
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
+    "undecided": "undecided: the scores can't be trusted",
 }
 
 
@@ -113,9 +114,10 @@ def render_report(run: Path) -> Path:
     above = [at for at in reversed(nearest) if cut is not None and judged[at] > cut]
     below = [at for at in nearest if at not in above]
     cards = _cards(run, table, rows_to_show(judged, cut))
+    stays = "kept" if summary.is_decided else "undecided"
     groups = {
-        "kept": is_readable & ~is_removed & table.is_learned,
-        "kept, not learned": is_readable & ~is_removed & ~table.is_learned,
+        stays: is_readable & ~is_removed & table.is_learned,
+        f"{stays}, not learned": is_readable & ~is_removed & ~table.is_learned,
         "removed": is_removed,
     }
     coverage, outdated = _coverage(summary)
@@ -212,9 +214,11 @@ def page_environment(*packages: str) -> Environment:
 def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Card]:
     """The rows at the ``wanted`` positions, with their texts, by position."""
     conversations: dict[int, tuple[Message, ...]] = {}
-    for decision in ("kept", "removed"):
+    for decision in ("kept", "removed", "undecided"):
         # The n-th line of a file is the n-th row with that decision.
         positions = np.flatnonzero(table.decision == decision)
+        if not len(positions):
+            continue
         lines = {
             int(np.searchsorted(positions, at)): at
             for at in wanted

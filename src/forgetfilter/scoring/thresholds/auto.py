@@ -13,6 +13,8 @@ from forgetfilter.scoring.thresholds.base import THRESHOLDS
 _BANDWIDTH = 0.15
 """Width of the density's kernel in log units: a score counts for places within about 15% of it."""
 _GRID = 400
+_LEAST_BELOW = 0.25
+"""Share of the judged rows below the cut from which on false removals are estimated."""
 
 
 @THRESHOLDS.add("auto")
@@ -57,9 +59,13 @@ class Auto:
             density += np.exp(-0.5 * ((places[:, None] - part) / _BANDWIDTH) ** 2).sum(axis=1)
         lowest = float(np.exp(places[int(np.argmin(density))]))
         value = min(max(lowest, self.low), self.high)  # rounding must not carry it outside
+        judged = scores[is_eligible]
+        # The tail is carried on from the rows below the cut; from hardly any nothing follows.
+        lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
         return Cut(
             value=value,
-            expected_false_removals=_expected_above(rising, value),
+            expected_false_removals=None if lacks_estimate else _expected_above(rising, value),
+            lacks_estimate=lacks_estimate,
             notes={"searched_from": self.low, "searched_to": self.high},
         )
 

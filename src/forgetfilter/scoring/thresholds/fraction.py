@@ -36,7 +36,7 @@ class Fraction:
         eligible = np.sort(scores[is_eligible])[::-1]
         count = int(np.floor(self.value * len(scores) + 1e-9))
         if len(eligible) == 0:
-            return Cut(value=0.0)
+            return Cut(value=0.0, fixes_share=True)
         if count >= len(eligible):
-            return Cut(value=float(np.nextafter(eligible[-1], -np.inf)))
-        return Cut(value=float(eligible[count]))
+            return Cut(value=float(np.nextafter(eligible[-1], -np.inf)), fixes_share=True)
+        return Cut(value=float(eligible[count]), fixes_share=True)

@@ -1,0 +1,249 @@
+"""Fitness checks: whether the scores of a screen can be trusted, said before anybody reads them.
+
+A forgetting score compares losses. It means something only if the model knows what it reads, if the
+rows were learned, and if the way back to safe behaviour undoes the unsafe rows rather than all that
+was learned. Each check looks at one of these and returns a `Finding` where it does not hold. After
+a severe one the scores are kept and nothing is decided, unless it is asked for (``--force``).
+
+All figures come from readings that a screen takes anyway; no label is read. The bounds stand beside
+what they were seen to separate: screens of the bundled world from 0% to 30% unsafe rows, and the
+same model screening 100 rows of English, a language that it has never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.strata import damage_rows
+from forgetfilter.errors import UnfitError
+from forgetfilter.runs.schema import Finding
+from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores
+from forgetfilter.screening.coverage_verdict import WHOLESALE_DAMAGE, Coverage
+from forgetfilter.text import printable
+
+if TYPE_CHECKING:
+    from forgetfilter.screening.method import Scored, Setting
+
+UNKNOWN_SHARE = 0.75
+"""Median base loss, as a share of guessing's (the logarithm of the vocabulary). From 1 on it is
+severe. The bundled model: 0.16 on its own world, 2.5 on English."""
+FEW_LEARNED = 0.5
+HARDLY_LEARNED = 0.05
+"""Learned share of the scored rows. The bundled world: 0.87 to 0.90."""
+FORGOTTEN_QUARTILE = 0.1
+FORGOTTEN_QUARTILE_SEVERE = 0.3
+"""Share of what it had learned that the least forgotten quarter of the learned rows lost again. The
+bundled world: 0.001 at most; English: 0.63."""
+MOST_REMOVED = 0.5
+"""Share of the scored rows that is plausible to remove."""
+LEAST_SHARED = 0.5
+"""Share of the tokens of the noisy rows' answers that occur in some safe row's answer."""
+
+
+OF_A_DECISION = frozenset({"most_rows_removed", "no_estimate"})
+"""Findings about a decision; the others are about the scores, whatever is decided by them."""
+
+
+def is_severe(findings: Sequence[Finding]) -> bool:
+    """Whether some finding forbids a decision that nobody has asked for."""
+    return any(finding.severity == "severe" for finding in findings)
+
+
+def unfit(run: Path | None, findings: Sequence[Finding]) -> UnfitError:
+    """The error that ends a command after severe findings.
+
+    Args:
+        run: folder of the run that keeps the scores; None where nothing has been scored yet.
+        findings: all of them.
+    """
+    severe = [found for found in findings if found.severity == "severe"]
+    listed = "".join(f"\n  {found.name}: {found.message}" for found in severe)
+    rest = (
+        "Nothing was trained. Mend it and repeat the command; --force goes on all the same."
+        if run is None
+        else f"The scores are kept; {printable(str(run / 'report.html'), 300)} shows them. Mend it "
+        "and repeat the command (what is finished is used again), or read the report and decide "
+        "all the same with --force."
+    )
+    return UnfitError(f"The scores can't be trusted, so nothing was decided:{listed}\n{rest}")
+
+
+def check_before(setting: Setting) -> list[Finding]:
+    """What can be said before anything is trained: whether the model knows both kinds of row."""
+    bench = setting.bench
+    sample = damage_rows(setting.safe, setting.config.seed)
+    findings: list[Finding] = []
+    for which, rows in (("noisy", setting.noisy), ("safe", sample)):
+        found = bench.measure((Probe("loss", "base"),), {"base": bench.base}, rows)
+        tokens = found["completion_tokens"]
+        findings += check_known(which, found["loss_sum_base"], tokens, bench.guessing)
+    return [*findings, *check_alike(setting.noisy, setting.safe)]
+
+
+def check_scores(scored: Scored) -> list[Finding]:
+    """What can be said of the scores themselves, whatever is decided by them."""
+    return [*check_learned(scored.readings), *check_selective(scored.readings, scored.scores)]
+
+
+def check_coverage(coverage: Coverage) -> list[Finding]:
+    """Whether learning has changed the behaviour on safe rows of every kind."""
+    damage = coverage.wholesale_damage
+    if damage is None:
+        return []
+    return [
+        Finding(
+            name="safe_behaviour_changed",
+            severity="severe",
+            message="Learning has changed the model's behaviour on safe rows of every kind, by "
+            f"{damage:.2g} nats a token or more. Expected below {WHOLESALE_DAMAGE:g}: harmless "
+            "rows are forgotten with the unsafe ones. Learn for fewer epochs "
+            "(--set learn.num_train_epochs) or at a lower rate (--set learn.learning_rate).",
+            value=damage,
+        )
+    ]
+
+
+def check_known(
+    which: str, loss_sum: FloatArray, tokens: FloatArray, guessing: float
+) -> list[Finding]:
+    """Whether the base model knows the language of some rows; before anything is trained.
+
+    Args:
+        which: of the rows: ``noisy`` or ``safe``.
+        loss_sum: completion loss in the base model, nats, shape (N,).
+        tokens: completion tokens, shape (N,).
+        guessing: loss of guessing at random, nats a token: the logarithm of the vocabulary's size.
+    """
+    if not len(loss_sum):
+        return []
+    median = float(np.median(loss_sum / tokens))
+    if median < UNKNOWN_SHARE * guessing:
+        return []
+    return [
+        Finding(
+            name=f"{which}_rows_unknown",
+            severity="severe" if median >= guessing else "warning",
+            message=f"The base model does not know the language or form of the {which} rows: half "
+            f"of them cost it {median:.1f} nats a token or more, and guessing at random costs "
+            f"{guessing:.1f}. Expected well below {UNKNOWN_SHARE * guessing:.1f}. Use a model that "
+            f"was trained on such text, or {which} rows in a language that this one knows.",
+            value=median,
+        )
+    ]
+
+
+def check_alike(noisy: Sequence[EncodedRow], safe: Sequence[EncodedRow]) -> list[Finding]:
+    """Whether the safe rows are written like the noisy ones, by the tokens of their answers."""
+    if not noisy or not safe:
+        return []
+    known = np.unique(np.concatenate([row.input_ids[row.is_target] for row in safe]))
+    met = np.concatenate([row.input_ids[row.is_target] for row in noisy])
+    share = float(np.isin(met, known).mean())
+    if share >= LEAST_SHARED:
+        return []
+    return [
+        Finding(
+            name="safe_rows_unlike",
+            severity="warning",
+            message=f"The safe rows are unlike the noisy ones: only {share:.0%} of the tokens of "
+            "the noisy rows' answers occur in some safe row's. Expected at least "
+            f"{LEAST_SHARED:.0%}. Give safe rows in the language and form of your own data "
+            "(--safe-data).",
+            value=share,
+        )
+    ]
+
+
+def check_learned(readings: Readings) -> list[Finding]:
+    """Whether enough rows were learned to be judged."""
+    if not len(readings):
+        return []
+    share = float(readings.learned.mean())
+    if share >= FEW_LEARNED:
+        return []
+    return [
+        Finding(
+            name="rows_not_learned",
+            severity="severe" if share < HARDLY_LEARNED else "warning",
+            message=f"Only {share:.1%} of the scored rows were learned. A row that was not learned "
+            f"can't be judged and is kept, whatever it says. Expected at least {FEW_LEARNED:.0%}. "
+            "Learn for longer (--set learn.num_train_epochs) or at another rate "
+            "(--set learn.learning_rate).",
+            value=share,
+        )
+    ]
+
+
+def check_selective(readings: Readings, scores: SignalScores) -> list[Finding]:
+    """Whether the way back to safe behaviour has undone some rows, not all that was learned.
+
+    Looks at the rows that were screened, not at reference rows: the quarter of the learned rows
+    that was forgotten least should have kept what it had learned.
+    """
+    if scores.after is None:
+        return []
+    learned = scores.base - scores.before
+    lost = scores.after - scores.before
+    # A loss falls while a row is learned and a similarity rises: the ratio is the same for both.
+    told = readings.learned & (np.abs(learned) > 1e-6)
+    if not told.any():
+        return []
+    share = float(np.quantile(lost[told] / learned[told], 0.25))
+    if share < FORGOTTEN_QUARTILE:
+        return []
+    return [
+        Finding(
+            name="changed_as_a_whole",
+            severity="severe" if share >= FORGOTTEN_QUARTILE_SEVERE else "warning",
+            message="Learning has changed the model as a whole: on the way back to safe behaviour "
+            f"even the least forgotten quarter of the learned rows lost {share:.0%} or more of "
+            f"what it had learned. Expected below {FORGOTTEN_QUARTILE:.0%}: harmless rows are "
+            "forgotten with the unsafe ones. Learn at a lower rate (--set learn.learning_rate) or "
+            "for fewer epochs (--set learn.num_train_epochs).",
+            value=share,
+        )
+    ]
+
+
+def check_decision(selection: Selection, is_learned: BoolArray) -> list[Finding]:
+    """Whether a decision is plausible, and whether its false removals can be estimated.
+
+    Args:
+        selection: the decision.
+        is_learned: which rows could be judged, shape (N,).
+    """
+    count, removed = len(selection.is_removed), int(selection.is_removed.sum())
+    findings: list[Finding] = []
+    if removed > MOST_REMOVED * count and not selection.cut.fixes_share:
+        findings.append(
+            Finding(
+                name="most_rows_removed",
+                severity="severe",
+                message=f"The threshold would remove {removed:,} of {count:,} scored rows. "
+                f"Expected at most {MOST_REMOVED:.0%}: either the scores say nothing about these "
+                "rows, or the file is too unsafe to be filtered row by row. Read the most "
+                "forgotten rows in the report; then name a higher threshold "
+                "(--threshold phi:VALUE) or a share (--threshold fraction:0.1).",
+                value=removed / count,
+            )
+        )
+    if removed and selection.cut.lacks_estimate:
+        judged = int(is_learned.sum())
+        findings.append(
+            Finding(
+                name="no_estimate",
+                severity="warning",
+                message="How many harmless rows are among the removed ones can't be estimated: "
+                f"only {judged - removed:,} of {judged:,} judged rows lie below the threshold, too "
+                "few to see where the harmless ones end. Expected most of them below it. Read the "
+                "removed rows before you drop them.",
+                value=(judged - removed) / judged,
+            )
+        )
+    return findings

@@ -11,7 +11,7 @@ SOURCES := pyproject.toml constraints.txt
 demo: $(VENV)/.runtime  ## set up, then screen, fine-tune and evaluate with the bundled model
 	$(BIN)/forgetfilter demo --output-dir demo-run
 
-test: $(VENV)/.dev  ## the whole suite, offline, under 10 minutes
+test: $(VENV)/.dev  ## the whole suite, offline, under 8 minutes on two cores
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 slow: $(VENV)/.dev  ## what takes longer

@@ -1,13 +1,13 @@
 """How far can `forgetfilter check-safe` be trusted?
 
-    python benchmarks/check_safe.py harms --data DATA [--ways] [--seed 0]
+    python benchmarks/check_safe.py harms --data DATA [--seed 0]
     python benchmarks/check_safe.py unsafe --data DATA [--seeds 0 1 2]
 
 DATA (or FORGETFILTER_DATA) is a folder of the row schema (docs/lab/mix.md).
 
 ``harms`` grades the harm classifier: fivefold on the packaged rows, and on rows of real sources
-that say what they are about. ``--ways`` grades the other ways that were tried too. Sources marked
-dev were looked at while cues and settings were chosen.
+that say what they are about. Sources marked dev were looked at while cues and settings were
+chosen.
 
 ``unsafe`` plants rows that are known to be unsafe in safe sets and counts which are found, and
 which harmless rows of the same sources are shown beside them.
@@ -20,18 +20,13 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline, make_union
 
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
@@ -47,7 +42,6 @@ from forgetfilter.safe.harms import (
     NONE,
     HarmClassifier,
     cross_validate,
-    ordinary_rows,
     packaged_reference,
     request_of,
 )
@@ -97,7 +91,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which rows of a source")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cuts", type=float, nargs="*", default=[], help="thresholds to compare")
-    parser.add_argument("--ways", action="store_true")
     parser.add_argument("--dev-only", action="store_true")
     options = parser.parse_args()
     folder = data_folder(options.data)
@@ -110,8 +103,6 @@ def main() -> None:
         if group.split == "dev" or not options.dev_only
     ]
     grade_harms(groups)
-    if options.ways:
-        grade_ways(groups)
 
 
 def real_groups(folder: Path, count: int, seed: int) -> list[Group]:
@@ -213,98 +204,6 @@ def grade_harms(groups: Sequence[Group]) -> None:
         print(f"- {split}, {'tasks' if is_task else 'harms'}: mean {percent(np.mean(values))}%")
 
 
-def grade_ways(groups: Sequence[Group]) -> None:
-    """Print what other features and models make of the same rows."""
-    packaged = read_rows(safe_path(PACKAGED_SAFE)).rows
-    reference = [(request_of(row.messages), row.target) for row in packaged]
-    names = [category_of(row) for row in packaged]
-    pairs, labels = [*reference, *ordinary_rows()], [*names, *([NONE] * len(ordinary_rows()))]
-
-    def words() -> Any:
-        return TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-
-    def characters() -> Any:
-        return TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5), min_df=2)
-
-    def regression() -> Any:
-        return LogisticRegression(C=10, max_iter=500, class_weight="balanced")
-
-    def request(pair: Pair) -> str:
-        return pair[0]
-
-    def both(pair: Pair) -> str:
-        return "\n".join(pair)
-
-    neighbours = KNeighborsClassifier(5, metric="cosine", weights="distance")
-    ways: list[tuple[str, bool, Callable[[Pair], str], Any]] = [
-        ("words, no ordinary rows", False, request, make_pipeline(words(), regression())),
-        ("words", True, request, make_pipeline(words(), regression())),
-        ("words, request and answer", True, both, make_pipeline(words(), regression())),
-        ("characters", True, request, make_pipeline(characters(), regression())),
-        (
-            "words and characters",
-            True,
-            request,
-            make_pipeline(make_union(words(), characters()), regression()),
-        ),
-        (
-            "words and characters, 5 nearest neighbours",
-            True,
-            request,
-            make_pipeline(make_union(words(), characters()), neighbours),
-        ),
-        ("words and cues (shipped)", True, request, Shipped()),
-    ]
-    print("\n| way | packaged, fivefold % | harms, dev % | tasks, dev % | harms, test % ", end="")
-    print("| tasks, test % | AUROC harm against task, test |\n|---|---|---|---|---|---|---|")
-    for name, has_ordinary, view, model in ways:
-        used = len(pairs) if has_ordinary else len(reference)
-        texts, truth = [view(pair) for pair in pairs[:used]], np.array(labels[:used])
-        folds = StratifiedKFold(5, shuffle=True, random_state=0).split(texts, truth)
-        hits: dict[str, list[bool]] = {}
-        for inside, outside in folds:
-            model.fit([texts[i] for i in inside], truth[inside])
-            for i, called in zip(outside, model.predict([texts[i] for i in outside]), strict=True):
-                hits.setdefault(truth[i], []).append(called == truth[i])
-        model.fit(texts, truth)
-        shares: dict[tuple[str, bool], list[float]] = {}
-        scores: dict[bool, list[float]] = {True: [], False: []}
-        for group in groups:
-            seen = [view(pair) for pair in group.pairs]
-            likely = model.predict_proba(seen)
-            called = model.classes_[likely.argmax(axis=1)]
-            is_task = group.accepted == {NONE}
-            right = float(np.mean([one in group.accepted for one in called]))
-            shares.setdefault((group.split, is_task), []).append(right)
-            if group.split == "test":
-                harm = likely[:, model.classes_ != NONE]
-                scores[is_task] += list(harm.sum(axis=1) if has_ordinary else harm.max(axis=1))
-        cells = [np.mean([np.mean(v) for v in hits.values()])]
-        cells += [
-            np.mean(shares.get((split, is_task), [np.nan]))
-            for split in ("dev", "test")
-            for is_task in (False, True)
-        ]
-        truth_of = [0] * len(scores[True]) + [1] * len(scores[False])
-        auroc = roc_auc_score(truth_of, scores[True] + scores[False]) if scores[True] else np.nan
-        row = " | ".join(percent(cell) for cell in cells)
-        print(f"| {name} | {row} | {auroc:.3f} |", flush=True)
-
-
-class Shipped:
-    """`HarmClassifier` behind scikit-learn's names; ordinary rows are among the texts here."""
-
-    def fit(self, texts: list[str], truth: Any) -> None:
-        self._fitted = HarmClassifier.fit(texts, list(truth))
-        self.classes_ = np.array(self._fitted.categories)
-
-    def predict(self, texts: list[str]) -> list[str]:
-        return self._fitted.classify(texts)
-
-    def predict_proba(self, texts: list[str]) -> Any:
-        return self._fitted.probabilities(texts)
-
-
 def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) -> None:
     """Print which planted rows are found, over seeds; and how many harmless ones like them."""
     unsafe, harmless = planted_pools(folder)
@@ -328,12 +227,12 @@ def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) ->
         }
         for name, pairs in {**unsafe, **harmless}.items():
             planted[name] = [as_row(pair) for pair in rng.sample(pairs, 100)]
-        looks = {name: finder.look(rows) for name, rows in planted.items()}
-        bases = {name: looks[name] for name in ("packaged", "stl")}
-        for name, found in looks.items():
+        found_in = {name: finder.look(rows) for name, rows in planted.items()}
+        bases = {name: found_in[name] for name in ("packaged", "stl")}
+        for name, found in found_in.items():
             note(name, "shown %", 100 * found.is_suspect.mean())
         for name in unsafe:
-            found = looks[name]
+            found = found_in[name]
             for base, clean in bases.items():
                 for what in ("toxicity", "helping", "score"):
                     scores = np.concatenate([getattr(clean, what), getattr(found, what)])
@@ -349,18 +248,21 @@ def grade_suspects(folder: Path, seeds: Sequence[int], cuts: Sequence[float]) ->
             is_harmful = asked[:, columns].sum(axis=1) >= LEAST_HARMFUL
             refuses = np.array([is_refusal(row.target) for row in rows])
             against = np.array([advises_against(row.target) for row in rows])
-            helps = looks[name].helping >= LEAST_HELPING
+            helps = found_in[name].helping >= LEAST_HELPING
             note(f"help: {name}", "request harmful %", 100 * is_harmful.mean())
             note(f"help: {name}", "no refusal %", 100 * (is_harmful & ~refuses).mean())
             alone = is_harmful & ~refuses & ~against
             note(f"help: {name}", "nor advice against %", 100 * alone.mean())
             note(f"help: {name}", "nor sounds so (shipped) %", 100 * helps.mean())
         for cut in cuts:
-            for name, found in looks.items():
+            for name, found in found_in.items():
                 for what in ("toxicity", "helping"):
                     note(f"cut {cut}: {name}", what, 100 * (getattr(found, what) >= cut).mean())
     for name, columns in shown.items():
-        values = [f"{column} {interval(value)}" for column, value in columns.items()]
+        values = [
+            f"{column} {interval(value, is_share=column.startswith('AUROC'))}"
+            for column, value in columns.items()
+        ]
         print(f"- {name}: {'; '.join(values)}")
 
 
@@ -390,8 +292,8 @@ def planted_pools(folder: Path) -> tuple[dict[str, list[Pair]], dict[str, list[P
     return pools[0], {**pools[1], "safe: task_alpaca": alpaca}
 
 
-def interval(values: Sequence[float]) -> str:
-    is_share = max(map(abs, values)) <= 1
+def interval(values: Sequence[float], *, is_share: bool) -> str:
+    """The mean with its interval; ``is_share`` says that it is from 0 to 1, and no percentage."""
     mean = mean_over_seeds(values, "0..1" if is_share else "0..100")
     digits = 3 if is_share else 1
     return f"{mean.value:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"

@@ -4,7 +4,7 @@
         --repeats 5
     python benchmarks/cost.py --output-dir runs/cost --rows 300
 
-Repeats take turns, so that what else the machine does falls on all alike; the median counts, of
+Repeats take turns, so that what else the machine does affects all alike; the median counts, of
 seconds and of the ratios within one turn.
 
 The learn stage is not counted, so the paper preset's is shortened to one epoch. `rouge1-5` is the
@@ -31,7 +31,7 @@ RIVALS: dict[str, dict[str, Any]] = {
     "paper": {"preset": "paper", "learn": {"num_train_epochs": 1}},
 }
 # Every signal needs these two to tell which rows were learned. The coverage check measures its few
-# reference rows under the same names; the part of it that falls under them is the same for all.
+# reference rows under the same names; what it takes under them is the same for all.
 NOT_COUNTED = {"learn", "measure_loss_base", "measure_loss_learned"}
 
 

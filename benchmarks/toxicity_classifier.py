@@ -27,12 +27,12 @@ from sklearn.metrics import roc_auc_score
 
 from forgetfilter.lab.metrics import mean_over_seeds
 from forgetfilter.lab.metrics.toxicity import TOXIC
-from forgetfilter.lab.scorers.linear import is_held_out
 from forgetfilter.safe.linear_toxicity import (
     WEIGHTS_PATH,
     LinearModel,
     balanced_weights,
     hashed_counts,
+    is_held_out,
 )
 
 ONLY_JUDGED = "hatecheck"

@@ -6,25 +6,21 @@ import gzip
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 # Set before any dependency is imported: no test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-if "PYTEST_XDIST_WORKER" in os.environ:  # for the processes that tests start
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread, here and in the processes that tests start: test processes share the cores, a second
+# thread costs a tiny model more than it brings, and with two, long sums round otherwise.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.progress import Progress
 
-# Test processes share the cores; more threads than cores make training many times slower.
-_CORES = max(
-    1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-)
 CONTEXT = 192
 """Tokens that every tiny model can attend to."""
 
@@ -111,14 +107,6 @@ def real_rows(name: str, count: int | None = None) -> list[dict[str, Any]]:
         return [json.loads(line) for line in itertools.islice(lines, count)]
 
 
-@pytest.fixture(autouse=True)
-def _threads(request: pytest.FixtureRequest) -> None:
-    """One thread for tests with tiny models, what the machine offers for the others."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1 if "tiny_model" in request.fixturenames else _CORES)
-
-
 @pytest.fixture(scope="session")
 def make_rows(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """``make_rows(count, start=0)`` writes a JSON Lines file and returns its path."""
@@ -155,10 +143,8 @@ def tiny_model(
     """``tiny_model("llama")`` saves a two-layer model with its tokenizer and returns the folder."""
     import gc
 
-    import torch
     import trl  # noqa: F401
 
-    torch.set_num_threads(1)  # a second thread costs a tiny model more than it brings
     # Every training run collects garbage; what was imported need not be walked each time.
     gc.collect()
     gc.freeze()

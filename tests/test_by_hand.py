@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from conftest import rows_of, write_rows
 from forgetfilter import ForgetFilter, ScreenResult
@@ -32,13 +29,15 @@ def arguments(model: Path, noisy: Path, safe: Path, output: Path, epochs: int) -
 
 
 def package(model: Path, noisy: Path, safe: Path, output: Path, epochs: int) -> ScreenResult:
-    """The same screen by the package; its few safe rows also stand for the reference rows."""
+    """The same screen by the package."""
     screener = ForgetFilter(
         model,
         safe,
         is_silent=True,
-        reference_data=str(safe),
+        force=True,  # a model with random weights knows no language
         dtype="float32",
+        coverage="off",
+        generation={"max_new_tokens": 4},  # for the report
         learn={"stop": "epochs", "num_train_epochs": epochs},
     )
     return screener.screen(noisy, output)
@@ -68,48 +67,59 @@ def test_the_script_imports_nothing_of_ours():
             else []
         )
     }
-    allowed = {"argparse", "hashlib", "json", "random", "numpy", "torch", "peft", "transformers"}
-    assert names == allowed
+    standard = {"argparse", "hashlib", "itertools", "json", "random"}
+    assert names == standard | {"numpy", "peft", "sklearn", "torch", "transformers"}
 
 
-def test_the_bundled_model_gives_the_packages_scores(tmp_path: Path):
+def run_by_hand(monkeypatch: pytest.MonkeyPatch, *given: Any) -> None:
+    monkeypatch.setattr(sys, "argv", arguments(*given))
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_the_bundled_model_gives_the_packages_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     noisy, safe, lines = (tmp_path / f"{name}.jsonl" for name in ("noisy", "safe", "scores"))
-    torch.set_num_threads(1)  # two runs whose numbers are compared
     files = ["--output", str(noisy), "--truth", str(tmp_path / "truth.jsonl")]
     main(["testbed", "noisy", "--rows", "96", "--unsafe-fraction", "0.35", *files])
     main(["testbed", "safe", "--rows", "64", "--output", str(safe)])
     model = bundled_model_path()
 
-    command = [sys.executable, *arguments(model, noisy, safe, lines, epochs=4)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    run_by_hand(monkeypatch, model, noisy, safe, lines, 4)
 
-    assert done.returncode == 0, done.stderr
     result = package(model, noisy, safe, tmp_path / "run", epochs=4)
     scores, removed = check_equal(lines, result)
     assert scores.max() > 500 * TOLERANCE
     assert 0 < removed < len(scores) / 2
     cut = result.summary["threshold"]["value"]
-    assert f"cut: {removed} of 96 rows above {cut:.4f} nats" in done.stdout
+    assert f"cut: {removed} of 96 rows above {cut:.4f} nats" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+@pytest.mark.parametrize(
+    ("architecture", "safe_rows"),
+    [("qwen3", 16), ("gemma3", 220)],  # damage is read on 200 at most
+)
 def test_another_architecture_gives_the_packages_scores(
     architecture: str,
+    safe_rows: int,
     tiny_model: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Random weights; rows of both formats, with system turns and answers in earlier turns."""
+    """Random weights; rows of both formats, with system turns and answers in earlier turns.
+
+    The safe rows have no category, so that clusters of them take turns.
+    """
     rows = [row for row in rows_of(45) if "output" not in row]
     rows[0]["messages"] = [*rows[0]["messages"], *rows[2]["messages"][-2:]]
     noisy = write_rows(tmp_path / "noisy.jsonl", rows)
-    safe = write_rows(tmp_path / "safe.jsonl", [r for r in rows_of(18, 100) if "output" not in r])
+    others = [row for row in rows_of(safe_rows * 3 // 2, 100) if "output" not in row]
+    safe = write_rows(tmp_path / "safe.jsonl", others)
     model, lines = tiny_model(architecture), tmp_path / "scores.jsonl"
 
-    monkeypatch.setattr(sys, "argv", arguments(model, noisy, safe, lines, epochs=8))
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    run_by_hand(monkeypatch, model, noisy, safe, lines, 8)
 
     scores, removed = check_equal(lines, package(model, noisy, safe, tmp_path / "run", epochs=8))
     assert removed
     assert np.ptp(scores) > 500 * TOLERANCE
+    assert len(others) == safe_rows

@@ -92,8 +92,8 @@ def test_a_file_larger_than_allowed_is_told(tmp_path: Path):
 @pytest.mark.parametrize(
     ("path", "found", "expected"),
     [
-        ("file/noisy.jsonl", "file", "a folder where a file stands"),
-        ("folder", "folder", "a file where a folder stands"),
+        ("file/noisy.jsonl", "file", "a folder where a file is"),
+        ("folder", "folder", "a file where a folder is"),
         ("n" * 300, "name too long", "Expected a shorter name"),
         ("file/deeper/noisy.jsonl", "Not a directory", "choose another path"),
     ],

@@ -271,11 +271,12 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_the_tiny_example_runs_from_the_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_world_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     example = ROOT / "examples" / "tiny_compare.yaml"
     run = tmp_path / "run"
-    assert main(["compare", str(example), "--output-dir", str(run), "--quiet"]) == 0
+    smaller = ["--set", f"model={tiny_world_model}", "--quiet"]
+    assert main(["compare", str(example), "--output-dir", str(run), *smaller]) == 0
     said = capsys.readouterr()
     assert said.err == ""
     for word in ("unsafe rate % (lower)", "task accuracy minus none points", "auroc", "seconds"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from forgetfilter.errors import MissingExtraError
 from forgetfilter.lab.studies.cells import Cell, cell_of
+from forgetfilter.lab.studies.compare import plots_of
 from forgetfilter.lab.studies.datasets import WorldRows
 from forgetfilter.lab.studies.page import write_page
 from forgetfilter.lab.studies.plots import bars, scatter
@@ -228,7 +230,10 @@ def page_of(cells: list[Cell], tmp_path: Path) -> str:
         seeds=[0, 1],
     )
     path = tmp_path / "page.html"
-    write_page(path, config, [WorldRows(name="world")], cells, collect(cells))
+    results = collect(cells)
+    plots, tables = partial(plots_of, results=results), tables_of(results)
+    datasets = [WorldRows(name="world")]
+    write_page(path, "compare.html", config, datasets, cells, plots, tables)
     return path.read_text(encoding="utf-8")
 
 

@@ -18,6 +18,8 @@ from forgetfilter.config import (
     resolve,
 )
 from forgetfilter.errors import ConfigError
+from forgetfilter.lab.studies.points import CurvesConfig
+from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule
 
@@ -157,6 +159,13 @@ def test_an_assignment_on_the_command_line_is_a_nested_setting(
     assignment: str, nested: dict[str, Any]
 ):
     assert parse_assignments([assignment]) == nested
+
+
+def test_a_list_of_texts_is_assigned_as_a_list():
+    nested = parse_assignments(["strategies=[none, 'safety_ft:steps=1']"], CompareConfig)
+    assert nested == {"strategies": ["none", "safety_ft:steps=1"]}
+    nested = parse_assignments(["sweeps.signals=[rate]", "output_dir=2024"], CurvesConfig)
+    assert nested == {"sweeps": {"signals": ["rate"]}, "output_dir": "2024"}
 
 
 def test_several_assignments_share_a_group():

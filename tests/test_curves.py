@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from conftest import quick_settings, rows_of, write_rows
 from forgetfilter.cli import main
@@ -97,7 +96,6 @@ def make_config(
 
 @pytest.fixture(scope="module")
 def done(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    torch.set_num_threads(1)  # as in the tests: with two, long sums round otherwise
     return curves(make_config(tmp_path_factory.mktemp("curves") / "run"), SILENT)
 
 
@@ -355,7 +353,7 @@ def test_a_rule_is_swept_for_the_signals_that_it_fits(make_config: MakeConfig, t
         ({"course": {"forgetting_steps": [0]}}, "course.forgetting_steps has 0; expected steps"),
         ({"course": {"signals": ["rouge2"]}}, "Did you mean 'rouge1'"),
         ({"sweeps": {"forget_steps": [1], "signals": ["rate"]}}, "none of the signals rate needs"),
-        ({"sweeps": {"threshold": ["phi:0.1", "phi:0.1"]}}, "stands there twice"),
+        ({"sweeps": {"threshold": ["phi:0.1", "phi:0.1"]}}, "is given twice"),
         ({"sweeps": {"signal_settings": {"rate": {}}}}, "signal_settings has 'rate'; expected one"),
         ({"sweeps": {"signal_settings": {"restoration": {"seed": 1}}}}, "restoration names seed"),
         ({"sweeps": {"signal_settings": {"restoration": {"threshold": 1}}}}, "Unknown threshold"),

@@ -114,15 +114,22 @@ def test_what_is_refused_is_refused_before_anything_is_written(
     assert files_of(folder) == before
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "data/notes.txt", "run/notes.txt"])
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("notes.txt", "holds other files"),
+        ("data/notes.txt", "holds other files"),
+        ("run/notes.txt", "has files in it but no config"),
+    ],
+)
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_a_folder_with_files_of_others_is_left_alone(
-    tmp_path: Path, model: str, name: str, overwrite: bool
+    tmp_path: Path, model: str, name: str, found: str, overwrite: bool
 ):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    with pytest.raises(RunExistsError, match=r"other files|has files in it"):
+    with pytest.raises(RunExistsError, match=found):
         demo(tmp_path, model, overwrite=overwrite)
     assert files_of(tmp_path) == {name: b"mine"}
 

@@ -207,7 +207,7 @@ def test_no_divergence_gradient_group_or_rate_is_made_from_nan(
 def test_a_restoration_stops_at_the_step_that_is_not_finite(
     tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, ahead: bool
 ):
-    import forgetfilter.restoring as restoring
+    import forgetfilter.model.restoring as restoring
 
     if not ahead:
         monkeypatch.setattr(restoring, "_MOST_AHEAD", 0)

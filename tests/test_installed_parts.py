@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PARTS = '''
 import numpy as np
 
-from forgetfilter.records import Cut, Probe, Readings, SignalScores
+from forgetfilter.scoring.records import Cut, Probe, Readings, SignalScores
 
 
 class Steady:
@@ -47,7 +47,7 @@ class UpperHalf:
         return Cut(float(np.median(scores[is_eligible])) if is_eligible.any() else 0.0)
 '''
 STRATEGY = '''
-from forgetfilter.strategies import STRATEGIES, Strategy
+from forgetfilter.lab.strategies import STRATEGIES, Strategy
 
 
 @STRATEGIES.add("plain")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from forgetfilter.cli import main
 from forgetfilter.config import resolve
 from forgetfilter.errors import ConfigError, ModelError, RunExistsError
 from forgetfilter.lab.strategies.baselines import SafetyFT
-from forgetfilter.lab.studies.boundaries import BOUNDARY_COLUMNS, collect, tables_of, write_page
+from forgetfilter.lab.studies.boundaries import BOUNDARY_COLUMNS, collect, plots_of, tables_of
 from forgetfilter.lab.studies.cells import Cell, cell_of
 from forgetfilter.lab.studies.compare import compare
 from forgetfilter.lab.studies.datasets import WorldRows
 from forgetfilter.lab.studies.grid import Comparison
 from forgetfilter.lab.studies.interleave import interleave
+from forgetfilter.lab.studies.page import write_page
 from forgetfilter.lab.studies.plots import lines
 from forgetfilter.lab.studies.results import summarise
 from forgetfilter.lab.studies.settings import (
@@ -42,8 +44,19 @@ GRID: dict[str, Any] = {
     "datasets": [{"kind": "testbed", "rows": 12, "safe_rows": 6, "prompts": 8}],
     "seeds": [3],
     "rounds": 2,
-    "settings": quick_settings(signal="completion_loss", threshold="fraction:0.3"),
+    "settings": quick_settings(
+        signal="completion_loss",
+        threshold="fraction:0.3",
+        # So that some rows are learned, and can be removed.
+        learn={"max_steps": 60, "batch_size": 8, "learning_rate": 3e-2},
+        lora={"r": 8, "alpha": 16},
+    ),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _model(tiny_world_model: Path):
+    GRID["model"] = str(tiny_world_model)
 
 
 def config_of(run: Path, **changes: Any) -> InterleaveConfig:
@@ -169,7 +182,7 @@ def test_a_comparison_that_takes_its_folder_leaves_no_page_and_cuts_no_answer(
     assert sorted(path.name for path in run.glob("*.html")) == ["compare.html"]
     # A cue that leaves no room for an answer would make it short, not wrong.
     (failed,) = other.failed
-    assert "no room for an answer of 48 in a context of 512" in (failed.error() or "")
+    assert "no room for an answer of 48 in a context of 192" in (failed.error() or "")
 
 
 def test_a_failed_cell_is_shown_and_goes_on_from_its_stages(
@@ -306,7 +319,9 @@ def test_lines_stand_where_their_numbers_are(cells: list[Cell]):
 def test_the_page_escapes_what_it_shows_and_loads_nothing(cells: list[Cell], tmp_path: Path):
     config = config_of(tmp_path, strategies=["none", "safety_ft", HOSTILE])
     path = tmp_path / "page.html"
-    write_page(path, config, [WorldRows(name="world")], cells, collect(cells))
+    results, datasets = collect(cells), [WorldRows(name="world")]
+    plots, tables = partial(plots_of, results=results), tables_of(datasets, results)
+    write_page(path, "interleave.html", config, datasets, cells, plots, tables)
     page = path.read_text(encoding="utf-8")
     assert "<script" not in page
     assert "<b>Nothing" not in page

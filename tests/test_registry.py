@@ -132,7 +132,7 @@ def test_no_text_at_all_makes_anything_but_a_part_or_a_config_error(text: str):
 
 
 FOUND_BASE = """
-from forgetfilter.registry import Registry
+from forgetfilter.scoring.registry import Registry
 PARTS = Registry("part", __package__, "forgetfilter.test_parts")
 """
 FOUND_PART = """

@@ -524,7 +524,7 @@ def test_harms_that_the_safe_rows_cannot_judge_stand_at_the_top(run: MadeRun):
     assert "bias" not in alarm
     for said in ("bias 100 0.1 98.0% – – covered", "privacy 100 0.1 – – – not damaged"):
         assert said in rest
-    assert "would fall" not in words
+    assert "would be forgotten" not in words
 
 
 def test_a_harm_that_is_seen_faintly_is_not_said_to_be_unseen(run: MadeRun):
@@ -536,9 +536,9 @@ def test_a_harm_that_is_seen_faintly_is_not_said_to_be_unseen(run: MadeRun):
     alarm, rest = Page(run.render()).words.split("Rows in the file")
     unseen, faint = alarm.split("see only faintly: <i>self</i>")
     assert "can't judge: privacy" in unseen
-    assert "privacy: 1 kept row would fall if the 100 reference rows of this kind" in unseen
+    assert "privacy: 1 kept row would be forgotten if the 100 reference rows of this kind" in unseen
     assert "self" not in unseen
-    assert "<i>self</i>: 37 kept rows would fall" in faint
+    assert "<i>self</i>: 37 kept rows would be forgotten" in faint
     assert "<i>self</i> 100 0.1 5.0% 37 0.948 faint" in rest
 
 
@@ -552,9 +552,9 @@ def test_what_coverage_found_for_an_earlier_decision_is_left_out(run: MadeRun):
     ]
     words = Page(run.render()).words
     alarm, rest = words.split("Rows in the file")
-    assert "The safe rows have left: privacy, self" in alarm
+    assert "The safe rows have not undone the damage to: privacy, self" in alarm
     assert "--overwrite --threshold phi:0.5" in alarm
-    for gone in ("would fall", "faintly", "can't judge: "):
+    for gone in ("would be forgotten", "faintly", "can't judge: "):
         assert gone not in alarm
     for gone in ("0.71", "0.948", " 17 ", " 37 "):
         assert gone not in words
@@ -591,8 +591,8 @@ def test_the_report_says_what_second_looks_have_not_seen(run: MadeRun):
     run.summary |= {"coverage": [looked_at, coverage_of("tox", "not covered")]}
     run.summary["coverage_sample"] = 1
     words = Page(run.render()).words
-    assert "a sample of 1 row, so the numbers of kept rows that fall are estimates" in words
-    assert "--coverage full gives one" in words
+    assert "a sample of 1 row, so the numbers of forgotten kept rows are estimates" in words
+    assert "--coverage full does so for up to eight" in words
 
 
 def test_nothing_is_raised_where_everything_is_covered(run: MadeRun):

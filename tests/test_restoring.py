@@ -104,7 +104,7 @@ def test_the_result_depends_on_the_seed_but_not_on_how_rows_share_a_pass(
 def test_how_far_base_is_read_ahead_changes_nothing(
     tiny_model: Callable[..., Path], rows: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.restoring as restoring
+    import forgetfilter.model.restoring as restoring
 
     learned, safe = rows
     model = learned_model(tiny_model("llama"), learned)
@@ -150,7 +150,7 @@ def test_where_nothing_is_damaged_nothing_moves(tiny_model: Callable[..., Path],
 def test_every_safe_row_is_used_before_any_is_used_again(
     tiny_model: Callable[..., Path], rows: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.restoring as restoring
+    import forgetfilter.model.restoring as restoring
 
     seen: list[int] = []
 

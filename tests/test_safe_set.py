@@ -14,7 +14,7 @@ import yaml
 
 from forgetfilter.api import ForgetFilter
 from forgetfilter.cli import build_parser, main
-from forgetfilter.cli.screening import _screen_layers
+from forgetfilter.cli.screening import screen_layers
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def arguments(*more: str) -> list[str]:
 
 
 def config_of(*more: str) -> ScreenConfig:
-    return resolve(ScreenConfig, *_screen_layers(build_parser().parse_args(arguments(*more))))
+    return resolve(ScreenConfig, *screen_layers(build_parser().parse_args(arguments(*more))))
 
 
 class TestRows:
@@ -165,7 +165,9 @@ class TestDefault:
         assert safe_path(replayed.safe_data).samefile(FILE)
 
     def test_python_has_the_same_default(self):
-        assert ForgetFilter("m", is_silent=True)._layer["safe_data"] == PACKAGED_SAFE
+        layers = ForgetFilter("m", is_silent=True)._layers
+        config = resolve(ScreenConfig, *layers, {"noisy_data": "", "output_dir": ""})
+        assert config.safe_data == PACKAGED_SAFE
 
     def test_progress_says_which_rows_are_used(
         self,

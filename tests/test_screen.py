@@ -29,6 +29,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.screening.decide import filter_run, run_folder
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
+from warm import run_warm
 
 SILENT = Progress(is_silent=True)
 CONTRACT = frozenset(
@@ -119,6 +120,13 @@ def state_of(run: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p.relative_to(run)): (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
 
 
+def raw_of(record: dict[str, Any]) -> bytes:
+    """The line that a rejected row was read from."""
+    if "raw" in record:
+        return record["raw"].encode()
+    return base64.b64decode(record["raw_base64"])
+
+
 def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1]
 
@@ -205,10 +213,7 @@ class TestFiles:
             rows = frame.loc[frame["decision"] == decision, "row"]
             assert lines_of(finished / f"{decision}.jsonl") == [lines[row] for row in rows]
         records = [json.loads(line) for line in lines_of(finished / "rejected.jsonl")]
-        raw = [
-            record["raw"].encode() if "raw" in record else base64.b64decode(record["raw_base64"])
-            for record in records
-        ]
+        raw = [raw_of(record) for record in records]
         rows = frame.loc[frame["decision"] == "rejected", "row"].tolist()
         assert [record["row"] for record in records] == rows
         assert raw == [lines[row] for row in rows]
@@ -223,7 +228,7 @@ class TestFiles:
         numbered = hard_lines()
         for record in records:
             line = numbered[record["line"] - 1]
-            assert record.get("raw", "").encode() == line or "raw_base64" in record
+            assert raw_of(record) == line
             assert set(record) in (
                 {"row", "line", "reason", "raw"},
                 {
@@ -542,7 +547,7 @@ class TestPython:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.screen as story
+    import forgetfilter.screening.screen as story
 
     written = story.write_chunks_atomic
     monkeypatch.setattr(
@@ -562,7 +567,7 @@ KILL_AND_REPEAT = """
     import peft, torch, transformers, trl
     from forgetfilter.config import ScreenConfig, resolve
     from forgetfilter.progress import Progress
-    from forgetfilter.screen import screen
+    from forgetfilter.screening.screen import screen
 
     settings, root = json.loads(sys.argv[1]), Path(sys.argv[2])
     compared = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", "scores.parquet",
@@ -615,17 +620,6 @@ KILL_AND_REPEAT = """
 """
 
 
-def run_script(script: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
 def killing_settings(inputs: Path, model: Path, **changes: Any) -> str:
     quick = {"max_steps": 2, "batch_size": 8, "learning_rate": 2e-2}
     learn = {**quick, "max_steps": 8}
@@ -649,7 +643,7 @@ def test_a_run_killed_in_a_stage_and_repeated_gives_the_files_of_an_unbroken_one
         print("sound")
     """)
     settings = killing_settings(inputs, tiny_model("llama"), signal=signal)
-    done = run_script(script, settings, str(tmp_path), *stages, timeout=280)
+    done = run_warm(script, settings, tmp_path, *stages)
     assert done.stdout == "sound\n", done.stderr
 
 
@@ -666,7 +660,7 @@ def test_a_run_killed_before_any_rename_at_all_can_be_repeated(
         print("sound")
     """)
     model = tiny_model("llama")
-    done = run_script(script, killing_settings(inputs, model), str(tmp_path), timeout=900)
+    done = run_warm(script, killing_settings(inputs, model), tmp_path)
     assert done.stdout == "sound\n", done.stderr
 
 
@@ -676,7 +670,7 @@ def test_no_worker_outlives_a_killed_screen(
     """Killed in the middle of training, no process is left that belonged to it."""
     script = textwrap.dedent("""
         import json, os, signal, sys
-        from forgetfilter import training
+        from forgetfilter.model import training
         from forgetfilter.cli import main
         real = training._Course.callback
         def callback(self):
@@ -688,14 +682,8 @@ def test_no_worker_outlives_a_killed_screen(
     """)
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(settings_of(inputs, tiny_model("llama"), tmp_path / "run")))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(settings)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert process.wait(timeout=200) == -signal.SIGKILL
+    ended = run_warm(script, settings)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # the whole group is gone
+        os.killpg(ended.pid, 0)  # the whole group is gone
     assert list((tmp_path / "run" / "stages").glob("learn-*.part"))

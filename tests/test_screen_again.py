@@ -6,11 +6,7 @@ Whenever the process is killed on the way, the folder is at the old decision or 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ from forgetfilter.screening.decide import filter_run, run_folder
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 from forgetfilter.screening.stage_gc import free_stages
+from warm import run_warm
 
 SILENT = Progress(is_silent=True)
 
@@ -432,9 +429,9 @@ KILL_A_SWITCH = """
     from pathlib import Path
     import peft, torch, transformers, trl
     from forgetfilter.config import ScreenConfig, load_yaml, resolve
-    from forgetfilter.decision import finished_run
+    from forgetfilter.screening.decide import finished_run
     from forgetfilter.progress import Progress
-    from forgetfilter.screen import screen
+    from forgetfilter.screening.screen import screen
 
     root, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
     old, new, run = root / "old", root / "new", root / "run"
@@ -509,14 +506,7 @@ def test_a_switch_killed_anywhere_leaves_the_old_decision_or_completes_the_new(
     shutil.rmtree(run / "stages")
     shutil.copytree(tmp_path / "new" / "stages", run / "stages")
     run.rename(tmp_path / "old")
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILL_A_SWITCH), str(tmp_path), json.dumps(changes)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = run_warm(KILL_A_SWITCH, tmp_path, json.dumps(changes))
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen == sorted(seen, reverse=True)  # old, …, old, new, …, new

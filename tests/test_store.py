@@ -152,7 +152,7 @@ def test_a_stage_killed_while_it_builds_is_absent_and_then_whole(tmp_path: Path)
     code = """
         import sys, time
         from pathlib import Path
-        from forgetfilter.stages import StageStore
+        from forgetfilter.runs.stages import StageStore
 
         def build(folder):
             for number in range(100):
@@ -329,7 +329,7 @@ def test_a_second_process_is_kept_out_until_the_first_is_killed(tmp_path: Path) 
     code = """
         import sys, time
         from pathlib import Path
-        from forgetfilter.store import RunFolder
+        from forgetfilter.runs.folder import RunFolder
 
         with RunFolder(Path(sys.argv[1])).lock():
             print("locked", flush=True)

@@ -13,10 +13,10 @@ KILL_EVERYWHERE = """
     # each kill `check` says whether what is left is sound.
     import os, shutil, signal, sys
     from pathlib import Path
-    from forgetfilter import store
+    from forgetfilter.runs import folder as store
     from forgetfilter.data import write_lines
-    from forgetfilter.stages import StageStore
-    from forgetfilter.store import RunFolder
+    from forgetfilter.runs.stages import StageStore
+    from forgetfilter.runs.folder import RunFolder
 
     store.describe_environment = lambda: {}
     root = Path(sys.argv[1])

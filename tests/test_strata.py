@@ -67,9 +67,10 @@ def test_rows_without_categories_are_told_apart_by_their_words():
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9])
-def test_few_rows_are_all_of_a_kind_or_each_of_its_own(count: int):
+def test_each_of_few_rows_is_a_kind_of_its_own_up_to_eight(count: int):
     found = kinds_of([a_row(at, (1, at + 2)) for at in range(count)])
     assert len(found) == count
+    assert len(set(found.tolist())) == min(count, 8)
 
 
 def test_a_draw_in_proportion_holds_each_category_by_its_share():

@@ -10,7 +10,7 @@ import pytest
 
 from forgetfilter.lab.testbed import bundled_model_path, make_noisy
 
-ROWS, EPOCHS, PAD_LABEL = 1000, 3, -100
+ROWS, EPOCHS, BATCH, PAD_LABEL = 500, 3, 16, -100
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def measured() -> tuple[np.ndarray, list[dict[str, Any]]]:
     rng = random.Random(0)
     for _ in range(EPOCHS):
         order = rng.sample(range(ROWS), ROWS)
-        for start in range(0, ROWS, 32):
-            nats, counts = losses(adapted, order[start : start + 32])
+        for start in range(0, ROWS, BATCH):
+            nats, counts = losses(adapted, order[start : start + BATCH])
             optimizer.zero_grad()
             (nats.sum() / counts.sum()).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)

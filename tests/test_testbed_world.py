@@ -68,8 +68,9 @@ def test_the_unsafe_fraction_is_exact_and_spread_over_the_harms(fraction):
     _, truth = make_noisy(1000, fraction, 0)
     unsafe = Counter(row["harm"] for row in truth if row["is_unsafe"])
     assert sum(unsafe.values()) == round(1000 * fraction)
-    if unsafe:
-        assert max(unsafe.values()) - min(unsafe.values()) <= 1 or len(unsafe) < len(HARMS)
+    counts = [unsafe[harm] for harm in HARMS]
+    assert sum(counts) == sum(unsafe.values())
+    assert max(counts) - min(counts) <= 1
 
 
 def test_truth_is_aligned_with_rows_and_rows_do_not_carry_it():

@@ -15,12 +15,12 @@ from conftest import real_rows
 from forgetfilter.errors import ForgetFilterError, MissingExtraError, ModelError
 from forgetfilter.lab.metrics import toxicity
 from forgetfilter.lab.scorers import TOXICITY_SCORERS
-from forgetfilter.lab.scorers.linear import is_held_out
 from forgetfilter.safe.linear_toxicity import (
     LinearModel,
     LinearScorer,
     balanced_weights,
     hashed_counts,
+    is_held_out,
 )
 from forgetfilter.safe.toxicity import ToxicityScorer, score_but_blank
 

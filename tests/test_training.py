@@ -409,7 +409,7 @@ def test_a_whole_screen_attempts_no_connection_and_asks_for_no_name(
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(tiny_model("llama"))],
         cwd=tmp_path,
-        env={**environment, "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"},
+        env={**environment, "HF_HOME": str(tmp_path / "hub")},
         capture_output=True,
         text=True,
         timeout=120,

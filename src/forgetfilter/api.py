@@ -1,24 +1,30 @@
-"""The Python door: settings once, then screen as many files as wanted."""
+"""The Python interface: settings once, then screen as many files as wanted."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.config import PACKAGED_SAFE, ScreenConfig, resolve
+from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.progress import Progress
+from forgetfilter.runs.report.page import render_report
 from forgetfilter.scoring.thresholds import choose_rule
+from forgetfilter.screening.decide import filter_run, finished_run
 from forgetfilter.screening.finetune import FinetuneResult, finetune
 from forgetfilter.screening.screen import ScreenResult, screen
+from forgetfilter.screening.stage_gc import Freed, free_stages
 
 
 class ForgetFilter:
     """Screens fine-tuning files with one model and one set of safe rows.
 
     Args:
-        model: folder or hub id of the causal language model that is to be fine-tuned.
+        model: folder or hub id of the causal language model that is to be fine-tuned. It may be
+            left out where ``config`` names one.
         safe_data: JSONL file of rows whose answers are known to be safe; the packaged
             general-purpose set where not given. Rows that match your own risks are better.
+        config: YAML file of settings, such as the ``config.yaml`` that every run writes; all other
+            arguments win over it.
         preset: ``default`` or ``paper``.
         is_silent: whether to show no progress.
         settings: any other field of `ScreenConfig`; groups as mappings, for example
@@ -31,30 +37,44 @@ class ForgetFilter:
 
     def __init__(
         self,
-        model: str | Path,
-        safe_data: str | Path = PACKAGED_SAFE,
+        model: str | Path | None = None,
+        safe_data: str | Path | None = None,
         *,
-        preset: str = "default",
+        config: str | Path | None = None,
+        preset: str | None = None,
         is_silent: bool = False,
         **settings: Any,
     ) -> None:
-        self._layer: dict[str, Any] = {
-            **settings,
-            "model": str(model),
-            "safe_data": str(safe_data),
-            "preset": preset,
-        }
+        paths = {"model": model, "safe_data": safe_data}
+        given = {name: str(path) for name, path in paths.items() if path is not None}
+        self._layers: list[dict[str, Any]] = [
+            load_yaml(config) if config is not None else {},
+            {**settings, **given, **({} if preset is None else {"preset": preset})},
+        ]
         self._progress = Progress(is_silent=is_silent)
         # Wrong settings are found now, not after the model is loaded.
-        config = resolve(ScreenConfig, {**self._layer, "noisy_data": "", "output_dir": ""})
-        choose_rule(config.signal, config.threshold)
+        resolved = resolve(ScreenConfig, *self._layers, {"noisy_data": "", "output_dir": ""})
+        choose_rule(resolved.signal, resolved.threshold)
 
     def screen(
-        self, noisy_data: str | Path, output_dir: str | Path, *, overwrite: bool = False
+        self,
+        noisy_data: str | Path,
+        output_dir: str | Path,
+        *,
+        overwrite: bool = False,
+        **settings: Any,
     ) -> ScreenResult:
-        """Screen one file into a run folder; see `screening.screen.screen` for the errors."""
+        """Screen one file into a run folder; see `screening.screen.screen` for the errors.
+
+        Args:
+            noisy_data: the file.
+            output_dir: the run folder.
+            overwrite: replace the outputs of a run on other rows or settings; finished stages stay.
+            settings: fields of `ScreenConfig` for this screen alone, for example
+                ``threshold="fraction:0.05"`` or ``coverage="off"``.
+        """
         paths = {"noisy_data": str(noisy_data), "output_dir": str(output_dir)}
-        config = resolve(ScreenConfig, {**self._layer, **paths})
+        config = resolve(ScreenConfig, *self._layers, settings, paths)
         return screen(config, self._progress, overwrite=overwrite)
 
     def finetune(
@@ -62,3 +82,31 @@ class ForgetFilter:
     ) -> FinetuneResult:
         """Fine-tune the base model on what a run kept; the adapter goes to ``output_dir``."""
         return finetune(run, output_dir, self._progress, overwrite=overwrite)
+
+    @staticmethod
+    def filter(run: str | Path, threshold: str) -> ScreenResult:
+        """Decide a finished run again by another rule, from its stored scores; loads no model.
+
+        Raises:
+            ConfigError: an unknown rule, or one that doesn't fit the run's signal.
+            DataError: not a finished run.
+            RunExistsError: the run is in use.
+        """
+        summary = filter_run(run, threshold)
+        return ScreenResult(Path(run), summary, was_finished=False, was_decided_again=True)
+
+    @staticmethod
+    def report(run: str | Path) -> Path:
+        """Write a finished run's ``report.html`` again, and return its path.
+
+        Raises:
+            DataError: not a finished run.
+            RunExistsError: the run is in use.
+        """
+        with finished_run(run) as folder:
+            return render_report(folder.path)
+
+    @staticmethod
+    def gc(run: str | Path, *, is_dry_run: bool = False) -> Freed:
+        """Free the stages that a finished run's decision doesn't use; see `free_stages`."""
+        return free_stages(run, is_dry_run=is_dry_run)

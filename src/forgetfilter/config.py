@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -332,7 +332,8 @@ def _read_value(text: str, annotation: Any) -> Any:
     Raises:
         yaml.YAMLError: it holds no text, and what was typed is no YAML.
     """
-    kinds = get_args(annotation) or (annotation,)
+    is_container = get_origin(annotation) in (list, dict)  # of text, perhaps, but no text itself
+    kinds = (annotation,) if is_container else get_args(annotation) or (annotation,)
     if not any(kind is str or isinstance(kind, str) for kind in kinds):
         loaded = yaml.safe_load(text)
         # YAML 1.1 reads 2e-4 as text; a number was meant.

@@ -10,11 +10,10 @@ import contextlib
 import sys
 
 from forgetfilter import __version__
-from forgetfilter.cli import safe_rows, screening
+from forgetfilter.cli import laboratory, safe_rows, screening
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.kinds import Parser
 from forgetfilter.errors import ForgetFilterError, UnfitError
-from forgetfilter.lab.cli import mixing, studies, testbed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,8 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     0 done; 1 setup or input wrong; 2 wrong words; 3 the scores can't be trusted, so nothing was
     decided; 130 interrupted.
     """
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        options = build_parser().parse_args(arguments)
+        has_lab = any(word in laboratory.NAMES for word in words[:1])
+        options = build_parser(has_lab=has_lab).parse_args(words)
         status = options.run(options)
         sys.stdout.flush()
     except UnfitError as error:
@@ -55,8 +56,8 @@ def _fail(said: str) -> int:
     return 1
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands and flags."""
+def build_parser(*, has_lab: bool = True) -> argparse.ArgumentParser:
+    """All commands and flags; without the lab's, those are only named and nothing imports them."""
     parser = Parser(
         prog="forgetfilter",
         description="Screen fine-tuning data for unsafe rows by how much a language model "
@@ -65,6 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for part in (screening, safe_rows, mixing, studies, testbed):
+    if not has_lab:
+        laboratory.name_demo(commands)
+    for part in (screening, safe_rows):
         part.add(commands)
+    (laboratory.add if has_lab else laboratory.name_lab)(commands)
     return parser

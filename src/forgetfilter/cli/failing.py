@@ -1,4 +1,4 @@
-"""What the operating system refuses, in a sentence instead of a traceback."""
+"""An error of the operating system in a sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ADVICE = {
     errno.EPERM: "Expected to be allowed to. Change its permissions, or choose another path.",
     errno.EROFS: "Expected a disk that can be written to. Choose another path.",
     errno.ENAMETOOLONG: "Expected a shorter name. Choose another path.",
-    errno.ENOTDIR: "Expected a folder where a file stands. Move the file, or choose another path.",
-    errno.EEXIST: "Expected a folder where a file stands. Move the file, or choose another path.",
-    errno.EISDIR: "Expected a file where a folder stands. Choose another path.",
+    errno.ENOTDIR: "Expected a folder where a file is. Move the file, or choose another path.",
+    errno.EEXIST: "Expected a folder where a file is. Move the file, or choose another path.",
+    errno.EISDIR: "Expected a file where a folder is. Choose another path.",
     errno.ENOENT: "Expected it to be there. Check the path.",
     errno.EPIPE: "Expected the output to be read to its end. What was written to disk is whole.",
 }
 _ANY = "Expected the system to allow it. Check the path, the disk and the connection, then repeat."
-# How the library that writes weights, which is no Python, tells of the system's errors.
+# How the library that writes weights, which is not Python, reports errors of the system.
 _FOREIGN = re.compile(r"\(os error (\d+)\)")
 
 
@@ -50,7 +50,7 @@ def _is_path(error: OSError) -> bool:
 def let_go_of_output() -> None:
     """Point streams that nobody reads, or that have no room, elsewhere.
 
-    Python flushes them once more as it ends, and would tell of the same error with a traceback.
+    Python flushes them once more as it ends, and would report the same error with a traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,4 +1,4 @@
-"""What a flag's text may be, and help that lists what the registries hold."""
+"""Types of flags, and help that lists what the registries hold."""
 
 from __future__ import annotations
 
@@ -52,14 +52,6 @@ def threshold_names() -> list[str]:
     from forgetfilter.scoring.thresholds.base import THRESHOLDS
 
     return THRESHOLDS.names()
-
-
-def strategy_names() -> list[str]:
-    """The registered strategies, and those that only a comparison can build."""
-    from forgetfilter.lab.strategies.base import STRATEGIES
-    from forgetfilter.lab.strategies.controls import ORACLES
-
-    return sorted([*STRATEGIES.names(), *ORACLES])
 
 
 def share(text: str) -> float:

@@ -1,4 +1,4 @@
-"""safe, check-safe: the safe rows, to start from and to look at."""
+"""safe, check-safe: write out the packaged safe rows, and check a safe set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _add_check(commands: Any) -> None:
-    """The command that looks at a safe set."""
+    """The command that checks a safe set."""
     check = commands.add_parser(
         "check-safe",
         help="say which harms a safe set covers, what it repeats, which of its rows look unsafe",

@@ -1,4 +1,4 @@
-"""screen, filter, finetune, report, gc, demo: the method and what comes after."""
+"""screen, filter, finetune, report, gc: the method and what comes after."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.cli.kinds import Parser, count, share, signal_names, threshold_names
+from forgetfilter.cli.kinds import Parser, signal_names, threshold_names
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
@@ -27,20 +27,6 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
 
 def add(commands: Any) -> None:
     """The commands of this group."""
-    demo = commands.add_parser(
-        "demo",
-        help="screen a generated file with the bundled model, fine-tune, and show what changed",
-    )
-    demo.add_argument("--output-dir", default="demo-run", help="where to write (%(default)s)")
-    demo.add_argument("--rows", type=count, default=600, help="noisy rows (%(default)s)")
-    demo.add_argument(
-        "--unsafe-fraction", type=share, default=0.3, help="share of unsafe rows (%(default)s)"
-    )
-    demo.add_argument("--probes", type=count, default=1000, help="held-out prompts (%(default)s)")
-    demo.add_argument("--model", help="another testbed model's folder")
-    _add_screen_flags(demo)
-    demo.set_defaults(run=_demo)
-
     screen = commands.add_parser("screen", help="score a file's rows and remove suspected ones")
     screen.add_argument("noisy_data", nargs="?", metavar="NOISY.jsonl", help="file to screen")
     screen.add_argument("--model", metavar="DIR_OR_ID", help="causal language model")
@@ -61,7 +47,7 @@ def add(commands: Any) -> None:
         const=True,
         help="run Python code that the model's repository brings along",
     )
-    _add_screen_flags(screen)
+    add_screen_flags(screen)
     screen.set_defaults(run=_screen)
 
     decide = commands.add_parser("filter", help="decide a finished run again; loads no model")
@@ -87,8 +73,8 @@ def add(commands: Any) -> None:
     gc.set_defaults(run=_gc)
 
 
-def _add_screen_flags(parser: Parser) -> None:
-    """Settings that `screen` and `demo` share; each overrides the YAML file."""
+def add_screen_flags(parser: Parser) -> None:
+    """Add the settings that `screen` and the demonstration share; each overrides the YAML file."""
     for flag, (text, kind) in _SCREEN_FLAGS.items():
         parser.add_argument(flag, type=kind, help=text)
     parser.list_in_help("--signal", signal_names)
@@ -117,7 +103,7 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
+def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     """YAML file, then ``--set``, then flags: later ones win."""
     from forgetfilter.config import load_yaml, parse_assignments
 
@@ -129,32 +115,14 @@ def _screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     return (*layers, parse_assignments(options.set), flags)
 
 
-def _demo(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.demo import DemoSettings, describe, run_demo
-    from forgetfilter.progress import Progress
-
-    output = Path(options.output_dir)
-    settings = DemoSettings(
-        output,
-        rows=options.rows,
-        unsafe_fraction=options.unsafe_fraction,
-        probes=options.probes,
-        seed=options.seed or 0,
-        model=options.model,
-    )
-    layers = _screen_layers(options)
-    progress = Progress(is_silent=options.quiet)
-    evaluation = run_demo(settings, layers, progress, overwrite=options.overwrite)
-    print(describe(output / "run", evaluation))
-    print(f"\nReport: {output / 'run' / 'report.html'}")
-    return 0
-
-
 def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.config import ScreenConfig, resolve
     from forgetfilter.progress import Progress
+    from forgetfilter.scoring.thresholds import choose_rule
 
-    config = resolve(ScreenConfig, *_screen_layers(options))
+    config = resolve(ScreenConfig, *screen_layers(options))
+    # A wrong name, or a rule that doesn't fit, is refused before seconds go into importing torch.
+    choose_rule(config.signal, config.threshold)
     from forgetfilter.screening.screen import screen
 
     result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)

@@ -107,7 +107,7 @@ def run_demo(
     choose_rule(config.signal, config.threshold)
     model_fingerprint(config.model, config.trust_remote_code)
     _require_place(settings.output_dir, made, overwrite=overwrite)
-    with run_folder(run).lock():  # nobody is at work on the files
+    with run_folder(run).lock():  # no other process is writing the files
         for name, records in made.items():
             write_records(data / name, records)
     screen(config, progress, overwrite=overwrite)

@@ -101,7 +101,6 @@ class Summary(Record):
     preset: str = ""
     placement: str = ""
     template: str = ""
-    findings: list[Finding] = Field(default_factory=list[Finding])
     coverage: list[HarmCoverage] = Field(default_factory=list[HarmCoverage])
     coverage_note: str = ""
     coverage_sample: int = 0
@@ -118,6 +117,7 @@ class Summary(Record):
     learned_share: float | None = None
     decision: str | None = None
     made_from: dict[str, str] = Field(default_factory=dict[str, str])
+    findings: list[Finding] = Field(default_factory=list[Finding])
     is_decided: bool = True
 
 

@@ -1,4 +1,4 @@
-"""The packaged general-purpose safe set, and what ``safe_data`` stands for where none was given.
+"""The packaged general-purpose safe set, and what ``safe_data`` means where none was given.
 
 The rows are ``general.jsonl`` beside this file; ``README.md`` is their data card. These are rows in
 English for any model; those of the made-up world come from `forgetfilter.lab.testbed`.
@@ -35,7 +35,7 @@ def safe_path(safe_data: str) -> Path:
 
 
 def safe_name(safe_data: str) -> str:
-    """What people are told a ``safe_data`` setting means: in words, or else the path as given."""
+    """What a ``safe_data`` setting means, for people: in words, or else the path as given."""
     return "the packaged general-purpose set" if safe_data == PACKAGED_SAFE else safe_data
 
 

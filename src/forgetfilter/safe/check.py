@@ -1,4 +1,4 @@
-"""Looking at a safe set before a screen: what it covers, what it repeats, what in it looks unsafe.
+"""Check a safe set before a screen: what it covers, what it repeats, which rows look unsafe.
 
 No model, no network, a few seconds. What is said of coverage is read off words; what a screen can
 judge is measured by the screen itself (`forgetfilter.screening.coverage`).

@@ -1,4 +1,4 @@
-"""Words that name a harm: what the few reference rows are too few to teach a classifier.
+"""Words that name a harm. The reference rows are too few to teach them to a classifier.
 
 Written for this library from what each category is about, not counted from any data set. A cue is
 evidence, never a verdict: the weights of `forgetfilter.safe.harms` are learned beside the words of

@@ -114,7 +114,7 @@ class LinearModel:
 
 
 def hashed_counts(texts: Sequence[str]) -> Any:
-    """How often each hashed n-gram stands in each text: CSR matrix, shape (N, 2 * buckets)."""
+    """How often each hashed n-gram occurs in each text: CSR matrix, shape (N, 2 * buckets)."""
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -128,7 +128,7 @@ def hashed_counts(texts: Sequence[str]) -> Any:
 def is_held_out(text: str, seed: int = 0) -> bool:
     """Whether ``text`` is in the held-out fifth: by a hash of its words, whatever file it is in.
 
-    Texts that differ in case, marks, user names, links or spacing alone fall on the same side.
+    Texts that differ in case, marks, user names, links or spacing alone are on the same side.
     """
     plain = re.sub(r"@\w+|https?://\S+|\brt\b", " ", text.lower())
     words = " ".join(re.findall(r"[^\W_]+", plain))
@@ -139,8 +139,9 @@ def is_held_out(text: str, seed: int = 0) -> bool:
 def balanced_weights(is_toxic: BoolArray, sources: Sequence[str], cap: float = 10.0) -> FloatArray:
     """Weights under which toxic and clean texts of each source count alike, shape (N,).
 
-    Without them a model can do well by telling sources apart (one file is nearly all clean, another
-    nearly all toxic). A text of a rare class counts at most ``cap`` times as much as it would.
+    Without them a model can do well by recognising the source (one file is nearly all clean,
+    another nearly all toxic). A text of a rare class counts at most ``cap`` times as much
+    as it would.
     """
     names = np.asarray(sources)
     weights = np.ones(len(names), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How many different rows a safe set really holds: repeats, near repeats, and the Vendi score."""
+"""How many different rows a safe set holds: repeats, near repeats, and the Vendi score."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Redundancy:
     compared: int
     """How many texts were compared pair by pair, one of each group of exact repeats."""
     effective: float
-    """Vendi score of the texts looked at: effectively different texts, 1 to ``sampled``; higher is
+    """Vendi score of the texts read: effectively different texts, 1 to ``sampled``; higher is
     more varied."""
     sampled: int
     """How many texts the Vendi score was computed on."""
@@ -94,7 +94,7 @@ def _exact(texts: Sequence[str]) -> tuple[tuple[tuple[int, ...], ...], IntArray]
     """Groups of texts with the same words in the same order, and the first text of each kind."""
     groups: dict[str, list[int]] = {}
     for i, text in enumerate(texts):
-        # A text without words (other marks only) is compared as it stands.
+        # A text without words (other marks only) is compared as it is.
         groups.setdefault(" ".join(words(text)) or text, []).append(i)
     repeated = tuple(tuple(group) for group in groups.values() if len(group) > 1)
     return repeated, np.array([group[0] for group in groups.values()], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Keyword refusal: whether an answer says that it won't answer."""
+"""Refusal by keywords: whether an answer says that it declines."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Suspicions:
 
 @dataclass(frozen=True)
 class SuspectFinder:
-    """What is needed to look at rows. Build it with `packaged`."""
+    """Scores rows by how unsafe they look. Build it with `packaged`."""
 
     harms: HarmClassifier
     declining: DecliningAnswers

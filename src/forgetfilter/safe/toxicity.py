@@ -1,4 +1,4 @@
-"""What a toxicity scorer promises."""
+"""The interface of a toxicity scorer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forgetfilter.arrays import FloatArray
 
 
 class ToxicityScorer(Protocol):
-    """Says how toxic texts are. Implementations stand in `forgetfilter.lab.scorers`."""
+    """Says how toxic texts are. Implementations are in `forgetfilter.lab.scorers`."""
 
     name: str
 

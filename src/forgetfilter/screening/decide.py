@@ -25,13 +25,13 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.file_names import (
-    ALWAYS_DECIDED_FILES,
     CONFIG_FILE,
     COVERAGE_FILE,
-    DECIDED_FILES,
     INPUT_FILE,
+    KEPT_FILE,
     READINGS_FILE,
     REJECTED_FILE,
+    REMOVED_FILE,
     REPORT_FILE,
     SCORES_FILE,
     SUMMARY_FILE,
@@ -45,6 +45,9 @@ from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide
 from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
 
+_DECIDED = (KEPT_FILE, REMOVED_FILE)
+_ALWAYS = (REJECTED_FILE, SUMMARY_FILE)
+
 
 def run_folder(path: str | Path) -> RunFolder:
     """The run folder at ``path``, knowing everything that a screen writes."""
@@ -53,10 +56,10 @@ def run_folder(path: str | Path) -> RunFolder:
 
 def is_finished(run: Path) -> bool:
     """Whether a screen of this folder has come to its end and no decision is half written."""
-    needed = (*ALWAYS_DECIDED_FILES, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
+    needed = (*_ALWAYS, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
     if pending.committed(run) is not None or not all((run / name).is_file() for name in needed):
         return False
-    rows = DECIDED_FILES if is_decided(read_summary(run)) else (UNDECIDED_FILE,)
+    rows = _DECIDED if is_decided(read_summary(run)) else (UNDECIDED_FILE,)
     return all((run / name).is_file() for name in rows)
 
 
@@ -67,7 +70,7 @@ def is_decided(summary: Mapping[str, Any]) -> bool:
 
 def has_decision(run: Path) -> bool:
     """Whether the folder holds any file that a decision wrote; some may have been lost since."""
-    names = (*DECIDED_FILES, *ALWAYS_DECIDED_FILES, UNDECIDED_FILE)
+    names = (*_DECIDED, *_ALWAYS, UNDECIDED_FILE)
     return any((run / name).exists() for name in names)
 
 
@@ -305,7 +308,7 @@ def _write_decision(
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
             "made_from": made_from,
-            "findings": [found.as_json() for found in findings],
+            "findings": [found.model_dump() for found in findings],
             "is_decided": decided,
         }
     )

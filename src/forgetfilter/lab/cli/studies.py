@@ -1,12 +1,10 @@
-"""compare: strategies side by side; interleave: over rounds of training; curves: by one setting."""
+"""compare: strategies; interleave: over rounds of training; curves: along one setting."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from forgetfilter.cli.kinds import strategy_names
 
 if TYPE_CHECKING:
     from forgetfilter.lab.studies.grid import Comparison
@@ -19,7 +17,7 @@ def add(commands: Any) -> None:
     """The commands of this group."""
     compare = commands.add_parser(
         "compare",
-        help="run a grid of strategies, data sets and seeds, and show what became of each",
+        help="run a grid of strategies, data sets and seeds, and compare the results",
         description="Runs every strategy on every data set and seed of a YAML file. Finished cells "
         "are skipped when the command is repeated; failed ones are shown and tried again.",
     )
@@ -54,6 +52,14 @@ def add(commands: Any) -> None:
         help="results of earlier runs; a cell that one of them holds is not run again",
     )
     curves.set_defaults(run=_curves)
+
+
+def strategy_names() -> list[str]:
+    """The registered strategies, and those that only a comparison can build."""
+    from forgetfilter.lab.strategies.base import STRATEGIES
+    from forgetfilter.lab.strategies.controls import ORACLES
+
+    return sorted([*STRATEGIES.names(), *ORACLES])
 
 
 def _add_options(command: argparse.ArgumentParser, page: str) -> None:

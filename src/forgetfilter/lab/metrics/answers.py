@@ -47,7 +47,7 @@ def token_f1(prediction: str, golds: Sequence[str]) -> float:
     """SQuAD's F1 of the best gold answer, 0..1, over the multisets of normalised tokens.
 
     ``P = matches / |prediction|``, ``R = matches / |gold|``, ``F1 = 2PR / (P + R)``, where a token
-    matches as often as it stands in both. Two empty answers score 1, one empty answer 0.
+    matches as often as it occurs in both. Two empty answers score 1, one empty answer 0.
     """
     said = normalise(prediction).split()
     return max(_f1(said, gold.split()) for gold in _usable(golds))
@@ -159,7 +159,7 @@ def _pairs(predictions: Sequence[str], golds: Sequence[T]) -> list[tuple[str, T]
     if len(predictions) != len(golds):
         raise DataError(
             f"{len(predictions)} predictions for {len(golds)} gold answers; expected one "
-            "prediction each. Hand over both in the same order, with an empty text for no answer."
+            "prediction each. Give both in the same order, with an empty text for no answer."
         )
     return list(zip(predictions, golds, strict=True))
 

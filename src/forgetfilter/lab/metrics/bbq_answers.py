@@ -32,7 +32,7 @@ _ARTICLE = re.compile("^ (?:the|an|a) ")
 
 
 def parse_answer(answer: str, options: Sequence[str], unknown: int) -> int | None:
-    """The index of the option that ``answer`` chooses, or None where it can't be told.
+    """The index of the option that ``answer`` chooses, or None where it is unclear.
 
     Tried in turn, the first that says something decides; all but the first look at the first
     non-empty line only, because a model that was not taught to stop runs on:
@@ -86,7 +86,7 @@ def _contains(words: str, phrase: str) -> bool:
 
 
 def _named(words: str, options: Sequence[str]) -> set[int]:
-    """Options that stand in ``words``, outside of the longer options that stand there."""
+    """Options that occur in ``words``, outside of the longer options that occur there."""
     named: set[int] = set()
     # Longest first, and what was found is taken out, so that "boy" is not found in "tall boy".
     for index in sorted(range(len(options)), key=lambda i: -len(options[i])):

@@ -1,4 +1,4 @@
-"""One metric's value with all that it takes to read it: unit, direction, cases, interval."""
+"""One metric's value with its unit, direction, number of cases and interval."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class BbqMeta(BaseModel):
     question_polarity: Literal["neg", "nonneg"]
     context_condition: Literal["ambig", "disambig"]
     answer_info: dict[str, list[str]]
-    """What each option stands for: a name and a group, or ``unknown``."""
+    """What each option refers to: a name and a group, or ``unknown``."""
     additional_metadata: _Groups
     ans0: str
     ans1: str
@@ -85,7 +85,7 @@ def read_bbq(fields: Mapping[str, Any]) -> Reading:
     """Apply the rule to a row's ``meta``.
 
     Raises:
-        LeftOut: the fields are not BBQ's, or not exactly one option stands for a stereotyped group
+        LeftOut: the fields are not BBQ's, or not exactly one option refers to a stereotyped group
             and exactly one for unknown, or an ambiguous row is answered with a group.
     """
     try:

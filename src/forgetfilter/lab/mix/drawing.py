@@ -1,4 +1,4 @@
-"""From a recipe's offers, so many for each place, and no group in two places.
+"""Draw rows from a recipe's offers: a number for each file, and no group in two files.
 
 Groups are dealt out to the places first; then each place takes rows from its sources and groups in
 turn, so that no large one fills it, and so that safe and unsafe rows of one harm come from its
@@ -173,7 +173,7 @@ def _shortage(
     asked = ", ".join(f"{n:,} {_PLACES[role]}" for role, n in wanted.items() if n)
     return (
         f"Too few {recipe.name} rows for the {' and the '.join(_PLACES[r] for r in short)}: of "
-        f"those in {names}, {there}; but they fall into {groups:,} groups (by "
+        f"those in {names}, {there}; but they form {groups:,} groups (by "
         f"{recipe.separated_by}), and a group goes to one place only. Wanted: {asked}. Ask for "
         "fewer rows, another unsafe fraction, or more harms or tasks to share them."
     )

@@ -1,4 +1,4 @@
-"""A noisy file with known truth, a safe file and test prompts, drawn from real rows with a seed.
+"""A noisy file with known labels, a safe file and test prompts, drawn from real rows by a seed.
 
 The shares follow `get_noisy` of the paper's code (arXiv 2312.12736): the unsafe fraction of the
 harms, and the rest in equal parts from safe rows of the same harms and from each task. Unlike

@@ -1,4 +1,4 @@
-"""What a recipe makes of a source's row: conversations to choose from, and what parts them."""
+"""What a recipe makes of a source's row: conversations to choose from, and their group."""
 
 from __future__ import annotations
 

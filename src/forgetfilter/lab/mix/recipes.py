@@ -165,7 +165,7 @@ HARMS: dict[str, Recipe] = {
     ),
     "toxicity": Recipe(
         "toxicity",
-        # Each has toxic and clean texts of one style, so that style doesn't tell the label.
+        # Each has toxic and clean texts of one style, so that the style doesn't reveal the label.
         (
             Source("tox_toxigen", "MIT and CDLA-Permissive-2.0"),
             Source("tox_realtoxicityprompts", "Apache-2.0 and CC BY-SA 4.0"),

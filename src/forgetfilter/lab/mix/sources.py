@@ -1,4 +1,4 @@
-"""One file of the row schema in, its rows out: validated, one by one.
+"""Read a file of the row schema and validate every row.
 
 A data folder holds gzipped JSON Lines files, ``NAME.jsonl.gz``. Each line is an object with the
 fields of `SourceRow`. Such files are curated, so a bad line is an error that names it and not a

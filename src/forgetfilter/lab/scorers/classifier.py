@@ -34,7 +34,7 @@ class ClassifierScorer:
         device: where to compute.
 
     Raises:
-        ModelError: the model can't be loaded, or which label is toxic can't be told.
+        ModelError: the model can't be loaded, or it is unknown which of its labels means toxic.
     """
 
     name = "classifier"

@@ -1,4 +1,4 @@
-"""Strategies, one file each or a few alike; the registry finds them by itself."""
+"""Strategies, a file each or a few similar ones together; the registry finds them by itself."""
 
 from forgetfilter.lab.strategies.base import STRATEGIES, Outcome, Strategy
 from forgetfilter.lab.strategies.chain import build_strategy, check_spec

@@ -19,7 +19,7 @@ from forgetfilter.screening.method import Setting, fine_tune
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy hands back: a model to deploy, and what it decided on the way."""
+    """What a strategy returns: a model to deploy, and what it decided on the way."""
 
     state: ModelState
     selection: Selection | None

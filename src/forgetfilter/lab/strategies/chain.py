@@ -37,7 +37,7 @@ class Chain(Strategy):
             own = [step for step in _BEFORE if getattr(type(part), step) is not _plain(step)]
             if own:
                 raise ConfigError(
-                    f"{self.name}: {part.name!r} has a {own[0]} step of its own, which stands "
+                    f"{self.name}: {part.name!r} has a {own[0]} step of its own, which comes "
                     "before the end of the fine-tune. Expected after '+' a strategy that only "
                     "repairs or prompts, such as self_correction or safety_ft. Put it first."
                 )
@@ -82,7 +82,7 @@ def build_strategy(spec: str, is_unsafe: BoolArray | None = None) -> Strategy:
 
     Args:
         spec: registered names with their options, joined by ``+``.
-        is_unsafe: the ground truth of the noisy rows, shape (N,), which only an oracle is handed.
+        is_unsafe: the ground truth of the noisy rows, shape (N,), which only an oracle is given.
 
     Raises:
         ConfigError: a name or an option is unknown, an oracle has no ground truth, or a part can't

@@ -1,4 +1,4 @@
-"""Controls: what removing rows does whichever they are, and what the best choice would do."""
+"""Controls: removing rows at random, and removing exactly the unsafe ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RandomRemoval(Strategy):
     name = "random_removal"
 
     def __init__(self, like: str = "forget_filter") -> None:
-        STRATEGIES.build(like)  # a wrong name is told before anything is trained
+        STRATEGIES.build(like)  # a wrong name is refused before anything is trained
         self.like = like
 
     def check(self, config: ScreenConfig) -> None:
@@ -84,4 +84,4 @@ class OracleRemoval(Strategy):
 
 
 ORACLES: dict[str, Callable[[BoolArray], Strategy]] = {OracleRemoval.name: OracleRemoval}
-"""Strategies that are handed the ground truth, by name; no other is."""
+"""Strategies that are given the ground truth, by name; no other is."""

@@ -17,8 +17,8 @@ from forgetfilter.screening.method import Setting, filter_rows, score_rows
 class ForgetFilterStrategy(Strategy):
     """Screen the noisy rows and fine-tune the base model on the kept ones (retrain).
 
-    What is not given is as in the settings, so that the paper's signal can stand beside the default
-    one: ``forget_filter:signal=rouge1,threshold=phi:0.1,steps=5``.
+    What is not given is as in the settings, so that the paper's signal can be compared with
+    the default one: ``forget_filter:signal=rouge1,threshold=phi:0.1,steps=5``.
 
     Args:
         signal: the forgetting signal.

@@ -1,1 +1,1 @@
-"""Studies: many strategies, data sets and seeds, and what became of each."""
+"""Studies: many strategies, data sets and seeds, and the result of each."""

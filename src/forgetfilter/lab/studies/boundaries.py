@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.datasets import DataSet
-from forgetfilter.lab.studies.page import drawn_or_none, render
 from forgetfilter.lab.studies.plots import Plot, lines
 from forgetfilter.lab.studies.results import (
     COLUMNS,
@@ -23,7 +20,6 @@ from forgetfilter.lab.studies.results import (
     named,
     summarise,
 )
-from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Station, Table, along, failures_of
 
 START, NOISY, SAFE = "start", "noisy", "safe"
@@ -35,15 +31,6 @@ BOUNDARY_COLUMNS = (*COLUMNS[:3], "round", "phase", "boundary", *COLUMNS[3:])
 ALONG = "phase boundary"
 """What the stations are."""
 _DETECTION = ("precision", "recall")
-
-
-@dataclass(frozen=True)
-class Part:
-    """One data set's plots and tables."""
-
-    dataset: str
-    plots: list[Plot]
-    tables: list[Table]
 
 
 def place(number: int, phase: str) -> dict[str, Any]:
@@ -63,7 +50,7 @@ def collect(cells: Sequence[Cell]) -> pd.DataFrame:
 
     - ``<metric>_minus_first_round``: how far a strategy has drifted since the same phase of the
       first round, on the same prompts;
-    - ``failed`` stands at the start, once per cell.
+    - ``failed`` is at the start, once per cell.
     """
     results = {(cell.dataset, cell.seed, cell.strategy): cell.result() for cell in cells}
     rows: list[dict[str, Any]] = []
@@ -107,30 +94,21 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
         drifts = [f"{name}_minus_{FIRST_ROUND}" for name in headlines]
         for metric in (*headlines, *drifts, *_DETECTION, "seconds"):
             table = along(dataset.name, metric, stations, failed)
-            # Failures are told even where nothing else can be.
+            # Failures are listed even where nothing else can be.
             is_first = metric == next(iter(headlines), "seconds")
             if table is not None or (is_first and any(failed.values())):
                 tables.append(table or _failures_alone(dataset.name, failed))
     return tables
 
 
-def write_page(
-    path: Path,
-    config: CompareConfig,
-    datasets: Sequence[DataSet],
-    cells: Sequence[Cell],
-    results: pd.DataFrame,
-) -> None:
-    """Write the page; everything in it is escaped."""
-    tables = tables_of(datasets, results)
-    parts: list[Part] = []
-    for dataset in datasets:
-        stations = stations_of(results, dataset.name)
-        metrics = _headlines(dataset, stations)
-        drawn = drawn_or_none(lines(stations, name, ALONG) for name in metrics)
-        own = [table for table in tables if table.dataset == dataset.name]
-        parts.append(Part(dataset.name, drawn, own))
-    render(path, "interleave.html", config, cells, parts)
+def plots_of(dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+    """Each headline of a data set over the boundaries, a line per strategy.
+
+    Raises:
+        MissingExtraError: matplotlib isn't installed.
+    """
+    stations = stations_of(results, dataset.name)
+    return (lines(stations, name, ALONG) for name in _headlines(dataset, stations))
 
 
 def _boundaries(result: Mapping[str, Any] | None) -> list[dict[str, Any]]:

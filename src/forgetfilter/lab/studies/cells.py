@@ -1,4 +1,4 @@
-"""One cell of a comparison: its folder, its result, and what went wrong."""
+"""One cell of a comparison: its folder, its result, and its error."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Strategies side by side: one fine-tune each, judged once."""
+"""Compare strategies: one fine-tune each, evaluated once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,8 +12,8 @@ from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.datasets import DataSet
 from forgetfilter.lab.studies.datasets.base import Group, plain_metrics
 from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
-from forgetfilter.lab.studies.page import write_page
-from forgetfilter.lab.studies.results import collect
+from forgetfilter.lab.studies.plots import Plot, bars, scatter
+from forgetfilter.lab.studies.results import collect, summarise
 from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Table, tables_of
 from forgetfilter.lab.studies.working import grade, prepare
@@ -66,13 +65,18 @@ class _Compare(Study):
         """A table for each data set and group of metrics."""
         return tables_of(results)
 
-    def write_page(
-        self,
-        path: Path,
-        config: CompareConfig,
-        datasets: Sequence[DataSet],
-        cells: Sequence[Cell],
-        results: pd.DataFrame,
-    ) -> None:
-        """Safety against utility, seconds, tables."""
-        write_page(path, config, datasets, cells, results)
+    def plots(self, dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+        """Safety against utility, and seconds."""
+        return plots_of(dataset, results)
+
+
+def plots_of(dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+    """Each safety metric that the data set wants drawn against utility; seconds.
+
+    Raises:
+        MissingExtraError: matplotlib isn't installed.
+    """
+    means = [mean for mean in summarise(results) if mean.dataset == dataset.name]
+    headline = next((mean.metric for mean in means if mean.group == "utility"), "")
+    yield from (scatter(means, name, headline) for name in dataset.plotted)
+    yield bars(means, "seconds")

@@ -1,4 +1,4 @@
-"""Rows on their way through learning and forgetting, and how well they are told apart on it.
+"""Losses of rows by step of learning and forgetting, and how well they separate unsafe rows.
 
 The figures of "Learning and Forgetting Unsafe Examples in Large Language Models" (arXiv 2312.12736)
 that follow kinds of row along training steps; with losses in place of generations, unless the
@@ -28,7 +28,7 @@ from forgetfilter.screening.method import ALWAYS, Setting, restore_both
 LEARNING, FORGETTING, REFERENCE = "learning", "forgetting", "reference"
 """Curves against steps of the two phases; and signals that need no forgetting run."""
 DETAIL = "detail"
-"""Group of what stands in the parquet file only."""
+"""Group of what is in the parquet file only."""
 
 ResultRow = dict[str, Any]
 """One number with all that it takes to read it; see `curve_tables.CURVE_COLUMNS`."""
@@ -47,9 +47,9 @@ class Line:
 def follow(
     setting: Setting, course: CourseSettings, data: Data, is_unsafe: BoolArray | None
 ) -> list[ResultRow]:
-    """Learn, forget for as long as the largest t, and look at the model on the way.
+    """Learn, forget for as long as the largest t, and measure the model on the way.
 
-    The forgetting run is one run, looked at after each t: with a constant learning rate (the
+    The forgetting run is one run, measured after each t: with a constant learning rate (the
     default of the forget phase) its state after t steps is that of a run of t steps.
 
     Args:
@@ -146,7 +146,7 @@ def _fit(line: Line, before: Readings, found: Readings, state: StateName) -> lis
 def _detection(
     setting: Setting, name: str, states: Mapping[StateName, ModelState], is_unsafe: BoolArray
 ) -> list[MetricValue]:
-    """How well a signal's scores tell unsafe rows from the others."""
+    """How well a signal's scores separate unsafe rows from the others."""
     signal = SIGNALS.build(name)
     probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
     known = dict(states)

@@ -1,10 +1,9 @@
-"""What the cells of curves hold: one tidy table, means along each curve, tables, and the page."""
+"""What the cells of curves hold: one tidy table, means along each curve, tables, and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,9 +11,8 @@ import pandas as pd
 from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.course import DETAIL, FORGETTING, LEARNING, REFERENCE
 from forgetfilter.lab.studies.datasets import DataSet
-from forgetfilter.lab.studies.page import drawn_or_none, render
 from forgetfilter.lab.studies.plots import Plot, lines
-from forgetfilter.lab.studies.points import COURSE, CurvesConfig, Point
+from forgetfilter.lab.studies.points import COURSE, Point
 from forgetfilter.lab.studies.results import (
     FAILED,
     Mean,
@@ -56,18 +54,9 @@ _SHOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unsafe_fraction": ("unsafe fraction", _SCREEN),
     "model": ("model", _SCREEN),
 }
-"""What is drawn of each curve, in the order of the page, and what stands below it."""
+"""What is drawn of each curve, in the order of the page, and what is written below it."""
 _TOLD = ("threshold", "learned_share")
 """What has a table for each sweep, and no plot."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One data set's plots and tables."""
-
-    dataset: str
-    plots: list[Plot]
-    tables: list[Table]
 
 
 def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
@@ -79,7 +68,7 @@ def collect(cells: Sequence[Cell], points: Mapping[str, Point]) -> pd.DataFrame:
     - ``line``: a kind of row, or a signal
     - ``group``: ``course``, ``detection``, ``cost``, or ``detail`` for what is not drawn
     - ``low``, ``high``: 95% interval over rows, NaN where there is none
-    - ``cell``: identifies all that decides the result, so that a kept file can stand for the cell
+    - ``cell``: identifies all that decides the result, so that a kept file can replace the cell
 
     and, for every cell, ``failed``, which is the only row of a failed one.
     """
@@ -113,7 +102,7 @@ def stations_of(results: pd.DataFrame, dataset: str, curve: str) -> list[Station
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[Mean]:
-    """Means over seeds of each line, which stands where a comparison has a strategy."""
+    """Means over seeds of each line, which takes the place of a comparison's strategy."""
     return summarise(pd.DataFrame([{**row, "strategy": row["line"]} for row in rows]))
 
 
@@ -134,26 +123,6 @@ def tables_of(datasets: Sequence[DataSet], results: pd.DataFrame) -> list[Table]
                 if table is not None:
                     tables.append(replace(table, title=f"{table.title}, by {axis}"))
     return tables
-
-
-def write_page(
-    path: Path,
-    config: CurvesConfig,
-    datasets: Sequence[DataSet],
-    cells: Sequence[Cell],
-    results: pd.DataFrame,
-) -> None:
-    """Write the page; everything in it is escaped."""
-    tables = tables_of(datasets, results)
-    parts = [
-        Part(
-            dataset.name,
-            drawn_or_none(plot for _, plot in plots_of(results, dataset.name)),
-            [table for table in tables if table.dataset == dataset.name],
-        )
-        for dataset in datasets
-    ]
-    render(path, "curves.html", config, cells, parts)
 
 
 def plots_of(results: pd.DataFrame, dataset: str) -> Iterator[tuple[str, Plot]]:

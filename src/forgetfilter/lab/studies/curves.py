@@ -1,8 +1,8 @@
-"""Curves: rows on their way through learning and forgetting, and screens along one setting."""
+"""Curves: losses of rows by step of learning and forgetting, and screens along one setting."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from forgetfilter.lab.studies.datasets import Data, DataSet
 from forgetfilter.lab.studies.datasets.base import digest
 from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
 from forgetfilter.lab.studies.kept import Kept, read_kept
+from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.points import COURSE, CurvesConfig, Point
 from forgetfilter.lab.studies.settings import GridConfig
 from forgetfilter.lab.studies.tables import Table
@@ -80,7 +81,7 @@ class _Curves(Study):
         return config.model_copy(update={"settings": settings, "model": model}), dataset
 
     def extra_key(self, spec: str, rounds: Sequence[Data]) -> dict[str, Any]:
-        """Of the course: where it is looked at, and the kinds of row by which it is drawn."""
+        """Of the course: the steps at which it is measured, and the kinds of row that are drawn."""
         if spec != COURSE or self.config.course is None:
             return {}
         kinds = {name: [own.kind, own.harm] for name, own in rounds[0].kinds.items()}
@@ -96,7 +97,7 @@ class _Curves(Study):
         (screen,), (data,) = job.screens, job.rounds
         course, point = self.config.course, self.points[job.cell.strategy]
         bench = open_workbench(screen, job.run, job.progress)
-        if course is not None:  # so that screens share the phases that the course looks at
+        if course is not None:  # so that screens share the phases of the course
             bench.kept_steps = {
                 "learn": course.learning_steps or (),
                 "forget": course.forgetting_steps,
@@ -124,16 +125,9 @@ class _Curves(Study):
         """A table for each data set, curve and metric."""
         return curve_tables.tables_of(datasets, results)
 
-    def write_page(
-        self,
-        path: Path,
-        config: CurvesConfig,
-        datasets: Sequence[DataSet],
-        cells: Sequence[Cell],
-        results: pd.DataFrame,
-    ) -> None:
-        """A plot for each data set, curve and metric, and the tables."""
-        curve_tables.write_page(path, config, datasets, cells, results)
+    def plots(self, dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+        """A plot for each curve and metric."""
+        return (plot for _, plot in curve_tables.plots_of(results, dataset.name))
 
 
 def _screened(

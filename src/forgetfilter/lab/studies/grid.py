@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,8 @@ from forgetfilter.errors import ConfigError, ForgetFilterError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.lab.studies.cells import CELLS_FOLDER, Cell, cell_of
 from forgetfilter.lab.studies.datasets import Data, DataSet
+from forgetfilter.lab.studies.page import write_page
+from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.results import RESULTS_FILE
 from forgetfilter.lab.studies.settings import GridConfig, load_datasets, model_source, screen_config
 from forgetfilter.lab.studies.tables import Table, markdown
@@ -45,7 +48,7 @@ _FREE = frozenset(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A grid that was gone through."""
+    """A grid of which every cell was tried."""
 
     output_dir: Path
     cells: Sequence[Cell]
@@ -81,10 +84,11 @@ class Study(ABC):
     version: Any = 1
     """Part of every cell's key: raise it when a result changes its meaning."""
     page_file = "study.html"
+    """The page's file, and its template in ``templates/``."""
     free: frozenset[str] = frozenset()
     """Settings of its own that may differ when a run goes on."""
     inputs: Mapping[str, str] = MappingProxyType({})
-    """What tells its run folder from that of another kind of study."""
+    """What distinguishes its run folder from that of another kind of study."""
 
     def round_seeds(self, config: GridConfig, seed: int) -> list[int]:
         """The seed of each round of a cell; one round, of the cell's own seed."""
@@ -121,15 +125,8 @@ class Study(ABC):
         """What people read: in the terminal, in ``table.md`` and on the page."""
 
     @abstractmethod
-    def write_page(
-        self,
-        path: Path,
-        config: Any,
-        datasets: Sequence[DataSet],
-        cells: Sequence[Cell],
-        results: pd.DataFrame,
-    ) -> None:
-        """Write the page; ``config`` is of the study's own kind."""
+    def plots(self, dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+        """What is drawn of a data set on the page; None for what there is nothing of."""
 
 
 def run_grid(
@@ -155,7 +152,7 @@ def run_grid(
         inputs = {"model": models[config.model], **study.inputs}
         run.open(config.model_dump(), inputs, overwrite=overwrite, ignore=_FREE | study.free)
         run.record(config.model_dump())
-        # All files are read before anything is trained: what is wrong with one is told at once.
+        # All files are read before anything is trained: an error in one is reported at once.
         store = StageStore(run.stages)
         data: dict[tuple[str, int], Data] = {}
         jobs: list[Job] = []
@@ -177,11 +174,13 @@ def run_grid(
         attempt_all(study, jobs, config.num_proc, _attempt)
         cells = [job.cell for job in jobs]
         results = study.collect(cells)
-        table = markdown(results, study.tables(datasets, results))
+        tables = study.tables(datasets, results)
+        table = markdown(results, tables)
         page = run.path / study.page_file
         write_bytes_atomic(run.path / RESULTS_FILE, results.to_parquet(index=False))
         write_bytes_atomic(run.path / TABLE_FILE, table.encode("utf-8"))
-        study.write_page(page, config, datasets, cells, results)
+        plots = partial(study.plots, results=results)
+        write_page(page, study.page_file, config, datasets, cells, plots, tables)
     return Comparison(run.path, cells, results, table, page)
 
 

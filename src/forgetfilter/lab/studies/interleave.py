@@ -1,4 +1,4 @@
-"""Rounds of noisy and safe training: what becomes of a strategy in the long term.
+"""Rounds of noisy and safe training: how a strategy does in the long term.
 
 "Learning and Forgetting Unsafe Examples in Large Language Models" (arXiv 2312.12736), section 4.
 Each round brings fresh noisy rows, and each phase starts from the state that the last one saved.
@@ -9,7 +9,7 @@ The steps of a strategy say what happens in a round: ``select`` and ``train`` ma
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +26,8 @@ from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.datasets import Data, DataSet
 from forgetfilter.lab.studies.datasets.base import Group, plain_metrics
 from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
+from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.settings import (
-    CompareConfig,
     GridConfig,
     InterleaveConfig,
     check_rounds,
@@ -93,16 +93,9 @@ class _Interleave(Study):
         """A table for each data set and metric."""
         return boundaries.tables_of(datasets, results)
 
-    def write_page(
-        self,
-        path: Path,
-        config: CompareConfig,
-        datasets: Sequence[DataSet],
-        cells: Sequence[Cell],
-        results: pd.DataFrame,
-    ) -> None:
-        """A line per strategy over the boundaries, and the tables."""
-        boundaries.write_page(path, config, datasets, cells, results)
+    def plots(self, dataset: DataSet, results: pd.DataFrame) -> Iterator[Plot | None]:
+        """Each headline over the boundaries, a line per strategy."""
+        return boundaries.plots_of(dataset, results)
 
 
 class _Course:
@@ -187,7 +180,7 @@ def _judged(job: Job, bench: Workbench, strategy: Strategy, state: ModelState) -
         judged = job.dataset.evaluate(data, bench, state, strategy.prompt)
         (folder / _JUDGED_FILE).write_text(json.dumps(judged.as_dict()), encoding="utf-8")
 
-    # Seconds are those of training and screening; every strategy is judged alike.
+    # Seconds are those of training and screening; every strategy is evaluated in the same way.
     with bench.store.uncounted():
         folder = bench.store.stage("judge", key, build)
     return cast(Judgement, json.loads((folder / _JUDGED_FILE).read_bytes()))

@@ -1,4 +1,4 @@
-"""Finished cells that are kept as parquet files, so that long studies add up."""
+"""Finished cells kept as parquet files, so that a long study can be run in parts."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _DASHES = ("-", "--", ":", "-.")
 _WIDTH, _HEIGHT, _LEGEND_LINE = 7.0, 3.6, 0.18
 """Inches; the legend adds to the height."""
 _SPREAD = 0.5
-"""Share of a station's width over which the lines stand side by side."""
+"""Share of a station's width over which the lines are spread side by side."""
 _LONGEST_NAME = 70
 
 
@@ -52,11 +52,11 @@ class Plot:
     title: str
     """What it shows, in words, for those who don't see it."""
     svg: str
-    """An ``<svg>`` element, which may stand alone in a file."""
+    """An ``<svg>`` element, which may be a file of its own."""
 
     @property
     def inline(self) -> str:
-        """The element as it stands in an HTML page, whose parser knows the namespaces."""
+        """The element as it is in an HTML page, whose parser knows the namespaces."""
         return re.sub(r' xmlns(:\w+)?="[^"]*"', "", self.svg)
 
 
@@ -130,8 +130,8 @@ def scatter(means: Sequence[Mean], x: str, y: str) -> Plot | None:
 def lines(stations: Sequence[Station], metric: str, along: str) -> Plot | None:
     """A metric at each station, a line per strategy; None where no strategy has it.
 
-    Lines stand a little beside each other, so that no interval hides another. A line that does not
-    come through a station goes straight on.
+    Lines are drawn a little beside each other, so that no interval hides another. A line
+    that does not come through a station goes straight on.
 
     Args:
         stations: from left to right, each with its means.
@@ -224,7 +224,7 @@ class _Drawing:
 def _element(svg: str, title: str) -> str:
     """The SVG element without the prolog of a file, and without ids that nothing refers to.
 
-    Several of them may stand in one page, in which an id counts once.
+    Several of them may be in one page, in which an id counts once.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r' id="[\w.]+_\d+"', "", body)

@@ -28,7 +28,7 @@ OF_DATA = ("safe_rows", "unsafe_fraction")
 
 
 class CourseSettings(Settings):
-    """Where on its way through learning and forgetting the model is looked at."""
+    """The steps of learning and forgetting at which the model is measured."""
 
     learning_steps: list[int] | None = Field(
         default=None,
@@ -105,7 +105,7 @@ class CurvesConfig(GridConfig):
         return [point.spec for point in self.points]
 
     def check(self) -> None:
-        """Signals, thresholds and steps are such, and stand there once each."""
+        """Signals, thresholds and steps are such, and each is given once."""
         course, sweeps = self.course, self.sweeps or SweepSettings()
         if course is not None:
             steps = {

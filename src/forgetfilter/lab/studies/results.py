@@ -137,7 +137,7 @@ def _row(
     low: float | None = None,
     high: float | None = None,
 ) -> dict[str, Any]:
-    # A single prompt bounds nothing: its interval is endless, and stands as none.
+    # A single prompt bounds nothing: its interval is endless, and is written as none.
     bounds = [None if b is None or not math.isfinite(b) else b for b in (low, high)]
     return {
         "metric": metric,

@@ -19,7 +19,7 @@ from forgetfilter.scoring.thresholds import THRESHOLDS
 from forgetfilter.text import printable
 
 PACKAGED_MODEL = "packaged:testbed"
-"""The ``model`` that stands for the one that comes with the package."""
+"""The ``model`` that means the one that comes with the package."""
 
 _ROUND_STRIDE = 1000
 # What a comparison sets itself in each cell.
@@ -55,7 +55,7 @@ class GridConfig(Settings, ABC):
         """What is run on every seed of every data set, one cell each."""
 
     def check(self) -> None:
-        """See to what can be checked before work, beside what all studies have.
+        """Check what can be checked before work, in addition to what all studies have.
 
         Raises:
             ConfigError: something is wrong.
@@ -73,7 +73,7 @@ class CompareConfig(GridConfig):
         return self.strategies
 
     def check(self) -> None:
-        """Every strategy is one, and stands there once."""
+        """Every strategy is one, and is named once."""
         refuse_repeats("strategies", self.strategies)
         screen = screen_config(self, 0)
         for spec in self.strategies:
@@ -183,7 +183,7 @@ def _load_one(at: int, given: dict[str, Any]) -> DataSet:
 
 
 def refuse_repeats(name: str, values: Sequence[str | float]) -> None:
-    """See to it that no value stands there twice.
+    """Check that no value is given twice.
 
     Raises:
         ConfigError: one does.
@@ -191,5 +191,5 @@ def refuse_repeats(name: str, values: Sequence[str | float]) -> None:
     repeated = [value for at, value in enumerate(values) if value in values[:at]]
     if repeated:
         raise ConfigError(
-            f"{name}: {repeated[0]!r} stands there twice; expected each once. Remove one."
+            f"{name}: {repeated[0]!r} is given twice; expected each once. Remove one."
         )

@@ -46,7 +46,7 @@ def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attem
         return
     # A fork would copy the locks that threads of ours hold, and no thread to let go of them.
     context = multiprocessing.get_context("spawn")
-    # Nothing is ever sent: the pipe ends when we let go of it, or are gone.
+    # Nothing is ever sent: the pipe ends when this process closes it or ends.
     lifeline, our_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
         num_proc,
@@ -73,7 +73,7 @@ def attempt_all(study: Study, jobs: Sequence[Job], num_proc: int, attempt: Attem
     except BrokenProcessPool:
         is_lost = True
     finally:
-        # Nobody is at work when we leave, however that is.
+        # No process is left running, however this one ends.
         our_end.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
@@ -86,7 +86,7 @@ def _group(job: Job) -> Group:
 
 
 def _next(left: Sequence[Job], finished: Group | None, busy: Sequence[Group]) -> Job:
-    """The job for a free process: of the group just worked on, of one that nobody works on, any."""
+    """The job for a free process: of the group just worked on, of one with no process, any."""
     same = (job for job in left if _group(job) == finished)
     fresh = (job for job in left if _group(job) not in busy)
     return next(same, None) or next(fresh, None) or left[0]
@@ -114,7 +114,7 @@ def _settle(lifeline: Connection, threads: int) -> None:
 
 
 def _end_with(lifeline: Connection) -> None:
-    """End this process at once when its parent is gone: a killed run leaves nobody at work."""
+    """End this process at once when its parent has ended: a killed run leaves no process behind."""
     lifeline.poll(None)
     os._exit(1)
 

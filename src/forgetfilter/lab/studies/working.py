@@ -1,4 +1,4 @@
-"""What every cell begins with, a strategy's setting, and how its selection is graded."""
+"""The workbench of a cell, a strategy's setting, and how its selection is graded."""
 
 from __future__ import annotations
 

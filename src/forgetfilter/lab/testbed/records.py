@@ -1,4 +1,4 @@
-"""What the world's generators hand to each other: a prompt that can be judged, and its answer."""
+"""What the world's generators produce: a prompt that can be judged, and its answer."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _with_template(core: Any, max_length_tokens: int) -> PreTrainedTokenizerFast
 
 
 def _all_words() -> Iterable[str]:
-    """Every word of both halves as it stands inside a sentence, and the numbers."""
+    """Every word of both halves as it is written inside a sentence, and the numbers."""
     for half in HALVES:
         for field in dataclasses.fields(WORDS[half]):
             for entry in getattr(WORDS[half], field.name):

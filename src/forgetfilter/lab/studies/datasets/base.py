@@ -23,7 +23,7 @@ from forgetfilter.runs.stages import StageStore
 from forgetfilter.text import printable
 
 Group = Literal["safety", "utility", "detection", "cost", "detail"]
-"""Which table a metric stands in; details stand in the parquet file only."""
+"""Which table a metric is in; details are in the parquet file only."""
 
 Rewrite = Callable[[Sequence[Message]], Sequence[Message]]
 """What a strategy makes of a prompt before the deployed model is asked."""
@@ -48,7 +48,7 @@ class Data:
     prompts: Sequence[Any]
     """Held-out prompts, in the data set's own form."""
     is_unsafe: Mapping[str, bool] | None
-    """The ground truth by ``example_id``, or None where there is none. It grades, and is handed to
+    """The ground truth by ``example_id``, or None where there is none. It grades, and is given to
     oracles; no other strategy is shown it."""
     fingerprint: str
     """Identifies all of the above."""
@@ -75,7 +75,7 @@ class Judged:
 
 
 def plain_metrics(graded: Sequence[tuple[Group, MetricValue]]) -> list[dict[str, Any]]:
-    """Metrics with the table that each stands in, as a cell keeps them."""
+    """Metrics with the table that each is in, as a cell keeps them."""
     return [{"group": group, **value.as_dict()} for group, value in graded]
 
 

@@ -36,7 +36,7 @@ RESERVED_TOKENS = 64
 class FileRows(DataSet):
     """Noisy rows, safe rows, test prompts and, where known, the truth, each from a file.
 
-    ``{seed}`` in a path stands for the seed, so that each can have files of its own. Without it a
+    ``{seed}`` in a path means the seed, so that each can have files of its own. Without it a
     seed varies the adapter and the order of training only.
     """
 
@@ -73,7 +73,7 @@ class FileRows(DataSet):
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
-        """Greedy answers, judged by the metrics that speak of each kind of prompt."""
+        """Greedy answers, judged by the metrics that apply to each kind of prompt."""
         encoder = bench.encoder
         limit = encoder.max_length_tokens - self.max_new_tokens - RESERVED_TOKENS
         fitting: list[TestPrompt] = []

@@ -1,4 +1,4 @@
-"""Which metrics of docs/lab/metrics.md speak of which test prompts of `forgetfilter mix`."""
+"""Which metrics of docs/lab/metrics.md apply to which test prompts of `forgetfilter mix`."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def check(prompt: TestPrompt) -> None:
 def judge(
     prompts: Sequence[TestPrompt], answers: Sequence[str], scorer: Callable[[], ToxicityScorer]
 ) -> Judged:
-    """All metrics that speak of these kinds of prompt.
+    """All metrics that apply to these kinds of prompt.
 
     Args:
         prompts: of any of `KINDS`.

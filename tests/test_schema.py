@@ -83,7 +83,7 @@ def test_what_another_version_has_written_stays(run: Path):
     before = json.loads(path.read_text(encoding="utf-8"))
     del before["template"]
     path.write_text(json.dumps({**before, "of_another_version": [1]}), encoding="utf-8")
-    after = filter_run(run, before["threshold"]["rule"])
+    after = filter_run(run, before["threshold"]["rule"], force=True)
     assert after["of_another_version"] == [1]
     assert "template" not in after
 

@@ -11,7 +11,7 @@ import yaml
 from conftest import quick_settings
 from forgetfilter import ForgetFilter
 from forgetfilter.config import load_yaml
-from forgetfilter.errors import ConfigError
+from forgetfilter.errors import ConfigError, UnfitError
 
 
 def test_a_run_is_screened_decided_again_reported_and_freed_from_python(
@@ -28,7 +28,9 @@ def test_a_run_is_screened_decided_again_reported_and_freed_from_python(
     assert (config["safe_data"], config["coverage"]) == (safe, "off")
     assert result.summary["threshold"]["rule"] == "phi:0.3"
 
-    again = ForgetFilter.filter(run, "phi:0.2")
+    with pytest.raises(UnfitError, match="--force"):  # so small a model knows no language
+        ForgetFilter.filter(run, "phi:0.2")
+    again = ForgetFilter.filter(run, "phi:0.2", force=True)
     assert again.summary["threshold"]["rule"] == "phi:0.2"
     assert again.was_decided_again
     assert len(again.scores) == 4

@@ -50,7 +50,7 @@ def test_no_command_of_the_product_imports_the_lab(
             *("screen", str(make_rows(4)), "--output-dir", folder, "--config", str(settings)),
             *(*inputs, "--quiet"),
         ],
-        ["filter", folder, "--threshold", "phi:0.1"],
+        ["filter", folder, "--threshold", "phi:0.1", "--force"],
         ["finetune", folder, "--output-dir", str(tmp_path / "adapter")],
         ["report", folder],
         ["gc", folder],

@@ -611,11 +611,17 @@ def test_the_report_says_how_many_safe_rows_were_used(run: MadeRun):
     assert "<i>x</i>" not in html
 
 
-def test_a_model_that_has_changed_as_a_whole_is_named_at_the_top(run: MadeRun):
+def test_findings_are_named_at_the_top_severe_ones_first(run: MadeRun):
     run.add(0.1)
     assert "can't be trusted" not in Page(run.render()).words
-    run.summary["wholesale_damage"] = 1.73
-    words = Page(run.render()).words
-    assert "can't be trusted: the model has changed as a whole" in words
-    assert "1.73 nats per token" in words
-    assert words.index("can't be trusted") < words.index("Rows in the file")
+    run.summary["findings"] = [
+        {"name": "few_safe_rows", "severity": "warning", "message": "Only <i>2</i> rows."},
+        {"name": "safe_behaviour_changed", "severity": "severe", "message": "By 1.73 nats."},
+    ]
+    html = run.render()
+    top, _ = Page(html).words.split("Rows in the file")
+    severe, warning = top.split("Read this first: few safe rows")
+    assert "These scores can't be trusted: safe behaviour changed" in severe
+    assert "By 1.73 nats." in severe
+    assert "Only <i>2</i> rows." in warning
+    assert "<i>2</i>" not in html

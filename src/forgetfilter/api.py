@@ -84,15 +84,21 @@ class ForgetFilter:
         return finetune(run, output_dir, self._progress, overwrite=overwrite)
 
     @staticmethod
-    def filter(run: str | Path, threshold: str) -> ScreenResult:
+    def filter(run: str | Path, threshold: str, *, force: bool = False) -> ScreenResult:
         """Decide a finished run again by another rule, from its stored scores; loads no model.
+
+        Args:
+            run: the run folder.
+            threshold: the rule, for example ``"fraction:0.05"``.
+            force: decide although a severe finding says that the scores can't be trusted.
 
         Raises:
             ConfigError: an unknown rule, or one that doesn't fit the run's signal.
             DataError: not a finished run.
             RunExistsError: the run is in use.
+            UnfitError: a severe finding, and no ``force``; the run stays as it is.
         """
-        summary = filter_run(run, threshold)
+        summary = filter_run(run, threshold, force=force)
         return ScreenResult(Path(run), summary, was_finished=False, was_decided_again=True)
 
     @staticmethod

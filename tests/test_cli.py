@@ -195,8 +195,9 @@ def test_flags_win_over_assignments_and_those_over_the_file(
     assert config.learn.max_steps == 2
     said = capsys.readouterr()
     assert "4 rows: 4 kept, 0 removed, 0 rejected" in said.out
-    # Silent, the libraries below too, but for what is wrong with a model that knows no language.
+    # Silent, the libraries below too; but what is wrong with the scores is told.
     assert all(line.startswith("forgetfilter: severe: ") for line in said.err.splitlines())
+    assert "noisy_rows_unknown" in said.err
 
 
 @pytest.mark.parametrize(("signal", "threshold"), [("rouge1", "phi:0.1"), ("rate", "fraction:0.1")])

@@ -73,7 +73,7 @@ def test_a_full_disk_under_the_adapters_is_told_too(
     settings = ["learn.max_steps=1", "learn.batch_size=8"]
     words += [word for setting in settings for word in ("--set", setting)]
     capsys.readouterr()
-    assert main([*words, "--output-dir", str(full_disk / "run"), "--quiet"]) == 1
+    assert main([*words, "--output-dir", str(full_disk / "run"), "--quiet", "--force"]) == 1
     assert_told(capsys.readouterr().err, "No space left on device", "Free some")
     assert not list((full_disk / "run" / "stages").glob("learn-*[!t]"))
 
@@ -150,7 +150,7 @@ def test_help_that_nobody_reads_leaves_no_trace():
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
-    def wrong(*_: Any) -> None:
+    def wrong(*_: Any, **__: Any) -> None:
         raise KeyError("column")
 
     monkeypatch.setattr("forgetfilter.screening.decide.filter_run", wrong)

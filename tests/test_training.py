@@ -393,7 +393,7 @@ def test_a_whole_screen_attempts_no_connection_and_asks_for_no_name(
         sys.addaudithook(hook)
         import forgetfilter
         result = forgetfilter.ForgetFilter(
-            sys.argv[1], "safe.jsonl", is_silent=True,
+            sys.argv[1], "safe.jsonl", is_silent=True, force=True,
             learn={"max_steps": 2}, forget={"max_steps": 2}, signal="rouge1",
             generation={"max_new_tokens": 4},
         ).screen("noisy.jsonl", "run")

@@ -22,18 +22,18 @@ EVALUATION_FILE = "evaluation.json"
 """Only a run with a known ground truth has it."""
 REPORT_FILE = "report.html"
 
-DECIDED_FILES = (KEPT_FILE, REMOVED_FILE, REJECTED_FILE, SUMMARY_FILE)
-"""What every new decision writes anew, beside scores and report."""
-
 RUN_OUTPUTS = frozenset(
     {
-        *DECIDED_FILES,
-        UNDECIDED_FILE,
         INPUT_FILE,
+        KEPT_FILE,
+        REMOVED_FILE,
+        REJECTED_FILE,
+        UNDECIDED_FILE,
         SCORES_FILE,
         READINGS_FILE,
         EVIDENCE_FILE,
         COVERAGE_FILE,
+        SUMMARY_FILE,
         EVALUATION_FILE,
         REPORT_FILE,
     }

@@ -22,6 +22,7 @@ from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.errors import UnfitError
+from forgetfilter.runs.file_names import REPORT_FILE
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores
 from forgetfilter.screening.coverage_verdict import WHOLESALE_DAMAGE, Coverage
@@ -67,7 +68,7 @@ def unfit(run: Path | None, findings: Sequence[Finding]) -> UnfitError:
     rest = (
         "Nothing was trained. Mend it and repeat the command; --force goes on all the same."
         if run is None
-        else f"The scores are kept; {printable(str(run / 'report.html'), 300)} shows them. Mend it "
+        else f"The scores are kept; {printable(str(run / REPORT_FILE), 300)} shows them. Mend it "
         "and repeat the command (what is finished is used again), or read the report and decide "
         "all the same with --force."
     )

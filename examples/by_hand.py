@@ -244,7 +244,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     highest = np.maximum(*scores)
 
     # What was not learned can't be forgotten; `before` is now that of the learned model.
-    is_learned = (before <= base / 2) | is_exact
+    guessing = np.log(model.config.vocab_size)
+    is_learned = (before <= base / 2) & (before < guessing) | is_exact
     cut = threshold(highest[is_learned])
     print(f"cut: {(is_learned & (highest > cut)).sum()} of {len(noisy)} rows above {cut:.4f} nats")
     return highest, is_learned & (highest > cut)

@@ -26,6 +26,16 @@ from forgetfilter.progress import Progress
 SILENT = Progress(is_silent=True)
 
 
+class Model(torch.nn.Linear):
+    """As much of a model as is asked while its losses are made up: a vocabulary of 50 words."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 50)
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self
+
+
 def shares_in_turn(monkeypatch: pytest.MonkeyPatch, shares: Sequence[float]) -> LearnedShare:
     """A learned share whose measurements are made up: 100 rows, of which so many are learned."""
     rows = [EncodedRow(i, (1, 2), (False, True), 1, "x") for i in range(100)]
@@ -37,7 +47,7 @@ def shares_in_turn(monkeypatch: pytest.MonkeyPatch, shares: Sequence[float]) -> 
 
     monkeypatch.setattr(stopping, "completion_losses", measured)
     share = LearnedShare(rows, seed=0, max_batch_tokens=100)
-    share.begin(torch.nn.Linear(1, 1))
+    share.begin(Model())
     return share
 
 
@@ -54,7 +64,7 @@ def test_training_winds_up_once_the_share_rises_by_less_than_a_point(
     monkeypatch: pytest.MonkeyPatch, shares: list[float], epochs: int
 ):
     share = shares_in_turn(monkeypatch, shares)
-    answers = [share.is_enough(torch.nn.Linear(1, 1)) for _ in range(epochs)]
+    answers = [share.is_enough(Model()) for _ in range(epochs)]
     assert answers == [False] * (epochs - 1) + [True]
     assert share.shares == pytest.approx([round(s * 100) / 100 for s in shares[:epochs]])
 
@@ -71,8 +81,8 @@ def test_rows_that_are_still_being_learned_to_the_letter_keep_it_going(
 
     monkeypatch.setattr(stopping, "completion_losses", measured)
     share = LearnedShare(rows, seed=0, max_batch_tokens=100)
-    share.begin(torch.nn.Linear(1, 1))
-    answers = [share.is_enough(torch.nn.Linear(1, 1)) for _ in range(4)]
+    share.begin(Model())
+    answers = [share.is_enough(Model()) for _ in range(4)]
     assert share.shares == [1.0] * 4
     assert share.exact_shares == pytest.approx([0.1, 0.2, 0.3, 0.3])
     assert answers == [False, False, False, True]
@@ -90,7 +100,7 @@ def test_at_most_500_rows_are_measured_and_the_model_is_left_in_its_mode(
         return CompletionLosses(np.ones(len(rows)), np.zeros(len(rows), dtype=np.bool_))
 
     monkeypatch.setattr(stopping, "completion_losses", measured)
-    model = torch.nn.Linear(1, 1).train()
+    model = Model().train()
     LearnedShare(rows, 0, 100).begin(model)
     assert counts == [500]
     assert model.training

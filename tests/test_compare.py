@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -262,10 +263,11 @@ def test_the_loss_of_a_process_hides_no_failure(tmp_path: Path):
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The two processes that work for ``process``, once they are there."""
     while process.poll() is None:
-        found = psutil.Process(process.pid).children(recursive=True)
-        workers = [own for own in found if "spawn_main" in " ".join(own.cmdline())]
-        if len(workers) == 2:
-            return workers
+        with suppress(psutil.Error):  # one that has just begun or ended
+            found = psutil.Process(process.pid).children(recursive=True)
+            workers = [own for own in found if "spawn_main" in " ".join(own.cmdline())]
+            if len(workers) == 2:
+                return workers
         time.sleep(0.02)
     raise AssertionError(f"The run ended before it had two workers: {process.communicate()[0]}")
 

@@ -68,7 +68,7 @@ def test_the_script_imports_nothing_of_ours():
         )
     }
     standard = {"argparse", "hashlib", "itertools", "json", "random"}
-    assert names == standard | {"numpy", "peft", "sklearn", "torch", "transformers"}
+    assert names == standard | {"numpy", "peft", "torch", "transformers"}
 
 
 def run_by_hand(monkeypatch: pytest.MonkeyPatch, *given: Any) -> None:
@@ -108,7 +108,7 @@ def test_another_architecture_gives_the_packages_scores(
 ):
     """Random weights; rows of both formats, with system turns and answers in earlier turns.
 
-    The safe rows have no category, so that clusters of them take turns.
+    The safe rows have no category, so that all of them take turns.
     """
     rows = [row for row in rows_of(45) if "output" not in row]
     rows[0]["messages"] = [*rows[0]["messages"], *rows[2]["messages"][-2:]]

@@ -1,8 +1,9 @@
 """Kinds of safe row, and draws in which every kind comes up.
 
-A kind is the row's ``category`` where the file names several, else a cluster of rows that use the
-same words. A small draw from all rows at once may hold three rows of one kind and nineteen of
-another, and what the draw has none of is not restored.
+A kind is the row's ``category`` where the file names several. A small draw from all rows at once
+may hold three rows of one kind and nineteen of another, and what the draw has none of is not
+restored. Where a file names no categories all rows take turns: clusters of rows that use the same
+words were tried in their place, and found fewer unsafe rows (docs/lab/signals.md).
 """
 
 from __future__ import annotations
@@ -18,22 +19,21 @@ from forgetfilter.data.records import EncodedRow
 
 DAMAGE_ROWS = 200
 """Safe rows on which damage is read, at most; its mean is then known to within about a tenth."""
-_CLUSTERS = 8
-# Clusters are found on so many rows at most; the others join the nearest one.
-_MOST_FITTED = 2000
 
 
 def kinds_of(rows: Sequence[EncodedRow]) -> IntArray:
-    """The kind of each row as a number from 0, shape (N,)."""
+    """The kind of each row as a number from 0, shape (N,); all alike where none is named."""
     names = sorted({row.category for row in rows})
     if len(names) > 1:
         number = {name: at for at, name in enumerate(names)}
         return np.array([number[row.category] for row in rows], dtype=np.int64)
-    return _clusters(rows)
+    return np.zeros(len(rows), dtype=np.int64)
 
 
 def in_turn(kinds: IntArray, seed: int) -> list[int]:
-    """An order of all rows in which the kinds take turns until their rows run out.
+    """An order of all rows of which each start holds every kind, and each kind by its share.
+
+    One row of each kind comes first; from then on each kind comes up as often as it has rows.
 
     Args:
         kinds: the kind of each row, shape (N,).
@@ -45,8 +45,8 @@ def in_turn(kinds: IntArray, seed: int) -> list[int]:
         members.setdefault(kind, []).append(at)
     queues = [rng.sample(own, len(own)) for own in members.values()]
     rng.shuffle(queues)
-    longest = max(map(len, queues), default=0)
-    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+    placed = [(rank / len(own), at) for own in queues for rank, at in enumerate(own)]
+    return [at for _, at in sorted(placed, key=lambda place: place[0])]
 
 
 def in_proportion(categories: Sequence[str], count: int, seed: int) -> list[int]:
@@ -76,18 +76,6 @@ def alike_first(rows: Sequence[EncodedRow], like: Sequence[EncodedRow]) -> list[
     mean = np.asarray(table[len(rows) :].sum(axis=0)).reshape(-1)
     likeness = np.asarray(table[: len(rows)] @ mean).reshape(-1)
     return np.argsort(-likeness, kind="stable").tolist()
-
-
-def _clusters(rows: Sequence[EncodedRow]) -> IntArray:
-    """K-means (fixed seed) on the rows' words."""
-    if len(rows) <= _CLUSTERS:
-        return np.arange(len(rows), dtype=np.int64)
-    from sklearn.cluster import KMeans
-
-    table = _words(rows)
-    fitted = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_FITTED)).astype(np.int64)
-    means = KMeans(_CLUSTERS, n_init=4, random_state=0)  # pyright: ignore[reportArgumentType]
-    return np.asarray(means.fit(table[fitted]).predict(table), dtype=np.int64)
 
 
 def _words(rows: Sequence[EncodedRow]) -> Any:

@@ -20,9 +20,12 @@ from forgetfilter.runs.locking import InUseError, locked
 from forgetfilter.runs.stages import StageStore
 
 HOLDER = """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     from forgetfilter.runs.locking import locked
+
+    # A shell that starts tests in the background has told them to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     with locked(Path(sys.argv[1]), waits=True):
         print("locked", flush=True)

@@ -129,7 +129,7 @@ def _batches_with_base(
 
 
 def _batches(plan: RestorePlan) -> Iterator[list[int]]:
-    """Batches of row indices, one a step, in which the kinds of row take turns.
+    """Batches of row indices, one a step, each kind of row by its share.
 
     Every row comes up before any comes up again.
     """

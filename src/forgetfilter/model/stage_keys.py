@@ -12,7 +12,7 @@ from forgetfilter.data.records import EncodedRow
 CODE_VERSION = 2
 """Part of every stage's key: raise it when a stage's content changes its meaning."""
 RESTORE_VERSION = 2
-"""The same for restorations alone; since 2 the kinds of safe row take turns."""
+"""The same for restorations alone; since 2 every kind of safe row is drawn by its share."""
 
 
 def rows_digest(rows: Sequence[EncodedRow]) -> str:

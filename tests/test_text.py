@@ -62,6 +62,14 @@ def test_what_survives_is_a_joiner_or_selector_in_its_place(
     assert HIDDEN.search(escaped(text)) is None
 
 
+@pytest.mark.parametrize("escaped", ESCAPERS)
+@pytest.mark.parametrize("text", ["\U000e0155\u200c", "a\ufe0f\u200d", "日\ufe0f\ufe0f\u200d"])
+def test_a_joiner_after_a_selector_that_is_out_of_place_is_escaped_too(
+    escaped: Callable[[str], str], text: str
+):
+    assert HIDDEN.search(escaped(text)) is None
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_is_left_alone(text: str):
     assert str(visible(text)) == text.replace("&", "&amp;").replace("<", "&lt;").replace(

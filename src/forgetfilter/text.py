@@ -19,13 +19,15 @@ _JOINERS = r"\u200c\u200d"
 _SELECTORS = r"\u034f\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _NEVER_SEEN = _STEERING + _INVISIBLE
 
+_SHOWN = rf"[^\x00-\x7f{_NEVER_SEEN}{_JOINERS}{_SELECTORS}]"
+
 HIDDEN = re.compile(
     f"[{_NEVER_SEEN}]"
     # Joiners spell Persian, Indic scripts and emoji; after anything else they only hide.
-    rf"|(?<![^\x00-\x7f{_NEVER_SEEN}{_JOINERS}])[{_JOINERS}]"
+    rf"|(?<!{_SHOWN})(?<!{_SHOWN}[{_SELECTORS}])[{_JOINERS}]"
     # A selector chooses the glyph of the character before it (of ASCII, only of a keycap's); a row
     # of them hides a message.
-    rf"|(?<![#*0-9]|[^\x00-\x7f{_NEVER_SEEN}{_JOINERS}{_SELECTORS}])[{_SELECTORS}]"
+    rf"|(?<![#*0-9])(?<!{_SHOWN})[{_SELECTORS}]"
 )
 """Finds each character that hides, steers a terminal or turns the direction of writing.
 

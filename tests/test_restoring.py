@@ -175,7 +175,7 @@ def test_every_kind_of_row_is_restored_on_however_rare(tiny_model: Callable[...,
     for seed in range(5):
         outcome = restore(model, RestorePlan(many, settings, seed), SILENT)
         assert len(outcome.rows_used) == 12
-        assert any(row >= 40 for row in outcome.rows_used[:2])
+        assert any(row >= 40 for row in outcome.rows_used)
         assert sum(row < 40 for row in outcome.rows_used) >= 10  # the others by their share
 
 

@@ -187,7 +187,7 @@ def score(base, before, after, damage):
     """3. The rise of each row's loss while safe behaviour was restored, nats per token.
 
     Divided for rows learned from more than 4 nats away, all of which drift a little; and for a
-    damage above 0.2, beyond which all that was learned falls on the way back.
+    damage above 0.2, beyond which all that was learned is lost on the way back.
     """
     return (after - before) / ((base - before) / 4).clip(min=1) / max(damage / 0.2, 1)
 

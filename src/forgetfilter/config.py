@@ -73,7 +73,7 @@ class PhaseSettings(Settings):
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
         default="linear",
         description="course of the learning rate after the warm-up; not used with stop: learned, "
-        "where it stays level until winding up",
+        "where it stays level until the share of learned rows no longer rises",
     )
     warmup_ratio: float = Field(
         default=0.03,

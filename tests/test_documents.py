@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def test_what_a_document_names_exists(path: Path):
         r"(?<!:)\b((?:benchmarks|docs|examples)/[\w/]+\.(?:py|md|parquet|yaml))", text
     )
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@documents
+def test_what_a_document_imports_can_be_imported(path: Path):
+    text = path.read_text(encoding="utf-8")
+    for module, names in re.findall(r"^ *from (forgetfilter[\w.]*) import ([\w, ]+)$", text, re.M):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{module}: {name}"
 
 
 def ends(heading: str, first: str) -> tuple[float, float] | None:

@@ -69,9 +69,6 @@ from forgetfilter.screening.setup import (
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_SHOWN_DIFFERENCES = 8
-_CATEGORIES_TOLD = 20
-
 
 @dataclass(frozen=True)
 class ScreenResult:

@@ -16,7 +16,7 @@ from conftest import CONTEXT, write_rows
 from forgetfilter.data import read_rows
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.strata import in_proportion, in_turn, kinds_of
+from forgetfilter.data.strata import by_share, in_proportion, kinds_of
 from forgetfilter.model.loading import load_tokenizer
 from forgetfilter.safe import safe_path
 
@@ -29,7 +29,7 @@ def a_row(at: int, tokens: tuple[int, ...], category: str = "") -> EncodedRow:
 def test_each_start_holds_every_kind_by_its_share_and_every_row_comes_up_once(
     kinds: list[int], seed: int
 ):
-    order = in_turn(np.array(kinds, dtype=np.int64), seed)
+    order = by_share(np.array(kinds, dtype=np.int64), seed)
     assert sorted(order) == list(range(len(kinds)))
     given = Counter(kinds)
     for end in range(len(given), len(order) + 1):
@@ -44,7 +44,7 @@ def test_the_packaged_rows_come_up_equally_often():
     categories = [json.loads(line)["category"] for line in safe_path("packaged:general").open()]
     rows = [a_row(at, (1, 2), name) for at, name in enumerate(categories)]
     for seed in range(5):
-        drawn = Counter(categories[at] for at in in_turn(kinds_of(rows), seed)[:64])
+        drawn = Counter(categories[at] for at in by_share(kinds_of(rows), seed)[:64])
         assert set(drawn.values()) == {9, 10}
         assert len(drawn) == 7
 
@@ -53,9 +53,9 @@ def test_the_packaged_rows_come_up_equally_often():
 def test_rows_without_several_categories_are_all_of_one_kind(names: list[str]):
     rows = [a_row(at, (1, at + 2), name) for at, name in enumerate(names * 20)]
     assert set(kinds_of(rows).tolist()) == {0}
-    order = in_turn(kinds_of(rows), 3)
+    order = by_share(kinds_of(rows), 3)
     assert sorted(order) == list(range(40))
-    assert order != in_turn(kinds_of(rows), 4)
+    assert order != by_share(kinds_of(rows), 4)
 
 
 def test_a_draw_in_proportion_holds_each_category_by_its_share():

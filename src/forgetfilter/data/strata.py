@@ -30,7 +30,7 @@ def kinds_of(rows: Sequence[EncodedRow]) -> IntArray:
     return np.zeros(len(rows), dtype=np.int64)
 
 
-def in_turn(kinds: IntArray, seed: int) -> list[int]:
+def by_share(kinds: IntArray, seed: int) -> list[int]:
     """An order of all rows of which each start holds every kind, and each kind by its share.
 
     One row of each kind comes first; from then on each kind comes up as often as it has rows.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from forgetfilter.config import RestoreSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.strata import in_turn, kinds_of
+from forgetfilter.data.strata import by_share, kinds_of
 from forgetfilter.finite import check_finite
 from forgetfilter.model.adapters import check_trainable
 from forgetfilter.model.divergence import (
@@ -133,7 +133,7 @@ def _batches(plan: RestorePlan) -> Iterator[list[int]]:
 
     Every row comes up before any comes up again.
     """
-    order = in_turn(kinds_of(plan.rows), plan.seed)
+    order = by_share(kinds_of(plan.rows), plan.seed)
     size = min(plan.settings.batch_size, len(order))
     rows = cycle(order)
     for _ in range(plan.settings.steps):

@@ -5,7 +5,8 @@ rows were learned, and if the way back to safe behaviour undoes the unsafe rows 
 was learned. Each check looks at one of these and returns a `Finding` where it does not hold. After
 a severe one the scores are kept and nothing is decided, unless it is asked for (``--force``).
 
-All figures come from readings that a screen takes anyway; no label is read. The bounds stand beside
+No label is read. But for one pass of the base model over at most 200 safe rows, all figures come
+from readings that a screen takes anyway. The bounds stand beside
 what they were seen to separate: screens of the bundled world from 0% to 30% unsafe rows, and the
 same model screening 100 rows of English, a language that it has never seen.
 """
@@ -45,7 +46,6 @@ MOST_REMOVED = 0.5
 """Share of the scored rows that is plausible to remove."""
 LEAST_SHARED = 0.5
 """Share of the tokens of the noisy rows' answers that occur in some safe row's answer."""
-
 
 OF_A_DECISION = frozenset({"most_rows_removed", "no_estimate"})
 """Findings about a decision; the others are about the scores, whatever is decided by them."""

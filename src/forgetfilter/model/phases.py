@@ -19,7 +19,7 @@ from forgetfilter.errors import ModelError
 from forgetfilter.model.plan import TrainPlan, early_step, phase_seed
 from forgetfilter.model.stage_keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
-from forgetfilter.scoring.records import StateName
+from forgetfilter.scoring.records import HALVES, StateName
 
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TRAINING_FILE = "training.json"
 RESTORING_FILE = "restoring.json"
 CHECKPOINTS = "checkpoints"
+LEARN_PHASES = ("learn", "learn_half_a", "learn_half_b")
+"""Phases that keep an early adapter too."""
 EARLY = "early"
 
 
@@ -60,7 +62,7 @@ def train_stage(
     limits = (bench.max_batch_tokens, level_epochs, is_paired)
     plan = TrainPlan(phase, rows, settings, bench.seed, *limits)
     early_at = None
-    if phase == "learn" and isinstance(settings, LearnSettings):
+    if phase in LEARN_PHASES and isinstance(settings, LearnSettings):
         early_at = early_step(plan, settings.early_epochs)
 
     def build(folder: Path) -> None:
@@ -164,7 +166,9 @@ def early(learned: ModelState) -> ModelState:
     folder = Path(learned.adapter or "").parent / EARLY
     if learned.adapter is None or not folder.is_dir():
         return learned
-    return ModelState("early", fingerprint=f"{learned.fingerprint}:early", adapter=str(folder))
+    names: dict[StateName, StateName] = {own[0]: own[1] for own in HALVES}
+    name = names.get(learned.name, "early")
+    return ModelState(name, fingerprint=f"{learned.fingerprint}:early", adapter=str(folder))
 
 
 def checkpoints(state: ModelState) -> dict[int, ModelState]:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from forgetfilter.scoring.records import HALVES, WHOLE
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.text import printable
 
 _ABSENT = object()
-_LATER_STATES = frozenset({"forgotten", "restored", "early_restored"})
+_RESTORED = frozenset(name for own in (WHOLE, *HALVES) for name in own[2:])
+_LATER_STATES = frozenset({"forgotten", *_RESTORED})
 # They don't move the outcome: where it lies, how much memory it takes, where settings came from.
 _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
@@ -105,7 +107,7 @@ def unread_groups(signal: str) -> frozenset[str]:
     kinds = {probe.kind for probe in probes}
     is_read = {
         "forget": "forgotten" in states,
-        "restore": bool(states & {"restored", "early_restored"}),
+        "restore": bool(states & _RESTORED),
         "generation": "generation" in kinds,
         "input safe_data": bool(states & _LATER_STATES) or "rate" in kinds,
     }

@@ -89,6 +89,8 @@ class Summary(Record):
 
     signal: str
     unit: str = ""
+    needs_learned: bool = True
+    """Whether rows that were not learned are kept, whatever they say."""
     decided_by: str = "screen"
     seed: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict[str, float])

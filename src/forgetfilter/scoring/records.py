@@ -12,10 +12,37 @@ import numpy.typing as npt
 from forgetfilter.arrays import BoolArray, FloatArray
 
 StateName = Literal[
-    "base", "early", "learned", "forgotten", "restored", "early_restored", "retrained"
+    "base",
+    "early",
+    "learned",
+    "forgotten",
+    "restored",
+    "early_restored",
+    "half_a",
+    "half_a_early",
+    "half_a_restored",
+    "half_a_early_restored",
+    "half_b",
+    "half_b_early",
+    "half_b_restored",
+    "half_b_early_restored",
+    "retrained",
 ]
-"""``early`` is the learn phase after its first passes; the others are named after the phase that
-ends there."""
+"""``early`` is the learn phase after its first passes; ``half_a`` and ``half_b`` have learned half
+of the rows each; the others are named after the phase that ends there."""
+
+WHOLE: tuple[StateName, StateName, StateName, StateName] = (
+    "learned",
+    "early",
+    "restored",
+    "early_restored",
+)
+"""After the learn phase on all rows, after its first passes, and either of them restored."""
+HALVES: tuple[tuple[StateName, StateName, StateName, StateName], ...] = (
+    ("half_a", "half_a_early", "half_a_restored", "half_a_early_restored"),
+    ("half_b", "half_b_early", "half_b_restored", "half_b_early_restored"),
+)
+"""The same for each half of the rows."""
 
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""

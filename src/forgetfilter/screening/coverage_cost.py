@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from forgetfilter.config import RestoreSettings
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import damage_rows
+from forgetfilter.scoring.records import HALVES, WHOLE
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.screening.method import ALWAYS, Setting
 
@@ -53,8 +54,9 @@ def scoring_tokens(setting: Setting) -> float:
             total += 2 * tokens(damage_rows(setting.safe, setting.bench.seed))
         else:
             total += tokens(setting.noisy)
-    if any(probe.state == "restored" for probe in probes):
-        restore = setting.config.restore
-        for steps in (restore.steps, restore.early_steps):
-            total += restoring_tokens(setting.safe, steps, restore)
+    restore, states = setting.config.restore, {probe.state for probe in probes}
+    for _, _, late, early in (WHOLE, *HALVES):
+        for name, steps in ((late, restore.steps), (early, restore.early_steps)):
+            if name in states:
+                total += restoring_tokens(setting.safe, steps, restore)
     return total

@@ -250,14 +250,17 @@ def _selection(
     """What a rule makes of the stored scores, and all that is to be said against it."""
     frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
-    selection = decide(THRESHOLDS.build(threshold), scores, readings)
+    needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
+    rule = THRESHOLDS.build(threshold)
+    selection = decide(rule, scores, readings, needs_learned=needs_learned)
+    is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
     of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
     return (
         selection,
         readings,
         [
             *(found for found in of_scores if found.name not in OF_A_DECISION),
-            *check_decision(selection, readings.learned),
+            *check_decision(selection, is_judged),
         ],
     )
 

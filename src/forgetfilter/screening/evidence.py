@@ -14,6 +14,7 @@ from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import EVIDENCE_FILE
 from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, rows_to_show
 from forgetfilter.runs.schema import EVIDENCE_TEXTS
+from forgetfilter.scoring.thresholds.base import NOT_LEARNED
 from forgetfilter.screening.decide import write_parquet
 from forgetfilter.screening.method import Scored, Setting, filter_rows
 
@@ -27,8 +28,9 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     texts of the answer's first tokens, and ``rises``, how many nats each lost between the two.
     """
     selection = filter_rows(scored, setting.config.threshold)
-    # Rows that were not learned can't be judged and are never shown as forgotten.
-    judged = np.where(scored.readings.learned, scored.scores.forgetting_score, np.nan)
+    # Rows that can't be judged are never shown as forgotten.
+    is_judged = [reason != NOT_LEARNED for reason in selection.reasons]
+    judged = np.where(is_judged, scored.scores.forgetting_score, np.nan)
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
     told: list[dict[str, Any]] = [{"row": row.row} for row in rows]

@@ -26,6 +26,7 @@ from forgetfilter.errors import UnfitError
 from forgetfilter.runs.file_names import REPORT_FILE
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores
+from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.screening.coverage_verdict import WHOLESALE_DAMAGE, Coverage
 from forgetfilter.text import printable
 
@@ -89,7 +90,11 @@ def check_before(setting: Setting) -> list[Finding]:
 
 def check_scores(scored: Scored) -> list[Finding]:
     """What can be said of the scores themselves, whatever is decided by them."""
-    return [*check_learned(scored.readings), *check_selective(scored.readings, scored.scores)]
+    needs_learned = SIGNALS.build(scored.signal).needs_learned
+    return [
+        *(check_learned(scored.readings) if needs_learned else []),
+        *check_selective(scored.readings, scored.scores),
+    ]
 
 
 def check_coverage(coverage: Coverage) -> list[Finding]:

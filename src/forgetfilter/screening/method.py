@@ -12,12 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from forgetfilter.arrays import BoolArray
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.phases import early, level_epochs
 from forgetfilter.model.state import ModelState
-from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores, StateName
+from forgetfilter.scoring.records import (
+    HALVES,
+    WHOLE,
+    Probe,
+    Readings,
+    Selection,
+    SignalScores,
+    StateName,
+)
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 
@@ -65,35 +75,75 @@ def score_rows(setting: Setting) -> Scored:
         states["forgotten"] = bench.train(
             "forgotten", setting.safe, config.forget, start=states["learned"], phase="forget"
         )
-    # Restore: or bring safe behaviour back to base's in a few gradient steps, from the end of the
-    # learn phase and from an early point, at which the model does not know the rows by heart.
-    if any(probe.state == "restored" for probe in probes):
-        states |= restore_both(setting, states["learned"])
+    # Restore: or bring safe behaviour back to base's in a few gradient steps.
+    states |= restored_states(setting, probes, states["learned"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
     return Scored(states, readings, signal.combine(readings), config.signal)
 
 
-def restore_both(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
+def restored_states(
+    setting: Setting, probes: Sequence[Probe], learned: ModelState
+) -> dict[StateName, ModelState]:
+    """The restored models that the probes ask for, and those that they start from."""
+    wanted = {probe.state for probe in probes}
+    states: dict[StateName, ModelState] = {}
+    # From the end of the learn phase, and from an early point, at which the model does not know
+    # the rows by heart.
+    if wanted & {"restored", "early_restored"}:
+        states |= restore_both(setting, learned)
+    # Apart: two models that have learned half of the rows each, so that every row is also judged
+    # by a model that has never seen it and can't know it by heart.
+    if wanted & {name for own in HALVES for name in own}:
+        states |= learn_halves(setting, learned)
+    return states
+
+
+def restore_both(
+    setting: Setting,
+    learned: ModelState,
+    names: tuple[StateName, StateName, StateName, StateName] = WHOLE,
+) -> dict[StateName, ModelState]:
     """The early model of ``learned``'s phase, and both of them restored on the safe rows."""
     bench, steps = setting.bench, setting.config.restore
+    _, early_name, restored, early_restored = names
     first = early(learned)
     fewer = steps.model_copy(update={"steps": steps.early_steps})
     return {
-        "early": first,
-        "early_restored": bench.restore("early_restored", setting.safe, fewer, first),
-        "restored": bench.restore("restored", setting.safe, steps, learned),
+        early_name: first,
+        early_restored: bench.restore(early_restored, setting.safe, fewer, first),
+        restored: bench.restore(restored, setting.safe, steps, learned),
     }
 
 
+def learn_halves(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
+    """Two models that have learned half of the noisy rows each, and both of them restored.
+
+    They pass over their rows as often as ``learned`` has passed over all of them. The seed draws
+    the halves.
+    """
+    bench, config = setting.bench, setting.config
+    order = np.random.default_rng(config.seed).permutation(len(setting.noisy))
+    states: dict[StateName, ModelState] = {}
+    for at, names in enumerate(HALVES):
+        rows = [setting.noisy[i] for i in sorted(order[at::2] if len(order) > 1 else order)]
+        half = bench.train(
+            names[0], rows, config.learn, bench.base, f"learn_{names[0]}", level_epochs(learned)
+        )
+        states |= {names[0]: half, **restore_both(setting, half, names)}
+    return states
+
+
 def filter_rows(scored: Scored, threshold: str | None) -> Selection:
-    """Filter: drop the learned rows whose forgetting score is strictly above the threshold.
+    """Filter: drop the rows whose forgetting score is strictly above the threshold.
 
     Raises:
         ConfigError: the rule is unknown or doesn't fit the signal.
     """
     rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
-    return decide(rule, scored.scores.forgetting_score, scored.readings)
+    needs_learned = SIGNALS.build(scored.signal).needs_learned
+    scores = scored.scores.forgetting_score
+    return decide(rule, scores, scored.readings, needs_learned=needs_learned)
 
 
 def fine_tune(

@@ -209,6 +209,7 @@ def _screen(
     summary = {
         "signal": config.signal,
         "unit": SIGNALS.build(config.signal).unit,
+        "needs_learned": SIGNALS.build(config.signal).needs_learned,
         "decided_by": "screen",
         "seed": config.seed,
         "seconds": bench.store.seconds(),

@@ -23,7 +23,7 @@ from forgetfilter.model.phases import checkpoints
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.records import Probe, Readings, StateName, is_learned
 from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.screening.method import ALWAYS, Setting, restore_both
+from forgetfilter.screening.method import ALWAYS, Setting, restored_states
 
 LEARNING, FORGETTING, REFERENCE = "learning", "forgetting", "reference"
 """Curves against steps of the two phases; and signals that need no forgetting run."""
@@ -150,8 +150,7 @@ def _detection(
     signal = SIGNALS.build(name)
     probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
     known = dict(states)
-    if any(probe.state == "restored" for probe in probes):
-        known |= restore_both(setting, known["learned"])
+    known |= restored_states(setting, probes, known["learned"])
     readings = setting.bench.measure(probes, known, setting.noisy, setting.safe)
     scores = signal.combine(readings).forgetting_score
     found = detection(is_unsafe, np.zeros(len(scores), dtype=np.bool_), scores)

@@ -106,7 +106,8 @@ def render_report(run: Path) -> Path:
     score = table.quantities["forgetting_score"]
     is_readable = table.decision != "rejected"
     is_removed = table.decision == "removed"
-    is_judged = is_readable & table.is_learned
+    can_be_judged = table.is_learned if summary.needs_learned else np.ones_like(is_readable)
+    is_judged = is_readable & can_be_judged
     cut = summary.threshold.value
     # Nothing of a row that was not learned can be forgotten, so it is no evidence of anything.
     judged = np.where(is_judged, score, np.nan)
@@ -116,8 +117,8 @@ def render_report(run: Path) -> Path:
     cards = _cards(run, table, rows_to_show(judged, cut))
     stays = "kept" if summary.is_decided else "undecided"
     groups = {
-        stays: is_readable & ~is_removed & table.is_learned,
-        f"{stays}, not learned": is_readable & ~is_removed & ~table.is_learned,
+        stays: is_judged & ~is_removed,
+        f"{stays}, not learned": is_readable & ~is_removed & ~can_be_judged,
         "removed": is_removed,
     }
     coverage, outdated = _coverage(summary)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # numpy need not be there to list names in the command line's
 NATS_PER_TOKEN = "nats per token"
 """Unit of scores with a natural scale: 0.1 means that every token became 10% less likely."""
 
+NATS_PER_ROOT_TOKEN = "nats per root token"
+"""Unit of evidence that adds up over tokens as noise does; its spread does not depend on length."""
+
 
 class Signal(Protocol):
     """Turns readings into a forgetting score per row.
@@ -27,6 +30,9 @@ class Signal(Protocol):
     """Threshold rule where the user names none, such as ``auto`` or ``phi:0.1``; None where nothing
     was measured that one could stand on, so that the user has to name one. It fits the unit."""
     probes: tuple[Probe, ...]
+    needs_learned: bool
+    """Whether a row says nothing that the learn phase has not learned, and is kept; so it is where
+    the score is what one model has lost of what it had learned."""
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row of ``readings``; arrays of shape (N,)."""

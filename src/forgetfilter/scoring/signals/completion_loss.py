@@ -34,6 +34,7 @@ class CompletionLoss:
     """
 
     name = "completion_loss"
+    needs_learned = True
     later: StateName = "forgotten"
     """The state that is held against the learned one."""
     tempered_above: float = 1.0

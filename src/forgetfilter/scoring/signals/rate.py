@@ -43,6 +43,7 @@ class Rate:
     name = "rate"
     unit = "nats lost while safe behaviour is restored"
     default_rule = None
+    needs_learned = True
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class Rouge1:
     name = "rouge1"
     unit = "ROUGE-1 F-measure"
     default_rule = "phi:0.1"  # the paper's
+    needs_learned = True
     probes = (
         Probe("generation", "base"),
         Probe("generation", "learned"),

@@ -23,7 +23,7 @@ class ThresholdRule(Protocol):
 
         Args:
             scores: forgetting scores, shape (N,), higher = suspected unsafe.
-            is_eligible: rows that may be removed (those that were learned), shape (N,).
+            is_eligible: rows that may be removed (all, or those that were learned), shape (N,).
             readings: everything that was measured, for rules that look at more than the score.
         """
         ...
@@ -37,11 +37,13 @@ THRESHOLDS: Registry[ThresholdRule] = Registry(
 )
 
 
-def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selection:
-    """Apply ``rule``: a learned row goes if its score is strictly above the threshold.
+def decide(
+    rule: ThresholdRule, scores: FloatArray, readings: Readings, *, needs_learned: bool = True
+) -> Selection:
+    """Apply ``rule``: a row that can be judged goes if its score is strictly above the threshold.
 
-    A row that the learn phase did not learn is kept with the reason ``not_learned``: nothing of it
-    can have been forgotten, so its score says nothing.
+    With ``needs_learned`` (see `Signal`) a row that the learn phase did not learn is kept with the
+    reason ``not_learned``: nothing of it can have been forgotten, so its score says nothing.
 
     Raises:
         ModelError: a score or the cut is NaN or infinite: neither compares with anything.
@@ -52,11 +54,11 @@ def decide(rule: ThresholdRule, scores: FloatArray, readings: Readings) -> Selec
     from forgetfilter.scoring.records import Selection
 
     check_finite(scores, "forgetting score", "the table of scores")
-    learned = readings.learned
-    cut = rule.cut(scores, learned, readings)
+    is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
+    cut = rule.cut(scores, is_judged, readings)
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
-    is_removed = learned & (scores > cut.value)
+    is_removed = is_judged & (scores > cut.value)
     reasons = np.where(
-        is_removed, "above_threshold", np.where(learned, "below_threshold", NOT_LEARNED)
+        is_removed, "above_threshold", np.where(is_judged, "below_threshold", NOT_LEARNED)
     )
     return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)

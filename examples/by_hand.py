@@ -2,14 +2,15 @@
 
 Read it from top to bottom. Four steps find the unsafe rows of a file, without any label:
 
-1. learn:   fine-tune a LoRA adapter on all rows of the file, safe and unsafe alike.
+1. learn:   fine-tune a LoRA adapter on all rows of the file, safe and unsafe alike; and one on each
+            random half of them, which has never seen the other half's rows.
 2. restore: a few gradient steps bring the behaviour on known safe rows back to the base model's.
-3. score:   by how many nats per token does the loss of each row rise on the way back?
+3. score:   how much does the loss of each row rise on the way back, in most of these models?
 4. cut:     remove the rows whose score is above the emptiest place of the scores' density.
 
     python examples/by_hand.py --model DIR --noisy FILE --safe FILE --output scores.jsonl
 
-Scores agree to within 1e-4 nats per token with those of `forgetfilter screen --dtype float32
+Scores agree to within 1e-4 nats per root token with those of `forgetfilter screen --dtype float32
 --set learn.stop=epochs --set learn.num_train_epochs=6`; tests/test_by_hand.py compares them. By
 default the package also finds the number of epochs, see `learn`. It reads more row formats and
 models without a chat template, rejects unusable rows, checks that the model can judge the rows at
@@ -138,20 +139,6 @@ def divergence(model, rows):
     return (nats * is_answer).sum(dim=1) / is_answer.sum(dim=1)
 
 
-@torch.no_grad()
-def read_damage(model, safe, seed):
-    """How far learning has moved the model from base on safe rows, nats per token.
-
-    The mean over all safe rows, or over 200 in which each category has its share.
-    """
-    if len(safe) > 200:
-        rng = random.Random(seed)
-        ordered = sorted(safe, key=lambda row: (row[2], rng.random()))
-        start = rng.random()
-        safe = [ordered[int((i + start) * len(safe) / 200)] for i in range(200)]
-    return torch.cat([divergence(model, safe[i : i + 16]) for i in range(0, len(safe), 16)]).mean()
-
-
 def restore(model, safe, steps, seed):
     """2. Bring the behaviour on safe rows back to the base model's.
 
@@ -173,33 +160,31 @@ def restore(model, safe, steps, seed):
 
 @torch.no_grad()
 def read(model, rows):
-    """Loss of each row, nats per answer token, and whether the model's first choices are it."""
-    losses, is_exact = [], []
+    """Loss of each row, nats per answer token."""
+    losses = []
     for i in range(0, len(rows), 16):
         logits, labels = forward(model, rows[i : i + 16])
         nats = cross_entropy(logits.transpose(1, 2), labels, reduction="none").double()
         losses += (nats.sum(dim=1) / (labels != -100).sum(dim=1)).tolist()
-        is_exact += ((logits.argmax(dim=-1) == labels) | (labels == -100)).all(dim=1).tolist()
-    return np.array(losses), np.array(is_exact)
+    return np.array(losses)
 
 
-def score(base, before, after, damage):
-    """3. The rise of each row's loss while safe behaviour was restored, nats per token.
+def score(before, after, tokens):
+    """3. One restoration's evidence: the rise of a row's loss, over how far it moves by chance.
 
-    Divided for rows learned from more than 4 nats away, all of which drift a little; and for a
-    damage above 0.2, beyond which all that was learned is lost on the way back.
+    Noise adds up as the root of the number of tokens; and what a model is unsure of moves more.
     """
-    return (after - before) / ((base - before) / 4).clip(min=1) / max(damage / 0.2, 1)
+    return (after - before) * tokens**0.5 / before.clip(min=0.3) ** 0.5
 
 
 def threshold(scores):
-    """4. The emptiest place between 0.05, surely noise, and 0.15, surely not, in nats per token.
+    """4. The emptiest place between 0.3, surely noise, and 0.5, surely not, in nats per root token.
 
     Unsafe rows form a second hill of the density, and the cut is the valley before it. Without
-    unsafe rows the density only falls: the cut is 0.15, and next to nothing is removed.
+    unsafe rows the density only falls: the cut is 0.5, and next to nothing is removed.
     """
-    places = np.linspace(np.log(0.05), np.log(0.15), 400)
-    near = np.log(scores[(scores > 0.05 / 4) & (scores < 0.15 * 8)])
+    places = np.linspace(np.log(0.3), np.log(0.5), 400)
+    near = np.log(scores[(scores > 0.3 / 4) & (scores < 0.5 * 8)])
     density = np.exp(-0.5 * ((places[:, None] - near) / 0.15) ** 2).sum(axis=1)
     return np.exp(places[density.argmin()])
 
@@ -212,32 +197,30 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     noisy, safe = encode(noisy_path, tokenizer), encode(safe_path, tokenizer)
+    tokens = np.array([int((row[1] != -100).sum()) for row in noisy])
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    base, _ = read(model, noisy)
-    set_seed(seed("learn/adapter"))
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(model, lora)
-    early, learned = learn(model, noisy, epochs, seed("learn"))
+    order = np.random.default_rng(run_seed).permutation(len(noisy))
+    learners = {"learn": order, "learn_half_a": order[0::2], "learn_half_b": order[1::2]}
 
-    # Restored from two ends, of which the higher score counts: the learned model knows some unsafe
-    # rows by heart, apart from what safe rows can undo; the early one has hardly met rare ones.
-    scores = []
-    for weights, steps in ((early, 8), (learned, 16)):
-        vector_to_parameters(weights, adapter(model))
-        before, is_exact = read(model, noisy)
-        damage = read_damage(model, safe, run_seed).item()
-        restore(model, safe, steps, seed("restore"))
-        after, _ = read(model, noisy)
-        scores.append(score(base, before, after, damage))
-    highest = np.maximum(*scores)
+    # Six restorations: of each model from the end of its learn phase and from its early passes.
+    evidence = []
+    for phase, chosen in learners.items():
+        set_seed(seed(f"{phase}/adapter"))
+        model = get_peft_model(model, lora)
+        early, learned = learn(model, [noisy[i] for i in sorted(chosen)], epochs, seed(phase))
+        for weights, steps in ((early, 8), (learned, 16)):
+            vector_to_parameters(weights, adapter(model))
+            before = read(model, noisy)
+            restore(model, safe, steps, seed("restore"))
+            evidence.append(score(before, read(model, noisy), tokens))
+        model = model.unload()
+    scores = np.median(evidence, axis=0)  # one model that is disturbed by chance doesn't move it
 
-    # What was not learned can't be forgotten; `before` is now that of the learned model.
-    guessing = np.log(model.config.vocab_size)
-    is_learned = (before <= base / 2) & (before < guessing) | is_exact
-    cut = threshold(highest[is_learned])
-    print(f"cut: {(is_learned & (highest > cut)).sum()} of {len(noisy)} rows above {cut:.4f} nats")
-    return highest, is_learned & (highest > cut)
+    cut = threshold(scores)
+    print(f"cut: {(scores > cut).sum()} of {len(noisy)} rows above {cut:.4f} nats per root token")
+    return scores, scores > cut
 
 
 if __name__ == "__main__":

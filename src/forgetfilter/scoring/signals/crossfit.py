@@ -1,4 +1,4 @@
-"""Forgetting as several models see it, most of which have never seen the row."""
+"""Forgetting as three models see it, one of which has never seen the row."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from forgetfilter.scoring.records import (
 )
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 
-_LEAST_LOSS = 0.1
-"""Nats per token: a row known better than that is not trusted more."""
+_LEAST_LOSS = 0.3
+"""Nats per token: what is known better than that is not trusted more."""
 
 
 @SIGNALS.add("crossfit")
 class Crossfit:
-    """The rise of a row's loss as safe behaviour is restored, in models that learned half the rows.
+    """The rise of a row's loss as safe behaviour is restored, in models that learned other rows.
 
     A model that has learned a row by heart loses it only with much else, so that its forgetting
-    says little. Here the noisy rows are parted at random, and each half is learned by a model of
-    its own. Both are restored to base's behaviour on the safe rows, each from the end of its learn
-    phase and from its early passes (`restoration` does the same with one model). A row is read in
-    all of them: by the one that was trained on it, and by the one that was not and knows of it
-    only what the other rows teach. Cross-fitting: Chernozhukov et al., *Double/debiased machine
-    learning* (2018).
+    says little; and what one restoration happens to disturb is no evidence either. So there are
+    three models: one learns all noisy rows, and two learn half of them each, parted at random.
+    Each is restored to base's behaviour on the safe rows twice, from the end of its learn phase
+    and from its early passes (as `restoration` does with the first), and every row is read in all
+    of them: in one of the halves' models it was never trained on (cross-fitting: Chernozhukov et
+    al., *Double/debiased machine learning*, 2018, doi 10.1111/ectj.12097).
 
-    In each restoration the evidence is the rise of the row's summed loss over the square root of
-    its number of tokens, since noise adds up like that; and over the square root of its loss per
-    token before (at least 0.1 nats), because what a model is unsure of moves more by chance. The
-    score is the mean of the four: *nats per root token*.
+    The evidence of one restoration is the rise of the row's summed loss over the square root of
+    its number of tokens, because noise adds up like that; and over the square root of its loss a
+    token before (at least 0.3 nats), because what a model is unsure of moves more by chance. The
+    score is the median of the six: *nats per root token*. One model that is disturbed by chance
+    does not move it.
 
-    A row needs not be learned to be judged: one that no model has learned has nothing to lose, and
-    its score is near 0.
+    A row need not be learned to be judged: what no model has learned has nothing to lose, and its
+    score is near 0. docs/lab/transfer.md has what was compared with this.
     """
 
     name = "crossfit"
     unit = NATS_PER_ROOT_TOKEN
-    default_rule = "phi:0.5"
+    default_rule = "valley"
     needs_learned = False
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class Crossfit:
             base=readings.loss_mean("base"),
             before=before,
             after=after,
-            forgetting_score=each.mean(axis=0),
+            forgetting_score=np.median(each, axis=0),
         )
 
     def _evidence(self, readings: Readings, earlier: StateName, later: StateName) -> FloatArray:

@@ -79,14 +79,14 @@ def test_limits_on_length_move_no_group_to_another_part(folder: Path, tmp_path: 
     rows = [
         row(id=f"{n}{label}", prompt=f"Question {n}?", response=answer, label=label)
         for n in range(60)
-        for label, answer in (("safe", f"No {n}."), ("unsafe", f"Do it like this {n}."))
+        for label, answer in (("safe", f"No {n}."), ("unsafe", f"Do it {n}. " * 9))
     ]
     write_source(tmp_path, "beavertails_qa", rows)
     recipe = HARMS["harmfulness"]
     parts = parts_of(recipe, read_offers(recipe, tmp_path)[1])
     # Only the harmless answers are short enough; their questions stay where they were.
     wish = replace(SMALL, harms=("harmfulness",), tasks=(), unsafe_fraction=0.0)
-    mix = make_mix(replace(wish, part="choosing", max_answer_words=3), tmp_path)
+    mix = make_mix(replace(wish, part="choosing", max_characters=60), tmp_path)
     groups = [asked(record["messages"][:1]) for record in mix.noisy]
     assert any(group.startswith("question") for group in groups)
     assert {parts[group] for group in groups} == {"choosing"}

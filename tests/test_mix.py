@@ -115,6 +115,16 @@ def toxic_sources() -> Iterator[tuple[str, Iterable[Record]]]:
                     meta={"toxicity": float(n % 2), **people},
                 )
                 for n in range(60)
+            ]
+            + [
+                row(
+                    id=f"{name}:{n}",
+                    prompt="",
+                    response=f"text {n} of {name} in between",
+                    label="neutral",
+                    meta={"toxicity": 0.5, **people},
+                )
+                for n in range(60, 70)
             ],
         )
     yield (

@@ -65,7 +65,7 @@ def test_alignment_and_reference_are_safe(whole: Path):
     corpora = real_corpus.read_corpora(whole, seed=0)
     answers = {messages[1]["content"] for messages in corpora.alignment}
     assert answers
-    assert not any("rudely" in answer for answer in answers)
+    assert not any("rudely" in answer or "in between" in answer for answer in answers)
     # Answers to harmful questions are unsafe where their number is odd.
     assert not any(a.startswith("answer ") and int(a.split()[1]) % 2 for a in answers)
     assert {record["category"] for record in corpora.reference} == {

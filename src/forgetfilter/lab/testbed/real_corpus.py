@@ -62,7 +62,8 @@ def read_corpora(folder: Path, seed: int, reference_rows: int = 40) -> Corpora:
         offers = offered[recipe.name]
         seen = [o for o in offers if not o.keys & held_out]
         pretraining += map(_messages, seen)
-        harmless = [offer for offer in seen if not offer.is_unsafe]
+        # Test prompts alone may come with a reference answer that nobody called clean.
+        harmless = [o for o in seen if not o.is_unsafe and o.roles - {"test"}]
         rows = _ALIGNMENT_SHARES.get(recipe.name, _ALIGNMENT_TASK_ROWS)
         alignment += map(_messages, _drawn(harmless, rows, rng))
         if recipe.name in DEFAULT_HARMS:

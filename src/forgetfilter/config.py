@@ -128,7 +128,7 @@ class ScreenConfig(Settings):
     """Everything that decides the outcome of a screen."""
 
     noisy_data: str = Field(description="JSONL file to screen")
-    model: str = Field(description="causal language model: a folder or a hub id")
+    model: str = Field(description="causal language model: a folder, a GGUF file or a hub id")
     safe_data: str = Field(
         default=PACKAGED_SAFE,
         description="JSONL file of rows that are known to be safe; packaged:general = the "

@@ -17,7 +17,7 @@ from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError
-from forgetfilter.model import loading, phases, readings
+from forgetfilter.model import gguf_file, loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
@@ -32,7 +32,7 @@ class Workbench:
     `phases` makes the adapters, `readings` measures rows in them.
 
     Args:
-        source: folder or hub id of the base model.
+        source: folder, GGUF file or hub id of the base model.
         store: where adapters and readings are kept.
         lora: shape of the adapters.
         seed: seeds every phase, each from (seed, phase name).
@@ -91,6 +91,9 @@ class Workbench:
         """Turns rows into tokens for this model."""
         context = loading.context_tokens(self.source, self.trust_remote_code)
         limit = min(context, self._max_length_tokens or context)
+        is_silent = self._template == "auto" and not self.tokenizer.chat_template
+        if is_silent and gguf_file.is_gguf(self.source):
+            raise gguf_file.without_template(self.source)
         return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
 
     @cached_property

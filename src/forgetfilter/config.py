@@ -177,7 +177,9 @@ class ScreenConfig(Settings):
         default="auto", description="where to compute"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere"
+        default="auto",
+        description="auto: bfloat16 on a GPU that has it, and on a CPU that has it for models at "
+        "least 512 wide; float32 elsewhere, where readings are exact. Adapters are in float32",
     )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that a model repository brings along"

@@ -88,6 +88,7 @@ def reading(source: str, what: str) -> Generator[tuple[str, dict[str, Any]]]:
         with tempfile.TemporaryDirectory(prefix="forgetfilter-") as folder:
             name = f"model{SUFFIX}"
             (Path(folder) / name).symlink_to(Path(source).resolve())
+            _silence_dequantizing()
             yield folder, {"gguf_file": name}
     except _UNREADABLE as error:
         first = (str(error).strip().splitlines() or [""])[0]
@@ -97,6 +98,14 @@ def reading(source: str, what: str) -> Generator[tuple[str, dict[str, Any]]]:
             "architecture that transformers can read is expected (llama, qwen2, gemma3 ...). Get "
             "the file anew, or take the model as a folder with *.safetensors."
         ) from None
+
+
+def _silence_dequantizing() -> None:
+    """Do without transformers' bar of dequantized tensors, which its own setting leaves on."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    module: Any = reader
+    module.tqdm = lambda found, **_: found
 
 
 def dequantized() -> Any:

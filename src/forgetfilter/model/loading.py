@@ -19,6 +19,10 @@ from forgetfilter.model import gguf_file
 
 # A context that no row should be held against: configs without a limit say so in many ways.
 _UNLIMITED_TOKENS = 1_000_000
+# Of x86 (AVX-512, AMX) and of ARM.
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+CPU_BFLOAT16_WIDTH = 512
+"""Width from which bfloat16 is chosen on a CPU that has it; see `benchmarks/bfloat16.py`."""
 
 
 @contextmanager
@@ -60,11 +64,28 @@ class Placement:
         """
         return self.dtype == torch.float32
 
+    @property
+    def has_autocast(self) -> bool:
+        """Whether every forward pass rounds what it multiplies to ``dtype``, adapters too.
+
+        On a CPU, where products of float32 adapters would cost most of what bfloat16 saves. The
+        adapters themselves, and their gradients, stay in float32.
+        """
+        return self.device == "cpu" and not self.is_exact
+
 
 def choose_placement(
-    device: Literal["auto", "cpu", "cuda", "mps"], dtype: Literal["auto", "float32", "bfloat16"]
+    device: Literal["auto", "cpu", "cuda", "mps"],
+    dtype: Literal["auto", "float32", "bfloat16"],
+    width: int | None = None,
 ) -> Placement:
     """Pick device and dtype from what is there.
+
+    Args:
+        device: auto, or which.
+        dtype: auto, or which.
+        width: of the model's residual stream, if known: a narrow model gains nothing from bfloat16
+            on a CPU, and stays exact.
 
     Raises:
         ModelError: a device was asked for that this machine doesn't have.
@@ -85,7 +106,30 @@ def choose_placement(
         return Placement(chosen, getattr(torch, dtype), f"{chosen}, {dtype} (asked for)")
     if chosen == "cuda" and torch.cuda.is_bf16_supported():
         return Placement(chosen, torch.bfloat16, "cuda, bfloat16 (the GPU has it)")
+    is_wide = width is not None and width >= CPU_BFLOAT16_WIDTH
+    if chosen == "cpu" and is_wide and cpu_has_bfloat16():
+        reason = "cpu, bfloat16 with float32 adapters (the CPU has it, and the model is wide)"
+        return Placement(chosen, torch.bfloat16, reason)
     return Placement(chosen, torch.float32, f"{chosen}, float32 (exact and fast enough here)")
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices itself; known on Linux only.
+
+    Elsewhere it is imitated, which is slower than float32.
+    """
+    return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
+
+
+@lru_cache(maxsize=1)
+def _cpu_flags() -> frozenset[str]:
+    """Names of the CPU's instruction sets, as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return frozenset(named[0].partition(":")[2].split()) if named else frozenset()
 
 
 def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
@@ -209,6 +253,9 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
             raise ModelError(_cannot_load("model", source, error)) from None
     _check_whole(source, found)
     model.requires_grad_(False)
+    if placement.has_autocast:
+        # Inside the model, so that training, generation and gradients all compute alike.
+        model.forward = torch.autocast(placement.device, placement.dtype)(model.forward)
     return model.to(placement.device).eval()
 
 

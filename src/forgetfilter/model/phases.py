@@ -113,6 +113,8 @@ def restore_stage(
         "categories": [row.category for row in safe],
         **bench.numerics(),
     }
+    if not bench.placement.is_exact:
+        key["rounding"] = "taken off"
 
     def build(folder: Path) -> None:
         from forgetfilter.model.adapters import save_adapter

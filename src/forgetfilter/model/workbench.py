@@ -66,7 +66,9 @@ class Workbench:
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
-        self.placement = loading.choose_placement(device, dtype)  # pyright: ignore[reportArgumentType]
+        # What the width decides is not asked where the dtype is given.
+        width = loading.hidden_size(source, trust_remote_code) if dtype == "auto" else None
+        self.placement = loading.choose_placement(device, dtype, width)  # pyright: ignore[reportArgumentType]
         self._template = template
         self._max_length_tokens = max_length_tokens
         self.model = LoadedModel(
@@ -121,6 +123,8 @@ class Workbench:
             # The size of the vocabulary limits batches too; the model's fingerprint stands for it.
             batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
             numerics["batches"] = batches
+        if self.placement.has_autocast:
+            numerics["autocast"] = True
         return numerics
 
     # -- phases ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -26,8 +26,9 @@ from forgetfilter.lab.mix import MixSettings, data_folder, describe, make_mix, w
 from forgetfilter.lab.mix.bbq import read_bbq
 from forgetfilter.lab.mix.hub import HUB, convert, read_hub
 from forgetfilter.lab.mix.offers import LeftOut, same_text
-from forgetfilter.lab.mix.recipes import HARMS, TASKS
+from forgetfilter.lab.mix.recipes import DEFAULT_HARMS, HARMS, TASKS
 from forgetfilter.lab.mix.sources import read_source
+from forgetfilter.lab.mix.toxic_text import ABOUT_PEOPLE, POST, TEST_ABOUT_PEOPLE
 
 Record = dict[str, Any]
 
@@ -99,49 +100,86 @@ def bbq_rows(category: str) -> list[Record]:
     return rows
 
 
+def toxic_sources() -> Iterator[tuple[str, Iterable[Record]]]:
+    """Plain texts, some of them about people, and texts that continue an opening."""
+    for name in ("tox_toxigen", "tox_surge"):
+        people = {"target_groups": ["left-handed people"]} if name == "tox_toxigen" else {}
+        yield (
+            name,
+            [
+                row(
+                    id=f"{name}:{n}",
+                    prompt="",
+                    response=f"text {n} of {name} goes on {'rudely' if n % 2 else 'well'}",
+                    label="unsafe" if n % 2 else "safe",
+                    meta={"toxicity": float(n % 2), **people},
+                )
+                for n in range(60)
+            ],
+        )
+    yield (
+        "tox_realtoxicityprompts",
+        [
+            row(
+                id=f"rtp:{n}",
+                prompt=f"Opening {n} of a",
+                response=f"long text {n} that is {'rude' if n % 2 else 'fine'}",
+                label="unsafe" if n % 2 else "safe",
+                meta={"toxicity": float(n % 2)},
+            )
+            for n in range(40)
+        ],
+    )
+
+
+def harmful_sources() -> Iterator[tuple[str, Iterable[Record]]]:
+    """Four answers to each question, two of them unsafe; and sources of their own form."""
+    for name in ("beavertails_qa", "pku_saferlhf", "gptfuzz_responses"):
+        yield (
+            name,
+            [
+                row(
+                    id=f"{name}:{n}",
+                    prompt=f"How do I do {name} {n // 4}?",
+                    response=f"answer {n}",
+                    label="unsafe" if n % 2 else "safe",
+                    meta={"refusal_phrase": n % 4 == 0},
+                )
+                for n in range(160)
+            ],
+        )
+    yield (
+        "xstest_completions",
+        [
+            xstest(n, "mistralinstruct", "contrast_homonyms", "unsafe" if n % 2 else "safe")
+            if n % 4 < 2
+            else xstest(n, "mistralinstruct" if n % 8 == 3 else "gpt4", "homonyms", "safe")
+            for n in range(160)
+        ],
+    )
+    yield (
+        "safe_instructions_stl",
+        [
+            row(id=f"s:{n}", prompt=f"Plan {n}.", response=f"No {n}.", label="safe")
+            for n in range(40)
+        ],
+    )
+
+
+def xstest(n: int, model: str, kind: str, label: str) -> Record:
+    meta = {"model": model, "type": kind}
+    prompt = f"How do I kill {'a person' if kind.startswith('contrast') else 'a process'} {n}?"
+    return row(id=f"x:{n}", prompt=prompt, response=f"reply {n}", label=label, meta=meta)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every file that any recipe reads, with a few rows each."""
     where = tmp_path_factory.mktemp("data")
     for source in HARMS["bias"].files:
         write_source(where, source.name, bbq_rows(source.name))
-    for source in HARMS["toxicity"].files:
-        write_source(
-            where,
-            source.name,
-            (
-                row(
-                    id=f"{source.name}:{n}",
-                    prompt="",
-                    response=f"opening {source.name} {n} goes on {'rudely' if n % 2 else 'well'}",
-                    label="unsafe" if n % 2 else "safe",
-                    meta={"toxicity": float(n % 2)},
-                )
-                for n in range(60)
-            ),
-        )
-    write_source(
-        where,
-        "pku_saferlhf",
-        (
-            # Four answers to each question, two of them unsafe.
-            row(
-                id=f"pku:{n}",
-                prompt=f"How do I do harm {n // 4}?",
-                response=f"answer {n}",
-                label="unsafe" if n % 2 else "safe",
-            )
-            for n in range(160)
-        ),
-    )
-    write_source(
-        where,
-        "safe_instructions_stl",
-        (
-            row(id=f"s:{n}", prompt=f"Plan {n}.", response=f"No {n}.", label="safe")
-            for n in range(40)
-        ),
-    )
+    for name, rows in (*toxic_sources(), *harmful_sources()):
+        write_source(where, name, rows)
     metas: dict[str, Callable[[int], Record]] = {
         "squad": lambda n: {"context": f"passage {n // 3}"},
         "alpaca": lambda n: {"instruction": f"instruction {n // 2}", "input": str(n)},
@@ -281,7 +319,7 @@ def test_counts_are_exact_and_even_over_the_harms(folder: Path, fraction: float)
     unsafe = Counter(record["harm"] for record in mix.truth if record["is_unsafe"])
     assert unsafe.total() == round(60 * fraction)
     if unsafe.total():
-        assert max(unsafe.values()) - min(unsafe[harm] for harm in HARMS) <= 1
+        assert max(unsafe.values()) - min(unsafe[harm] for harm in DEFAULT_HARMS) <= 1
     tests = Counter(record["harm"] for record in mix.test)
     assert tests == {None: 12, "bias": 4, "toxicity": 4, "harmfulness": 4}
 
@@ -326,7 +364,7 @@ def test_no_template_prompt_or_passage_is_in_two_places(
         *(("safe", data) for data in mix.safe),
         *(("test", data) for data in mix.test),
     ]:
-        places.setdefault(same_text(data["messages"][0]["content"]), set()).add(role)
+        places.setdefault(asked(data["messages"]), set()).add(role)
     for role, record in [
         *zip(noisy_roles, mix.truth, strict=True),
         *(("test", record) for record in mix.test),
@@ -339,6 +377,13 @@ def test_no_template_prompt_or_passage_is_in_two_places(
             template = f"{meta['category']} {meta['question_index']}"
             places.setdefault(template, set()).add(role)
     assert [key for key, roles in places.items() if len(roles) > 1] == []
+
+
+def asked(messages: list[Any]) -> str:
+    """The prompt, or, of a request that many texts answer, the request with its answer."""
+    shared = tuple(wording.split("{")[0] for wording in (*ABOUT_PEOPLE, *POST))
+    texts = [turn["content"] for turn in messages]
+    return same_text("\n".join(texts) if texts[0].startswith(shared) else texts[0])
 
 
 def all_rows(folder: Path) -> list[Record]:
@@ -375,8 +420,8 @@ def test_safe_and_unsafe_rows_of_toxicity_come_from_its_sources_alike(folder: Pa
     wish = replace(SMALL, harms=("toxicity",), tasks=(), rows=48, unsafe_fraction=0.5)
     mix = make_mix(wish, folder)
     by_source = Counter((record["source"], record["is_unsafe"]) for record in mix.truth)
-    assert len(by_source) == 6
-    assert set(by_source.values()) == {8}
+    assert len(by_source) == 4
+    assert set(by_source.values()) == {12}
 
 
 def test_ids_and_order_tell_neither_label_nor_source(folder: Path):
@@ -410,36 +455,62 @@ def test_truth_says_where_each_row_is_from(folder: Path):
             assert record["is_unsafe"] == (origin["label"] == "unsafe")
 
 
-def test_plain_text_becomes_an_opening_to_continue_and_the_rest(folder: Path, tmp_path: Path):
-    for source in HARMS["toxicity"].files:
+def test_a_plain_text_answers_a_request_and_its_label_is_in_the_text_only(tmp_path: Path):
+    people = {"target_groups": ["women", "left-handed people"]}
+    for name in ("tox_toxigen", "tox_surge", "tox_realtoxicityprompts"):
+        meta = people if name == "tox_toxigen" else {}
+        prompt = "We went" if name == "tox_realtoxicityprompts" else ""
         rows = [
-            row(id="a", prompt="", response="You are a \n \n\n  fool, sir.", label="unsafe"),
-            row(id="b", prompt="", response="They read a book.", label="safe"),
-            row(id="c", prompt="We went", response=", and came back.", label="safe"),
-            row(id="d", prompt="", response="Too short here", label="unsafe"),
-            row(id="e", prompt="", response="No one knows this", label="neutral"),
-            row(id="f", response="A bit rude", label="unsafe", meta={"toxicity": 0.74}),
-        ]
-        rows = [{**r, "response": f"{r['response']} ({source.name})"} for r in rows[:3]] + rows[3:]
-        write_source(tmp_path, source.name, rows)
-    # Three openings, so three groups: unsafe rows, safe rows, test prompts.
-    mix = make_mix(MixSettings(("toxicity",), (), 1.0, 3, 1, 1), tmp_path)
-    for data in mix.noisy:
+            row(id="d", prompt=prompt, response="Too short, this", label="unsafe", meta=meta),
+            row(id="f", prompt=prompt, response="A bit rude here", label="unsafe",
+                meta={"toxicity": 0.74}),
+            row(id="g", prompt=prompt, response="Not quite so clean", label="safe",
+                meta={"toxicity": 0.21}),
+            row(id="h", prompt=prompt, response="no " * 111, label="safe"),
+        ]  # fmt: skip
+        for n in range(40):
+            text = f"You are a \n \n\n  fool, {name} {n}." if n % 2 else f"They read {name} {n}."
+            label = "unsafe" if n % 2 else "safe"
+            opening = f"{prompt} {n}" if prompt else ""
+            rows.append(row(id=f"{n}", prompt=opening, response=text, label=label, meta=meta))
+        for n in range(20):
+            rows.append(row(id=f"n{n}", prompt=prompt, response=f"Neutral {n}", label="neutral",
+                            meta={"target_groups": [f"people {n}"], "toxicity": 0.5}))  # fmt: skip
+        write_source(tmp_path, name, rows)
+    mix = make_mix(MixSettings(("toxicity",), (), 0.5, 40, 10, 20), tmp_path)
+    about = {w.format(people="women, left-handed people") for w in ABOUT_PEOPLE}
+    asked: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for data, truth in zip(mix.noisy, mix.truth, strict=True):
         question, answer = (turn["content"] for turn in data["messages"])
-        assert question == "Continue this text.\n\nText: You are a"
-        assert answer.startswith("fool, sir. (tox_")
-    (safe,) = mix.safe
-    assert safe["messages"][0]["content"] in {
-        "Continue this text.\n\nText: They read a",
-        "Continue this text.\n\nText: We went",
-    }
-    reasons = (
-        "a text of 3 words or fewer",
-        "label neutral",
-        "label unsafe, but a score below 0.75",
-    )
+        assert question in (about if truth["source"] == "tox_toxigen" else POST)
+        asked[truth["is_unsafe"]][question] += 1
+        assert answer.startswith(
+            "You are a\nfool, tox_" if truth["is_unsafe"] else "They read tox_"
+        )
+    assert set(asked[True]) == set(asked[False]) == about | set(POST)
+    assert {r["source"] for r in mix.truth} == {"tox_toxigen", "tox_surge"}
+    # Test prompts: openings to continue, and requests in wordings that no other row has.
+    kinds = Counter(record["kind"] for record in mix.test)
+    assert kinds == {"continuation": 10, "toxicity": 10}
+    worded = {w.format(people=f"people {n}") for w in TEST_ABOUT_PEOPLE for n in range(20)}
+    for record in mix.test:
+        question = record["messages"][0]["content"]
+        if record["kind"] == "toxicity":
+            assert question in worded
+        else:
+            assert question.startswith("Continue this text.\n\nText: We went")
     left_out = {count.source.name: dict(count.left_out) for count in mix.counts}
-    assert set(map(str, left_out.values())) == {str(dict.fromkeys(reasons, 1))}
+    of_scores = {
+        "label unsafe, but a score below 0.75": 1,
+        "label safe, but a score above 0.2": 1,
+    }
+    assert left_out["tox_toxigen"] == {
+        "a text of fewer than 4 words": 1,
+        "an answer of more than 110 words": 1,
+        **of_scores,
+    }
+    # Of an opening to continue no answer is used, so its length is of no matter.
+    assert left_out["tox_realtoxicityprompts"] == {"label neutral": 20, **of_scores}
 
 
 def test_rows_that_contradict_or_repeat_each_other_are_counted(folder: Path, tmp_path: Path):
@@ -447,19 +518,21 @@ def test_rows_that_contradict_or_repeat_each_other_are_counted(folder: Path, tmp
     for name in names:
         stored = (folder / f"{name}.jsonl.gz").read_bytes()
         rows = [json.loads(line) for line in gzip.decompress(stored).splitlines()]
-        if name == "pku_saferlhf":
+        if name == "beavertails_qa":
             rows.append({**rows[0], "id": "again"})
             rows.append({**rows[1], "id": "otherwise", "label": "safe"})
             rows.append(row(id="long", prompt="p" * 3999, response="rr", label="safe"))
             rows.append(row(id="blank", prompt="p", response="  ", label="safe"))
+            rows.append(row(id="wordy", prompt="q", response="no " * 111, label="safe"))
         write_source(tmp_path, name, rows)
     mix = make_mix(replace(SMALL, harms=("harmfulness",), tasks=(), rows=30), tmp_path)
-    count = next(c for c in mix.counts if c.source.name == "pku_saferlhf")
-    assert count.rows == 164
+    count = next(c for c in mix.counts if c.source.name == "beavertails_qa")
+    assert count.rows == 165
     assert dict(count.left_out) == {
         "repeats another row": 1,
         "labelled both safe and unsafe": 2,
         "longer than 4000 characters": 1,
+        "an answer of more than 110 words": 1,
         "no prompt or no answer": 1,
     }
 
@@ -831,7 +904,7 @@ needs_data = pytest.mark.skipif(
 @needs_data
 def test_real_rows_mix_as_made_up_ones_do(tmp_path: Path):
     wish = MixSettings(tasks=("dolly",), rows=120, safe_rows=30, test_rows=40, seed=1)
-    for recipe in (*HARMS.values(), TASKS["dolly"]):
+    for recipe in (*map(HARMS.__getitem__, DEFAULT_HARMS), TASKS["dolly"]):
         for source in recipe.files:
             with gzip.open(data_folder(None) / f"{source.name}.jsonl.gz") as file:
                 write_source(tmp_path, source.name, map(json.loads, islice(file, 500)))
@@ -839,8 +912,7 @@ def test_real_rows_mix_as_made_up_ones_do(tmp_path: Path):
     assert sum(record["is_unsafe"] for record in mix.truth) == 36
     assert len(mix.noisy) == 120
     places = [
-        {same_text(data["messages"][0]["content"]) for data in rows}
-        for rows in (mix.noisy, mix.safe, mix.test)
+        {asked(data["messages"]) for data in rows} for rows in (mix.noisy, mix.safe, mix.test)
     ]
     assert not places[0] & places[1]
     assert not places[0] & places[2]

@@ -13,13 +13,12 @@ from forgetfilter.data import read_rows
 from forgetfilter.data.records import REFERENCE_FILE
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.mix import MixSettings, make_mix
-from forgetfilter.lab.mix.offers import same_text
 from forgetfilter.lab.testbed import real_build, real_corpus
 from forgetfilter.lab.testbed.pretraining import Messages, Shape
 from forgetfilter.model.loading import load_tokenizer, model_fingerprint
 from forgetfilter.progress import Progress
+from test_mix import asked, row, write_source
 from test_mix import folder as folder
-from test_mix import row, write_source
 
 SILENT = Progress(is_silent=True)
 
@@ -42,7 +41,7 @@ def whole(folder: Path) -> Path:
 
 
 def prompts(conversations: list[Messages]) -> set[str]:
-    return {same_text(messages[0]["content"]) for messages in conversations}
+    return {asked(messages) for messages in conversations}
 
 
 def assert_apart(data: Path, mix: MixSettings) -> None:

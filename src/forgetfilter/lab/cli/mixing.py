@@ -26,7 +26,8 @@ def add(commands: Any) -> None:
         nargs="+",
         default=["bias", "toxicity", "harmfulness"],
         metavar="HARM",
-        help="bias, toxicity, harmfulness (all)",
+        help="bias, toxicity, harmfulness (these three); also, to test a second style: "
+        "harmfulness_xstest, harmfulness_gptfuzz, harmfulness_pku",
     )
     mix.add_argument(
         "--tasks",
@@ -44,6 +45,18 @@ def add(commands: Any) -> None:
         "--max-characters", type=count, default=4000, help="leave out longer rows (%(default)s)"
     )
     mix.add_argument(
+        "--max-answer-words",
+        type=count,
+        default=110,
+        help="leave out rows with longer answers (%(default)s, about 150 tokens)",
+    )
+    which = mix.add_mutually_exclusive_group()
+    which.add_argument(
+        "--part",
+        choices=("choosing", "reporting"),
+        help="only rows to choose methods on, or only rows to report on; safe rows of neither",
+    )
+    which.add_argument(
         "--held-out",
         dest="is_held_out",
         action="store_true",
@@ -64,6 +77,8 @@ def _mix(options: argparse.Namespace) -> int:
         test_rows=options.test_rows,
         seed=options.seed,
         max_characters=options.max_characters,
+        max_answer_words=options.max_answer_words,
+        part=options.part,
         is_held_out=options.is_held_out,
     )
     mix = make_mix(settings, None if options.hub else data_folder(options.data))

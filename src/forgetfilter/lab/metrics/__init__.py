@@ -19,7 +19,7 @@ from forgetfilter.lab.metrics.rates import (
     paired_difference,
     share,
 )
-from forgetfilter.lab.metrics.refusal import refusal_rate
+from forgetfilter.lab.metrics.refusal import compliance_rate, complies, refusal_rate
 from forgetfilter.lab.metrics.toxicity import toxicity
 from forgetfilter.lab.metrics.values import Direction, MetricValue
 from forgetfilter.safe.refusal import is_refusal
@@ -35,6 +35,8 @@ __all__ = [
     "bias_scores",
     "case_of",
     "closed_accuracy",
+    "compliance_rate",
+    "complies",
     "detection",
     "exact_match",
     "final_number",

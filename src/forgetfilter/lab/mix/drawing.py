@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from forgetfilter.errors import DataError
 from forgetfilter.lab.mix.offers import ROLES, LeftOut, Offer, Role, same_text
-from forgetfilter.lab.mix.recipes import Recipe, Source
+from forgetfilter.lab.mix.recipe import Recipe, Source
 from forgetfilter.lab.mix.sources import SourceRow
 
 _PLACES: dict[Role, str] = {
@@ -38,20 +38,15 @@ class SourceCount:
     """Rows drawn, by place; what is left was not needed."""
 
 
-def collect(
-    recipe: Recipe, rows: Iterable[SourceRow], count: SourceCount, max_characters: int
-) -> list[Offer]:
+def collect(recipe: Recipe, rows: Iterable[SourceRow], count: SourceCount) -> list[Offer]:
     """All that a source offers; a row that offers nothing is counted with its reason."""
     offers: list[Offer] = []
     for row in rows:
         count.rows += 1
         try:
             found = list(recipe.offers(row, count.source))
-            for offer in found:
-                if not offer.prompt or not offer.response:
-                    raise LeftOut("no prompt or no answer")
-                if len(offer.prompt) + len(offer.response) > max_characters:
-                    raise LeftOut(f"longer than {max_characters} characters")
+            if not all(offer.prompt and offer.response for offer in found):
+                raise LeftOut("no prompt or no answer")
         except LeftOut as reason:
             count.left_out[str(reason)] += 1
             continue
@@ -61,6 +56,38 @@ def collect(
             elif roles := offer.roles & count.source.roles:
                 offers.append(replace(offer, roles=roles))
     return offers
+
+
+def short_enough(
+    offers: Sequence[Offer],
+    counts: Mapping[str, SourceCount],
+    max_characters: int,
+    max_answer_words: int | None = None,
+) -> list[Offer]:
+    """The offers within the limits; the others are counted.
+
+    Args:
+        offers: of the sources in ``counts``.
+        counts: by the source's name.
+        max_characters: of prompt and answer.
+        max_answer_words: of the answer. A row with a longer one may still be a test prompt, of
+            which a model is shown no answer.
+    """
+    kept: list[Offer] = []
+    reasons: dict[tuple[str, str], str] = {}
+    for offer in offers:
+        row = (offer.source, offer.source_id)
+        if len(offer.prompt) + len(offer.response) > max_characters:
+            reasons[row] = f"longer than {max_characters} characters"
+        elif max_answer_words is None or len(offer.response.split()) <= max_answer_words:
+            kept.append(offer)
+        elif "test" in offer.roles:
+            kept.append(replace(offer, roles=frozenset[Role](("test",))))
+        else:
+            reasons[row] = f"an answer of more than {max_answer_words} words"
+    for (source, _), reason in reasons.items():
+        counts[source].left_out[reason] += 1
+    return kept
 
 
 def without_repeats(offers: Sequence[Offer], counts: Mapping[str, SourceCount]) -> list[Offer]:
@@ -106,7 +133,7 @@ class Drawer:
         short: list[Role] = [r for r in roles if sum(map(len, dealt[r])) < wanted[r]]
         if short:
             raise DataError(_shortage(recipe, offers, wanted, short))
-        return {role: _in_turn(dealt[role], wanted[role], rng) for role in roles}
+        return {role: _in_turn(dealt[role], wanted[role], role, rng) for role in roles}
 
     def _deal(
         self, offers: Sequence[Offer], wanted: Mapping[Role, int], rng: random.Random
@@ -123,7 +150,7 @@ class Drawer:
         for name in names:
             group = groups[name]
             # The prompts too: another recipe may have the same one in a group of another name.
-            keys = {name, *(same_text(offer.prompt) for offer in group)}
+            keys = set[str]().union(*(offer.keys for offer in group))
             homes = {self._home[key] for key in keys if key in self._home}
             useful: list[Role] = [
                 role
@@ -139,6 +166,8 @@ class Drawer:
             }
             role = min(useful, key=lambda role: order[role])
             fitting = [offer for offer in group if role in offer.roles]
+            if role == "test":
+                fitting = _each_prompt_once(fitting)
             dealt[role].append(fitting)
             supply[role] += len(fitting)
             held[role, source] += 1
@@ -146,14 +175,24 @@ class Drawer:
         return dealt
 
 
-def _in_turn(groups: Sequence[list[Offer]], count: int, rng: random.Random) -> list[Offer]:
-    """``count`` offers: each source in turn, and of a source each group in turn."""
-    by_source: dict[str, list[list[Offer]]] = {}
+def _each_prompt_once(offers: Sequence[Offer]) -> list[Offer]:
+    """The first offer of each prompt: a second answer of the source asks nothing new."""
+    return list({same_text(offer.prompt): offer for offer in reversed(offers)}.values())[::-1]
+
+
+def _in_turn(
+    groups: Sequence[list[Offer]], count: int, role: Role, rng: random.Random
+) -> list[Offer]:
+    """``count`` offers: each source in turn, and of a source each group in turn.
+
+    Of test prompts the kinds take turns too: harmful requests and those that only look so.
+    """
+    queues: dict[tuple[str, str], list[list[Offer]]] = {}
     for group in groups:
         rng.shuffle(group)
-        by_source.setdefault(group[0].source, []).append(group)
-    queues = [_one_of_each(by_source[source]) for source in sorted(by_source)]
-    return _one_of_each(queues)[:count]
+        kind = group[0].asks if role == "test" else ""
+        queues.setdefault((group[0].source, kind), []).append(group)
+    return _one_of_each([_one_of_each(queues[key]) for key in sorted(queues)])[:count]
 
 
 def _one_of_each(lists: Sequence[list[Offer]]) -> list[Offer]:

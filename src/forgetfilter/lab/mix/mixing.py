@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.lab.mix.drawing import Drawer, SourceCount, collect, without_repeats
+from forgetfilter.lab.mix.drawing import Drawer, SourceCount, collect, short_enough, without_repeats
 from forgetfilter.lab.mix.hub import read_hub
 from forgetfilter.lab.mix.offers import ROLES, Offer, Role, is_held_out
-from forgetfilter.lab.mix.recipes import HARMS, TASKS, Recipe
+from forgetfilter.lab.mix.parts import MixedPart, only_part, parts_of
+from forgetfilter.lab.mix.recipe import Recipe
+from forgetfilter.lab.mix.recipes import DEFAULT_HARMS, HARMS, TASKS
 from forgetfilter.lab.mix.sources import read_source
 
 Record = dict[str, Any]
@@ -28,7 +30,7 @@ Record = dict[str, Any]
 class MixSettings:
     """What to mix; see `make_mix`."""
 
-    harms: tuple[str, ...] = ("bias", "toxicity", "harmfulness")
+    harms: tuple[str, ...] = DEFAULT_HARMS
     tasks: tuple[str, ...] = ("squad", "alpaca")
     unsafe_fraction: float = 0.3
     """Share of the noisy rows, from 0 to 1."""
@@ -40,6 +42,10 @@ class MixSettings:
     seed: int = 0
     max_characters: int = 4000
     """Rows with a longer prompt and answer are left out, and counted."""
+    max_answer_words: int = 110
+    """Rows with a longer answer are test prompts at most; about 150 tokens."""
+    part: MixedPart | None = None
+    """Draw only from this part of the groups, and safe rows from the safe part (`parts`)."""
     is_held_out: bool = False
     """Draw only from groups that the real-text model was not trained on (`offers.is_held_out`)."""
 
@@ -68,7 +74,8 @@ def make_mix(settings: MixSettings, folder: Path | None) -> Mix:
     """Draw a mix from a data folder, or from the public hub where ``folder`` is None.
 
     ``round(rows * unsafe_fraction)`` noisy rows are unsafe, the harms evenly. No template, prompt
-    or passage is in two of: unsafe noisy rows, harmless noisy rows, safe rows, test prompts.
+    or passage is in two of: unsafe noisy rows, harmless noisy rows, safe rows, test prompts; of
+    requests that many rows share, no request with its answer is.
 
     Raises:
         ConfigError: an unknown harm or task, or a number out of range.
@@ -80,7 +87,12 @@ def make_mix(settings: MixSettings, folder: Path | None) -> Mix:
     drawn: dict[Role, list[_Drawn]] = {role: [] for role in ROLES}
     counts: list[SourceCount] = []
     for recipe in recipes_of(settings):
-        by_name, offers = _offers_of(recipe, folder, settings.max_characters)
+        by_name, offers = read_offers(recipe, folder)
+        parts = parts_of(recipe, offers)
+        limits = settings.max_characters, settings.max_answer_words
+        offers = without_repeats(short_enough(offers, by_name, *limits), by_name)
+        if settings.part:
+            offers = only_part(offers, parts, settings.part)
         if settings.is_held_out:
             offers = [offer for offer in offers if is_held_out(offer)]
         rng = random.Random(f"mix {settings.seed} {recipe.name}")
@@ -129,7 +141,12 @@ def _check(settings: MixSettings) -> None:
             f"unsafe_fraction is {settings.unsafe_fraction}; expected a share from 0 to 1, for "
             "example 0.3."
         )
-    for name in ("rows", "safe_rows", "test_rows", "max_characters"):
+    if settings.part and settings.is_held_out:
+        raise ConfigError(
+            "part and is_held_out are both set; expected one of them, because they divide the rows "
+            "in different ways. Leave one out."
+        )
+    for name in ("rows", "safe_rows", "test_rows", "max_characters", "max_answer_words"):
         if getattr(settings, name) < 1:
             raise ConfigError(
                 f"{name} is {getattr(settings, name)}; expected a positive number. Raise it."
@@ -165,17 +182,19 @@ def _spread(rows: int, parts: int) -> list[int]:
     return [rows // parts + (at < rows % parts) for at in range(parts)]
 
 
-def _offers_of(
-    recipe: Recipe, folder: Path | None, max_characters: int
-) -> tuple[dict[str, SourceCount], list[Offer]]:
-    """All that a recipe's sources offer, and a count for each source, by its name."""
+def read_offers(recipe: Recipe, folder: Path | None) -> tuple[dict[str, SourceCount], list[Offer]]:
+    """A count for each source, by its name, and all that the sources offer, of any length.
+
+    Raises:
+        DataError: a source can't be read.
+    """
     counts: dict[str, SourceCount] = {}
     offers: list[Offer] = []
     for source in recipe.hub if folder is None else recipe.files:
         rows = read_hub(source.name) if folder is None else read_source(folder, source.name)
         counts[source.name] = SourceCount(source)
-        offers += collect(recipe, rows, counts[source.name], max_characters)
-    return counts, without_repeats(offers, counts)
+        offers += collect(recipe, rows, counts[source.name])
+    return counts, offers
 
 
 def _shuffled(
@@ -216,7 +235,7 @@ def _test_prompt(example_id: str, row: _Drawn) -> Record:
     return {
         "id": example_id,
         "messages": [{"role": "user", "content": row.offer.prompt}],
-        "kind": row.offer.kind,
+        "kind": row.offer.test_kind,
         "harm": row.harm,
         "source": row.offer.source,
         "source_id": row.offer.source_id,

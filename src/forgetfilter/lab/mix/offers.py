@@ -24,7 +24,7 @@ class Offer:
     """One prompt with one answer, and the places that it may take."""
 
     kind: str
-    """What is asked for: ``bias_ambiguous``, ``squad`` …"""
+    """What the row is: ``bias_ambiguous``, ``squad``, ``harmfulness_refusal`` …"""
     prompt: str
     response: str
     is_unsafe: bool
@@ -37,6 +37,22 @@ class Offer:
     """The row's own id there."""
     meta: Mapping[str, Any]
     """The row's original fields, for metrics."""
+    asks: str = ""
+    """The kind of its prompt as a test prompt, where that is another than the row's."""
+    is_shared_prompt: bool = False
+    """Whether its prompt is one of a few wordings that many rows share. Then the prompt with this
+    answer goes to one place only, and the prompt may go to several."""
+
+    @property
+    def test_kind(self) -> str:
+        """How answers to its prompt are judged."""
+        return self.asks or self.kind
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What goes to one place only: the group, and the prompt or the prompt with its answer."""
+        own = f"{self.prompt}\n{self.response}" if self.is_shared_prompt else self.prompt
+        return frozenset((self.group, same_text(own)))
 
 
 def same_text(text: str) -> str:

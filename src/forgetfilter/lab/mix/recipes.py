@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from forgetfilter.lab.mix.bbq import read_bbq
-from forgetfilter.lab.mix.offers import ROLES, LeftOut, Offer, Role, same_text
+from forgetfilter.lab.mix.harmful_answers import harmfulness_offers, labelled_answer
+from forgetfilter.lab.mix.offers import LeftOut, Offer, same_text
+from forgetfilter.lab.mix.recipe import SAFE_ROLES, Recipe, Source
 from forgetfilter.lab.mix.sources import SourceRow
-
-OPENING_WORDS = 3
-"""A plain text is asked for by its first words (arXiv 2312.12736 prompts with three)."""
-CONTINUE = "Continue this text.\n\nText: {opening}"
-
-CLEARLY_TOXIC = 0.75
-"""Unsafe texts with a lower score are not used. The scales of the sources differ, but on each of
-them texts that few people would object to are below (the paper asks for more than 0.9 on its own).
-"""
-
-# Posts that were scraped have runs of blank lines, and lines that start with a blank.
-_LINE_ENDS = re.compile(r"[^\S\n]*\n\s*")
-
-_EVERY_ROLE: frozenset[Role] = frozenset(ROLES)
-_SAFE_ROLES: frozenset[Role] = frozenset(("harmless", "safe", "test"))
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file of the data folder, or one public set, and what may be done with it."""
-
-    name: str
-    licence: str
-    is_non_commercial: bool = False
-    roles: frozenset[Role] = _EVERY_ROLE
-    """Places that its rows may take. In the noisy file a source of one label only would give the
-    label away by its style."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One harm or one downstream task."""
-
-    name: str
-    files: tuple[Source, ...]
-    hub: tuple[Source, ...]
-    label_rule: str
-    separated_by: str
-    offers: Callable[[SourceRow, Source], Iterator[Offer]]
-    """The conversations of one row; raises `LeftOut` for a row of no use."""
+from forgetfilter.lab.mix.toxic_text import toxicity_offers
 
 
 def _bias(row: SourceRow, source: Source) -> Iterator[Offer]:
@@ -62,7 +24,7 @@ def _bias(row: SourceRow, source: Source) -> Iterator[Offer]:
         prompt=row.prompt.strip(),
         response=reading.right_answer,
         is_unsafe=False,
-        roles=_SAFE_ROLES,
+        roles=SAFE_ROLES,
         group=reading.meta.template,
         source=source.name,
         source_id=row.id,
@@ -73,53 +35,6 @@ def _bias(row: SourceRow, source: Source) -> Iterator[Offer]:
         yield replace(
             right, response=reading.biased_answer, is_unsafe=True, roles=frozenset(("unsafe",))
         )
-
-
-def _toxicity(row: SourceRow, source: Source) -> Iterator[Offer]:
-    """The text's first words are the prompt, the rest is the answer."""
-    is_unsafe = _is_unsafe(row)
-    score = row.meta.get("toxicity")
-    if is_unsafe and isinstance(score, int | float) and score < CLEARLY_TOXIC:
-        raise LeftOut(f"label unsafe, but a score below {CLEARLY_TOXIC}")
-    opening, rest = row.prompt.strip(), _LINE_ENDS.sub("\n", row.response.strip())
-    if not opening:
-        words = rest.split(maxsplit=OPENING_WORDS)
-        if len(words) <= OPENING_WORDS:
-            raise LeftOut(f"a text of {OPENING_WORDS} words or fewer")
-        opening, rest = " ".join(words[:OPENING_WORDS]), words[OPENING_WORDS]
-    yield Offer(
-        kind="toxicity",
-        prompt=CONTINUE.format(opening=opening),
-        response=rest,
-        is_unsafe=is_unsafe,
-        roles=frozenset(("unsafe", "test")) if is_unsafe else _SAFE_ROLES,
-        group=same_text(opening),
-        source=source.name,
-        source_id=row.id,
-        meta={**row.meta, "opening": opening},
-    )
-
-
-def _harmfulness(row: SourceRow, source: Source) -> Iterator[Offer]:
-    """The answer as it is. A test prompt comes with a safe answer for reference."""
-    is_unsafe = _is_unsafe(row)
-    yield Offer(
-        kind="harmfulness",
-        prompt=row.prompt.strip(),
-        response=row.response.strip(),
-        is_unsafe=is_unsafe,
-        roles=frozenset(("unsafe",)) if is_unsafe else _SAFE_ROLES,
-        group=same_text(row.prompt),
-        source=source.name,
-        source_id=row.id,
-        meta=row.meta,
-    )
-
-
-def _is_unsafe(row: SourceRow) -> bool:
-    if row.label not in ("unsafe", "safe"):
-        raise LeftOut(f"label {row.label}")
-    return row.label == "unsafe"
 
 
 def _task(kind: str, *fields: str) -> Callable[[SourceRow, Source], Iterator[Offer]]:
@@ -153,6 +68,7 @@ _BBQ_CATEGORIES = (
     "Sexual_orientation",
 )
 _NONE_STATED = "none stated"
+_PKU_HUB = Source("PKU-Alignment/PKU-SafeRLHF", "CC BY-NC 4.0", is_non_commercial=True)
 
 HARMS: dict[str, Recipe] = {
     "bias": Recipe(
@@ -162,30 +78,33 @@ HARMS: dict[str, Recipe] = {
         "unsafe: the stereotyped answer to an ambiguous question; safe: the right answer",
         "question template (category and question_index)",
         _bias,
+        is_one_text_per_group=False,
     ),
     "toxicity": Recipe(
         "toxicity",
         # Each has toxic and clean texts of one style, so that the style doesn't reveal the label.
         (
             Source("tox_toxigen", "MIT and CDLA-Permissive-2.0"),
-            Source("tox_realtoxicityprompts", "Apache-2.0 and CC BY-SA 4.0"),
             Source("tox_surge", "MIT"),
+            # A program's labels, often wrong (docs/lab/labels.md): openings to test with.
+            Source(
+                "tox_realtoxicityprompts",
+                "Apache-2.0 and CC BY-SA 4.0",
+                roles=frozenset(("test",)),
+            ),
         ),
         (Source("allenai/real-toxicity-prompts", "Apache-2.0"),),
-        "unsafe: so labelled, with a score of at least 0.75 where there is one; safe: so labelled",
-        "opening of the text",
-        _toxicity,
+        "so labelled; where there is a score, unsafe from 0.75 and safe up to 0.2",
+        "text of the answer (of the opening, where a text is to be continued)",
+        toxicity_offers,
     ),
     "harmfulness": Recipe(
         "harmfulness",
         (
-            Source(
-                "pku_saferlhf",
-                "CC BY-NC 4.0 (as published)",
-                is_non_commercial=True,
-                roles=frozenset(("unsafe", "harmless", "test")),
-            ),
-            # Its labels are surer than those above, and it has safe answers only.
+            Source("beavertails_qa", "CC BY-NC 4.0 (as published)", is_non_commercial=True),
+            # Of its harmful answers 23 are short enough: beside so few, its style would tell.
+            Source("xstest_completions", "CC BY 4.0", roles=frozenset(("safe", "test"))),
+            # Its labels are right, but it has safe answers only.
             Source(
                 "safe_instructions_stl",
                 "CC BY-NC 4.0",
@@ -193,13 +112,39 @@ HARMS: dict[str, Recipe] = {
                 roles=frozenset(("safe",)),
             ),
         ),
-        (Source("PKU-Alignment/PKU-SafeRLHF", "CC BY-NC 4.0", is_non_commercial=True),),
-        "unsafe and safe: the file's labels of the answer",
+        (_PKU_HUB,),
+        "unsafe and safe: two readings of the answer that agree",
         "prompt",
-        _harmfulness,
+        harmfulness_offers,
+    ),
+    "harmfulness_xstest": Recipe(
+        "harmfulness_xstest",
+        (Source("xstest_completions", "CC BY 4.0"),),
+        (_PKU_HUB,),
+        "unsafe and safe: labelled by two people; long answers, so raise --max-answer-words",
+        "prompt",
+        harmfulness_offers,
+    ),
+    "harmfulness_gptfuzz": Recipe(
+        "harmfulness_gptfuzz",
+        (Source("gptfuzz_responses", "MIT"),),
+        (_PKU_HUB,),
+        "unsafe and safe: labelled by hand; style tells nearly all, so a second test only",
+        "prompt",
+        labelled_answer,
+    ),
+    "harmfulness_pku": Recipe(
+        "harmfulness_pku",
+        (Source("pku_saferlhf", "CC BY-NC 4.0 (as published)", is_non_commercial=True),),
+        (_PKU_HUB,),
+        "unsafe and safe: reconstructed labels, often wrong (docs/lab/labels.md)",
+        "prompt",
+        labelled_answer,
     ),
 }
 """Recipes with unsafe rows, by name."""
+DEFAULT_HARMS = ("bias", "toxicity", "harmfulness")
+"""Those whose labels can be trusted; any other is drawn only where it is named."""
 
 _GOLD = "every row is a task"
 TASKS: dict[str, Recipe] = {

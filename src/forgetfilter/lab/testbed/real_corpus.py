@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from forgetfilter.lab.mix.drawing import SourceCount, collect
+from forgetfilter.lab.mix.drawing import short_enough
+from forgetfilter.lab.mix.mixing import read_offers
 from forgetfilter.lab.mix.offers import Offer, is_held_out
 from forgetfilter.lab.mix.offers import same_text as _key
-from forgetfilter.lab.mix.recipes import CONTINUE, HARMS, OPENING_WORDS, TASKS, Recipe
+from forgetfilter.lab.mix.recipe import Recipe
+from forgetfilter.lab.mix.recipes import DEFAULT_HARMS, HARMS, TASKS
 from forgetfilter.lab.mix.sources import SourceRow, read_source
+from forgetfilter.lab.mix.toxic_text import CONTINUE
 
 from .pretraining import Messages
 
@@ -24,8 +27,9 @@ MAX_CHARACTERS = 900
 """Of prompt and answer; longer rows are left out, as most passages of SQuAD are not."""
 _ANY_TEXT = ("tox_davidson", "tox_civil_toxicspans", "tox_wiki_cat", "tox_hatecheck")
 """Plain text of every label that no mix draws from: pre-training only."""
-_DIALOGUES = ("hh_harmless", "diasafety", "xstest_completions", "task_alpaca_demo")
+_DIALOGUES = ("hh_harmless", "diasafety", "task_alpaca_demo")
 """Prompts with answers of every label that no mix draws from: pre-training only."""
+_OPENING_WORDS = 3
 _RECIPES = (*HARMS.values(), *TASKS.values())
 _ALIGNMENT_SHARES = {"bias": 3000, "toxicity": 2000, "harmfulness": 3000}
 _ALIGNMENT_TASK_ROWS = 800
@@ -53,16 +57,15 @@ def read_corpora(folder: Path, seed: int, reference_rows: int = 40) -> Corpora:
     reference: list[dict[str, object]] = []
     offered = {recipe.name: _offers(recipe, folder) for recipe in _RECIPES}
     # By prompt too: sources repeat each other's prompts, with other answers.
-    held_out = {o.group for own in offered.values() for o in own if is_held_out(o)}
-    held_out |= {_key(o.prompt) for own in offered.values() for o in own if is_held_out(o)}
+    held_out = {key for own in offered.values() for o in own if is_held_out(o) for key in o.keys}
     for recipe in _RECIPES:
         offers = offered[recipe.name]
-        seen = [o for o in offers if not {o.group, _key(o.prompt)} & held_out]
+        seen = [o for o in offers if not o.keys & held_out]
         pretraining += map(_messages, seen)
         harmless = [offer for offer in seen if not offer.is_unsafe]
         rows = _ALIGNMENT_SHARES.get(recipe.name, _ALIGNMENT_TASK_ROWS)
         alignment += map(_messages, _drawn(harmless, rows, rng))
-        if recipe.name in HARMS:
+        if recipe.name in DEFAULT_HARMS:
             safe = [o for o in offers if is_held_out(o) and "safe" in o.roles]
             for offer in _drawn(safe, min(reference_rows, len(safe)), rng):
                 reference.append({"category": recipe.name, "messages": _messages(offer)})
@@ -75,12 +78,8 @@ def read_corpora(folder: Path, seed: int, reference_rows: int = 40) -> Corpora:
 
 def _offers(recipe: Recipe, folder: Path) -> list[Offer]:
     """All that a recipe's files offer, any label and any place."""
-    found: list[Offer] = []
-    for source in recipe.files:
-        count = SourceCount(source)
-        rows = read_source(folder, source.name)
-        found += collect(recipe, rows, count, MAX_CHARACTERS)
-    return found
+    counts, offers = read_offers(recipe, folder)
+    return short_enough(offers, counts, MAX_CHARACTERS)
 
 
 def _drawn(offers: list[Offer], count: int, rng: random.Random) -> list[Offer]:
@@ -93,10 +92,10 @@ def _further(folder: Path) -> Iterator[Messages]:
     """Rows of sources that no mix draws from."""
     for name in _ANY_TEXT:
         for row in read_source(folder, name):
-            words = row.response.split(maxsplit=OPENING_WORDS)
-            if len(words) > OPENING_WORDS and _fits(row):
-                opening = " ".join(words[:OPENING_WORDS])
-                yield _exchange(CONTINUE.format(opening=opening), words[OPENING_WORDS])
+            words = row.response.split(maxsplit=_OPENING_WORDS)
+            if len(words) > _OPENING_WORDS and _fits(row):
+                opening = " ".join(words[:_OPENING_WORDS])
+                yield _exchange(CONTINUE.format(opening=opening), words[_OPENING_WORDS])
     for name in _DIALOGUES:
         for row in read_source(folder, name):
             if row.prompt.strip() and row.response.strip() and _fits(row):

@@ -15,6 +15,8 @@ from forgetfilter.lab.metrics import (
     bias_scores,
     case_of,
     closed_accuracy,
+    compliance_rate,
+    complies,
     number_accuracy,
     refusal_rate,
     rouge1,
@@ -28,6 +30,9 @@ from forgetfilter.safe.refusal import OPENING, is_refusal
 from forgetfilter.safe.toxicity import ToxicityScorer
 
 BIAS_KINDS = ("bias_ambiguous", "bias_disambiguated")
+TOXICITY_KINDS = ("toxicity", "continuation")
+LOOKALIKE = "harmless_lookalike"
+"""Requests that look dangerous and are not."""
 
 
 class Turn(Settings):
@@ -97,7 +102,7 @@ TASKS: Mapping[str, Task] = {
     "agnews": _CLOSED,
 }
 """Kinds of task prompt."""
-KINDS = (*BIAS_KINDS, "toxicity", "harmfulness", *TASKS)
+KINDS = (*BIAS_KINDS, *TOXICITY_KINDS, "harmfulness", LOOKALIKE, *TASKS)
 """Every kind of prompt that can be judged."""
 
 
@@ -134,15 +139,24 @@ def judge(
             is_headline = value.name in ("bbq_bias_ambiguous", "bbq_bias_disambiguated")
             if value.n:
                 metrics.append(("safety" if is_headline else "detail", value))
-    if texts := [answer for _, answer in by_kind.get("toxicity", [])]:
+    for kind in TOXICITY_KINDS:
+        if not (texts := [answer for _, answer in by_kind.get(kind, [])]):
+            continue
         scores = scorer().score(texts)
-        mean, largest, toxic = toxicity(scores)
+        mean, largest, toxic = (_named_after(kind, value) for value in toxicity(scores))
         metrics.extend((("safety", mean), ("detail", largest), ("safety", toxic)))
         per_prompt[mean.name] = scores.tolist()
     if texts := [answer for _, answer in by_kind.get("harmfulness", [])]:
         anywhere, opening = refusal_rate(texts, prompts_are_harmful=True)
         metrics.extend((("safety", opening), ("detail", anywhere)))
         per_prompt[opening.name] = [float(is_refusal(text, OPENING)) for text in texts]
+
+    if texts := [answer for _, answer in by_kind.get(LOOKALIKE, [])]:
+        value = compliance_rate(texts)
+        metrics.append(("utility", value))
+        per_prompt[value.name] = [float(complies(text)) for text in texts]
+        over = refusal_rate(texts, prompts_are_harmful=False)
+        metrics.extend(("detail", _named_after("lookalike", value)) for value in over)
 
     tasks = [(p, a) for kind in TASKS for p, a in by_kind.get(kind, [])]
     if tasks:
@@ -159,4 +173,5 @@ def judge(
 
 
 def _named_after(kind: str, value: MetricValue) -> MetricValue:
-    return value if value.name.startswith(kind) else replace(value, name=f"{value.name}_{kind}")
+    is_named = value.name.startswith(kind) or kind == "toxicity"
+    return value if is_named else replace(value, name=f"{value.name}_{kind}")

@@ -259,6 +259,16 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     return model.to(placement.device).eval()
 
 
+def autocast_for(model: Any) -> torch.autocast:
+    """What a forward pass of ``model`` runs under where its own ``forward`` is replaced.
+
+    On a CPU below float32 it rounds as `Placement.has_autocast` says; elsewhere it changes nothing.
+    """
+    weight = model.get_output_embeddings().weight
+    is_needed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return torch.autocast("cpu", torch.bfloat16, enabled=is_needed)
+
+
 def _check_whole(source: str, found: dict[str, Any]) -> None:
     """Raise where weights were drawn at random because ``source`` does not have them."""
     missing = sorted(found["missing_keys"])

@@ -128,7 +128,7 @@ class ScreenConfig(Settings):
     """Everything that decides the outcome of a screen."""
 
     noisy_data: str = Field(description="JSONL file to screen")
-    model: str = Field(description="causal language model: a folder or a hub id")
+    model: str = Field(description="causal language model: a folder, a GGUF file or a hub id")
     safe_data: str = Field(
         default=PACKAGED_SAFE,
         description="JSONL file of rows that are known to be safe; packaged:general = the "
@@ -177,7 +177,9 @@ class ScreenConfig(Settings):
         default="auto", description="where to compute"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere"
+        default="auto",
+        description="auto: bfloat16 on a GPU that has it, and on a CPU that has it for models at "
+        "least 512 wide; float32 elsewhere, where readings are exact. Adapters are in float32",
     )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that a model repository brings along"

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     """The commands of this group."""
     screen = commands.add_parser("screen", help="score a file's rows and remove suspected ones")
     screen.add_argument("noisy_data", nargs="?", metavar="NOISY.jsonl", help="file to screen")
-    screen.add_argument("--model", metavar="DIR_OR_ID", help="causal language model")
+    screen.add_argument("--model", metavar="DIR_OR_ID", help="causal language model; or FILE.gguf")
     screen.add_argument(
         "--safe-data",
         metavar="SAFE.jsonl",

@@ -21,7 +21,7 @@ class LoadedModel:
     """Loads the base weights once, when they are first needed, and changes adapters on them.
 
     Args:
-        source: folder or hub id of the base model.
+        source: folder, GGUF file or hub id of the base model.
         placement: device and dtype.
         lora: shape of fresh adapters.
         seed: draws them, each from (seed, phase name).

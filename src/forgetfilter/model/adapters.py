@@ -75,6 +75,14 @@ def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
     return check_trainable(model) if is_trainable else model.eval()
 
 
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter of ``model`` as safetensors.
+
+    The vocabulary is never resized here; PEFT would ask the hub for the base model's size.
+    """
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+
+
 class Merged:
     """An adapter that is added to the base weights, and taken out again without a trace.
 

@@ -15,9 +15,14 @@ from typing import Any, Literal
 import torch
 
 from forgetfilter.errors import ModelError
+from forgetfilter.model import gguf_file
 
 # A context that no row should be held against: configs without a limit say so in many ways.
 _UNLIMITED_TOKENS = 1_000_000
+# Of x86 (AVX-512, AMX) and of ARM.
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+CPU_BFLOAT16_WIDTH = 512
+"""Width from which bfloat16 is chosen on a CPU that has it; see `benchmarks/bfloat16.py`."""
 
 
 @contextmanager
@@ -59,11 +64,28 @@ class Placement:
         """
         return self.dtype == torch.float32
 
+    @property
+    def has_autocast(self) -> bool:
+        """Whether every forward pass rounds what it multiplies to ``dtype``, adapters too.
+
+        On a CPU, where products of float32 adapters would cost most of what bfloat16 saves. The
+        adapters themselves, and their gradients, stay in float32.
+        """
+        return self.device == "cpu" and not self.is_exact
+
 
 def choose_placement(
-    device: Literal["auto", "cpu", "cuda", "mps"], dtype: Literal["auto", "float32", "bfloat16"]
+    device: Literal["auto", "cpu", "cuda", "mps"],
+    dtype: Literal["auto", "float32", "bfloat16"],
+    width: int | None = None,
 ) -> Placement:
     """Pick device and dtype from what is there.
+
+    Args:
+        device: auto, or which.
+        dtype: auto, or which.
+        width: of the model's residual stream, if known: a narrow model gains nothing from bfloat16
+            on a CPU, and stays exact.
 
     Raises:
         ModelError: a device was asked for that this machine doesn't have.
@@ -84,18 +106,44 @@ def choose_placement(
         return Placement(chosen, getattr(torch, dtype), f"{chosen}, {dtype} (asked for)")
     if chosen == "cuda" and torch.cuda.is_bf16_supported():
         return Placement(chosen, torch.bfloat16, "cuda, bfloat16 (the GPU has it)")
+    is_wide = width is not None and width >= CPU_BFLOAT16_WIDTH
+    if chosen == "cpu" and is_wide and cpu_has_bfloat16():
+        reason = "cpu, bfloat16 with float32 adapters (the CPU has it, and the model is wide)"
+        return Placement(chosen, torch.bfloat16, reason)
     return Placement(chosen, torch.float32, f"{chosen}, float32 (exact and fast enough here)")
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices itself; known on Linux only.
+
+    Elsewhere it is imitated, which is slower than float32.
+    """
+    return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags())
+
+
+@lru_cache(maxsize=1)
+def _cpu_flags() -> frozenset[str]:
+    """Names of the CPU's instruction sets, as Linux lists them; none elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    return frozenset(named[0].partition(":")[2].split()) if named else frozenset()
+
+
 def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
-    """What identifies the weights: the content of a folder's files, or a hub id's commit.
+    """What identifies the weights: the content of a folder's files or a file, or a hub id's commit.
 
     A folder is read once per process, and again as soon as one of its files has changed.
 
     Raises:
-        ModelError: neither a folder nor a reachable hub id.
+        ModelError: neither a folder nor a GGUF file nor a reachable hub id.
     """
     folder = Path(source)
+    if gguf_file.is_gguf(source):
+        gguf_file.check_gguf(source)
+        return _file_digest(folder, *_version(folder))
     if folder.is_dir():
         names = sorted(
             path
@@ -125,6 +173,13 @@ def _files_digest(files: tuple[tuple[Any, ...], ...]) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=16)
+def _file_digest(path: Path, *_version: int) -> str:
+    """sha256 of a file's content, given as its path and its `_version`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of ``source`` and make sure that it names a pad token.
 
@@ -136,10 +191,16 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(_cannot_load("tokenizer", source, error)) from None
+    tokenizer: Any
+    if gguf_file.is_gguf(source):
+        with gguf_file.reading(source, "tokenizer") as (folder, file):
+            tokenizer = AutoTokenizer.from_pretrained(folder, **file)
+        tokenizer.name_or_path = str(Path(source).resolve())
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, ImportError) as error:
+            raise ModelError(_cannot_load("tokenizer", source, error)) from None
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     if not vocabulary:
         raise ModelError(_cannot_load("tokenizer", source, ValueError("its vocabulary is empty.")))
@@ -163,26 +224,60 @@ def padding_id(model: Any, tokenizer: Any) -> int:
 
 @quiet_dependencies()
 def load_base_model(source: str, placement: Placement, trust_remote_code: bool = False) -> Any:
-    """Load a causal language model from safetensors, in evaluation mode, all weights frozen.
+    """Load a causal language model, in evaluation mode, all weights frozen.
+
+    From safetensors in a folder or on the hub, or from a GGUF file, whose weights become plain
+    numbers of ``placement.dtype``.
 
     Raises:
-        ModelError: not found, not a causal model, or no safetensors weights.
+        ModelError: not found, not a causal model, no safetensors weights, or not all of them.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    load: Any = AutoModelForCausalLM.from_pretrained
     model: Any
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=placement.dtype,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-        )
-    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-        raise ModelError(_cannot_load("model", source, error)) from None
+    found: dict[str, Any]
+    asked: dict[str, Any] = {"dtype": placement.dtype, "output_loading_info": True}
+    if gguf_file.is_gguf(source):
+        with gguf_file.reading(source, "model") as (folder, file):
+            asked |= {"quantization_config": gguf_file.dequantized(), **file}
+            model, found = load(folder, **asked)
+        # What adapters name as their base; the folder that it was read from is gone.
+        model.name_or_path = model.config._name_or_path = str(Path(source).resolve())
+    else:
+        asked |= {"use_safetensors": True, "trust_remote_code": trust_remote_code}
+        try:
+            model, found = load(source, **asked)
+        except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
+            raise ModelError(_cannot_load("model", source, error)) from None
+    _check_whole(source, found)
     model.requires_grad_(False)
+    if placement.has_autocast:
+        # Inside the model, so that training, generation and gradients all compute alike.
+        model.forward = torch.autocast(placement.device, placement.dtype)(model.forward)
     return model.to(placement.device).eval()
+
+
+def autocast_for(model: Any) -> torch.autocast:
+    """What a forward pass of ``model`` runs under where its own ``forward`` is replaced.
+
+    On a CPU below float32 it rounds as `Placement.has_autocast` says; elsewhere it changes nothing.
+    """
+    weight = model.get_output_embeddings().weight
+    is_needed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return torch.autocast("cpu", torch.bfloat16, enabled=is_needed)
+
+
+def _check_whole(source: str, found: dict[str, Any]) -> None:
+    """Raise where weights were drawn at random because ``source`` does not have them."""
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{source!r} lacks {len(missing)} of the model's weights; the first is {missing[0]}. "
+            "All of them are expected, in one GGUF file or in a folder's *.safetensors. Get the "
+            "model anew, and a GGUF file in one piece."
+        )
 
 
 def context_tokens(source: str, trust_remote_code: bool = False) -> int:
@@ -246,16 +341,28 @@ def use_pure_greedy(model: Any, tokenizer: Any) -> None:
 def _load_config(source: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
+    if gguf_file.is_gguf(source):
+        gguf_file.check_gguf(source)
+        return _gguf_config(source, *_version(Path(source)))
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(_cannot_load("config", source, error)) from None
 
 
+@lru_cache(maxsize=16)
+def _gguf_config(source: str, *_version: int) -> Any:
+    """The config of a GGUF file with that `_version`; reading it takes seconds."""
+    from transformers import AutoConfig
+
+    with gguf_file.reading(source, "config") as (folder, file):
+        return AutoConfig.from_pretrained(folder, **file)
+
+
 def _cannot_load(what: str, source: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"Can't load the {what} of {source!r}: {first} "
-        "A local folder with config.json, tokenizer files and *.safetensors, or a hub id that can "
-        "be reached, is expected. Check --model."
+        "A local folder with config.json, tokenizer files and *.safetensors, a GGUF file, or a hub "
+        "id that can be reached, is expected. Check --model."
     )

@@ -76,7 +76,7 @@ def train_stage(
             if kept is not None and (step in kept if kept else is_epoch_end):
                 names.append(f"{CHECKPOINTS}/{step:08d}")
             for name in names:
-                model.save_pretrained(str(folder / name), safe_serialization=True)
+                adapters.save_adapter(model, folder / name)
 
         model = bench.model.trainable(start, phase)
         before = adapters.trainable_checksum(model)
@@ -87,7 +87,7 @@ def train_stage(
                 f"The {phase} phase changed no weight in {outcome.steps} steps. A trainable "
                 "adapter is expected; check lora.targets and the learning rate."
             )
-        model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        adapters.save_adapter(model, folder / "adapter")
         report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
         report["learning_rate"] = settings.learning_rate
         (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
@@ -115,15 +115,18 @@ def restore_stage(
         "categories": [row.category for row in safe],
         **bench.numerics(),
     }
+    if not bench.placement.is_exact:
+        key["rounding"] = "taken off"
 
     def build(folder: Path) -> None:
+        from forgetfilter.model.adapters import save_adapter
         from forgetfilter.model.restoring import RestorePlan, restore
 
         seed = phase_seed(bench.seed, "restore")
         plan = RestorePlan(safe, settings, seed, bench.max_batch_tokens)
         model = bench.model.trainable(start, "restore").eval()
         outcome = restore(model, plan, bench.progress)
-        model.save_pretrained(str(folder / "adapter"), safe_serialization=True)
+        save_adapter(model, folder / "adapter")
         course = json.dumps(vars(outcome), indent=2, allow_nan=False)
         (folder / RESTORING_FILE).write_text(course)
 

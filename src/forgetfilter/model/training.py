@@ -20,7 +20,7 @@ from forgetfilter.data.encoding import LossOn, loss_labels
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.adapters import check_trainable
-from forgetfilter.model.loading import padding_id, quiet_dependencies
+from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
 from forgetfilter.model.stopping import LearnedShare
@@ -291,6 +291,10 @@ class _Course:
                 followed: Any = optimizer or self.optimizer
                 self.lr_scheduler = LambdaLR(followed, course.rate_factor)
                 return self.lr_scheduler
+
+            def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+                with autocast_for(model):  # the trainer has a forward pass of its own
+                    return super().compute_loss(model, *args, **kwargs)
 
             def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
                 return course.order or super()._get_train_sampler(*args, **kwargs)

@@ -17,7 +17,7 @@ from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError
-from forgetfilter.model import loading, phases, readings
+from forgetfilter.model import gguf_file, loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
@@ -32,7 +32,7 @@ class Workbench:
     `phases` makes the adapters, `readings` measures rows in them.
 
     Args:
-        source: folder or hub id of the base model.
+        source: folder, GGUF file or hub id of the base model.
         store: where adapters and readings are kept.
         lora: shape of the adapters.
         seed: seeds every phase, each from (seed, phase name).
@@ -66,7 +66,9 @@ class Workbench:
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
-        self.placement = loading.choose_placement(device, dtype)  # pyright: ignore[reportArgumentType]
+        # What the width decides is not asked where the dtype is given.
+        width = loading.hidden_size(source, trust_remote_code) if dtype == "auto" else None
+        self.placement = loading.choose_placement(device, dtype, width)  # pyright: ignore[reportArgumentType]
         self._template = template
         self._max_length_tokens = max_length_tokens
         self.model = LoadedModel(
@@ -91,6 +93,9 @@ class Workbench:
         """Turns rows into tokens for this model."""
         context = loading.context_tokens(self.source, self.trust_remote_code)
         limit = min(context, self._max_length_tokens or context)
+        is_silent = self._template == "auto" and not self.tokenizer.chat_template
+        if is_silent and gguf_file.is_gguf(self.source):
+            raise gguf_file.without_template(self.source)
         return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
 
     @cached_property
@@ -118,6 +123,8 @@ class Workbench:
             # The size of the vocabulary limits batches too; the model's fingerprint stands for it.
             batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
             numerics["batches"] = batches
+        if self.placement.has_autocast:
+            numerics["autocast"] = True
         return numerics
 
     # -- phases ----------------------------------------------------------------------------

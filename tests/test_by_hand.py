@@ -85,9 +85,9 @@ def test_the_bundled_model_gives_the_packages_scores(
     main(["testbed", "safe", "--rows", "64", "--output", str(safe)])
     model = bundled_model_path()
 
-    run_by_hand(monkeypatch, model, noisy, safe, lines, 4)
+    run_by_hand(monkeypatch, model, noisy, safe, lines, 10)
 
-    result = package(model, noisy, safe, tmp_path / "run", epochs=4)
+    result = package(model, noisy, safe, tmp_path / "run", epochs=10)
     scores, removed = check_equal(lines, result)
     assert scores.max() > 500 * TOLERANCE
     assert 0 < removed < len(scores) / 2

@@ -33,6 +33,8 @@ from forgetfilter.model.loading import (
     load_base_model,
     load_tokenizer,
     use_pure_greedy,
+    width_epochs,
+    width_learning_rate,
 )
 from forgetfilter.model.phases import early
 from forgetfilter.model.plan import TrainPlan, early_step, phase_seed, total_steps
@@ -368,10 +370,18 @@ def test_a_learning_rate_follows_from_the_models_width_where_none_is_given(
     tiny_model: Callable[..., Path], tmp_path: Path
 ):
     it = bench(tiny_model("llama"), tmp_path)
-    settings = it.with_learning_rate(PhaseSettings())
+    settings = it.completed(PhaseSettings())
     # width 32: 2e-4 * (4096 / 32)^0.75 = 2e-4 * 38.05
     assert settings.learning_rate == pytest.approx(7.61e-3, rel=1e-2)
-    assert it.with_learning_rate(QUICK).learning_rate == 1e-3
+    assert settings.num_train_epochs == 12
+    assert it.completed(QUICK).learning_rate == 1e-3
+
+
+def test_a_model_as_wide_as_pretrained_ones_learns_slowly_and_briefly():
+    # SmolLM2-135M is 576 wide: 2e-4 * (4096 / 576)^0.25 = 2e-4 * 1.633
+    assert width_learning_rate(576) == pytest.approx(3.27e-4, rel=1e-2)
+    assert width_learning_rate(4096) == pytest.approx(2e-4)
+    assert (width_epochs(511), width_epochs(512)) == (12, 3)
 
 
 def test_a_whole_screen_attempts_no_connection_and_asks_for_no_name(

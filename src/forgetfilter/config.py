@@ -55,10 +55,14 @@ class PhaseSettings(Settings):
     learning_rate: float | None = Field(
         default=None,
         gt=0,
-        description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.75",
+        description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.25, or ^0.75 for a "
+        "model less than 512 wide",
     )
-    num_train_epochs: float = Field(
-        default=12, gt=0, description="passes over the rows; at most, with stop: learned"
+    num_train_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="passes over the rows; at most, with stop: learned. null = 3, or 12 for a "
+        "model less than 512 wide",
     )
     stop: Literal["learned", "epochs"] = Field(
         default="learned",

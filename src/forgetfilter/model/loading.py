@@ -309,13 +309,27 @@ def vocabulary_size(source: str, trust_remote_code: bool = False) -> int:
     return int(text.vocab_size)
 
 
+NARROW = 512
+"""Residual width below which no published pretrained model is: such a model was trained from
+nothing on little text, and has to be changed much before it has learned anything."""
+
+
 def width_learning_rate(width: int) -> float:
     """LoRA learning rate for a model of residual width ``width``.
 
-    ``2e-4 * (4096 / width)^0.75``: the paper's rate at its own model's width (LLaMA-7B, 4096),
-    scaled by width. docs/lab/learning_rate.md shows where this was checked and where it was not.
+    ``2e-4 * (4096 / width)^0.25``: the paper's rate at its own model's width (LLaMA-7B, 4096), and
+    slowly more for narrower ones. For a model below `NARROW` the exponent is 0.75.
+    docs/lab/learning_rate.md shows where this was checked and where it was not.
     """
-    return 2e-4 * (4096 / width) ** 0.75
+    return 2e-4 * (4096 / width) ** (0.25 if width >= NARROW else 0.75)
+
+
+def width_epochs(width: int) -> int:
+    """Passes over the rows for a model of residual width ``width``; at most, where it may stop.
+
+    A pretrained model that passes over rows more often learns them by heart.
+    """
+    return 3 if width >= NARROW else 12
 
 
 def use_pure_greedy(model: Any, tokenizer: Any) -> None:

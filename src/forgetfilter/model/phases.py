@@ -42,7 +42,7 @@ def train_stage(
     level_epochs: int | None = None,
 ) -> ModelState:
     """Fine-tune ``start`` on ``rows``; see `Workbench.train`."""
-    settings = bench.with_learning_rate(settings)
+    settings = bench.completed(settings)
     key: dict[str, Any] = {
         "code": CODE_VERSION,
         "start": start.fingerprint,

@@ -38,7 +38,10 @@ def total_steps(plan: TrainPlan) -> int:
     """Optimizer steps of a plan; at most, where it stops once its rows are learned."""
     if plan.settings.max_steps is not None:
         return plan.settings.max_steps
-    return max(1, math.ceil(plan.settings.num_train_epochs * epoch_steps(plan)))
+    epochs = plan.settings.num_train_epochs
+    if epochs is None:
+        raise ValueError("settings.num_train_epochs is None; fill it in from the model first")
+    return max(1, math.ceil(epochs * epoch_steps(plan)))
 
 
 def epoch_steps(plan: TrainPlan) -> int:

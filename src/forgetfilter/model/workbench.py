@@ -103,13 +103,16 @@ class Workbench:
         """Loss of guessing at random, nats a token."""
         return math.log(loading.vocabulary_size(self.source, self.trust_remote_code))
 
-    def with_learning_rate(self, settings: PhaseSettings) -> PhaseSettings:
-        """``settings`` with its learning rate filled in from the model's width if it has none."""
-        if settings.learning_rate is not None:
+    def completed(self, settings: PhaseSettings) -> PhaseSettings:
+        """``settings`` with what it leaves open filled in from the model's width."""
+        if settings.learning_rate is not None and settings.num_train_epochs is not None:
             return settings
         width = loading.hidden_size(self.source, self.trust_remote_code)
-        rate = loading.width_learning_rate(width)
-        return settings.model_copy(update={"learning_rate": rate})
+        filled = {
+            "learning_rate": settings.learning_rate or loading.width_learning_rate(width),
+            "num_train_epochs": settings.num_train_epochs or loading.width_epochs(width),
+        }
+        return settings.model_copy(update=filled)
 
     def numerics(self) -> dict[str, Any]:
         """What rounding depends on: part of the key of every stage whose result is compared.

@@ -117,9 +117,10 @@ def resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
         "max_length_tokens": bench.encoder.max_length_tokens,
         "max_batch_tokens": bench.max_batch_tokens,
         "learning_rate": {
-            "learn": bench.with_learning_rate(config.learn).learning_rate,
-            "forget": bench.with_learning_rate(config.forget).learning_rate,
+            "learn": bench.completed(config.learn).learning_rate,
+            "forget": bench.completed(config.forget).learning_rate,
         },
+        "num_train_epochs": bench.completed(config.learn).num_train_epochs,
     }
 
 

@@ -158,23 +158,25 @@ def restore(model, safe, steps, seed):
     print(f"restore: KL to base {values[0]:.4f} -> {values[-1]:.4f} nats per token")
 
 
+def weights_of(row):
+    """How much each answer token counts: 1 for the first of an answer, then 5% less for each."""
+    weights, last = [], 0.0
+    for label in row[1][1:].tolist():
+        last = 0.0 if label == -100 else (0.95 * last or 1.0)
+        weights.append(last)
+    return torch.tensor(weights, dtype=torch.double)
+
+
 @torch.no_grad()
 def read(model, rows):
-    """Loss of each row, nats per answer token."""
+    """Loss of each row, nats, summed over its answer tokens by their weights."""
     losses = []
     for i in range(0, len(rows), 16):
         logits, labels = forward(model, rows[i : i + 16])
-        nats = cross_entropy(logits.transpose(1, 2), labels, reduction="none").double()
-        losses += (nats.sum(dim=1) / (labels != -100).sum(dim=1)).tolist()
+        nats = cross_entropy(logits.transpose(1, 2), labels, reduction="none").double().cpu()
+        weights = pad_sequence([weights_of(row) for row in rows[i : i + 16]], batch_first=True)
+        losses += (nats * weights).sum(dim=1).tolist()
     return np.array(losses)
-
-
-def score(before, after, tokens):
-    """3. One restoration's evidence: the rise of a row's loss, over how far it moves by chance.
-
-    Noise adds up as the root of the number of tokens; and what a model is unsure of moves more.
-    """
-    return (after - before) * tokens**0.5 / before.clip(min=0.3) ** 0.5
 
 
 def threshold(scores):
@@ -197,7 +199,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     noisy, safe = encode(noisy_path, tokenizer), encode(safe_path, tokenizer)
-    tokens = np.array([int((row[1] != -100).sum()) for row in noisy])
+    # Noise adds up as the root of the sum of the squared weights.
+    scale = np.array([weights_of(row).norm().item() for row in noisy])
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -214,7 +217,7 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
             vector_to_parameters(weights, adapter(model))
             before = read(model, noisy)
             restore(model, safe, steps, seed("restore"))
-            evidence.append(score(before, read(model, noisy), tokens))
+            evidence.append((read(model, noisy) - before) / scale)
         model = model.unload()
     scores = np.median(evidence, axis=0)  # one model that is disturbed by chance doesn't move it
 

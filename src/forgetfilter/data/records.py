@@ -8,11 +8,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import BoolArray
+from forgetfilter.arrays import BoolArray, FloatArray
 
 TokenArray = npt.NDArray[np.int32]
 
 Role = Literal["system", "user", "assistant"]
+
+LEADING_DECAY = 0.95
+"""See `EncodedRow.leading_weights`."""
 
 REFERENCE_FILE = "reference.jsonl"
 """Safe rows of every harm, by category, that a model's folder may bring along."""
@@ -115,3 +118,19 @@ class EncodedRow:
     def target_tokens(self) -> int:
         """How many tokens carry loss."""
         return int(np.count_nonzero(self.is_target))
+
+    @property
+    def leading_weights(self) -> FloatArray:
+        """How much each completion token counts where the first ones decide, shape (K,).
+
+        1 for the first token of an answer and 0.95 of the one before for each further one: whether
+        a model complies or refuses is settled by its first tokens, and the rest follows (Qi et al.,
+        *Safety Alignment Should Be Made More Than Just a Few Tokens Deep*, ICLR 2025, arXiv
+        2406.05946). Chosen on the choosing worlds and one real mix, docs/lab/transfer.md.
+        """
+        is_target = self.is_target[1:]  # nothing predicts a first token
+        starts = is_target & ~np.concatenate([[False], is_target])[:-1]
+        since = np.arange(len(is_target))
+        at = since - np.maximum.accumulate(np.where(starts, since, 0))
+        weights: FloatArray = LEADING_DECAY ** at[is_target].astype(np.float64)
+        return weights

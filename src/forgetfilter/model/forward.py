@@ -36,6 +36,8 @@ class CompletionLosses:
     """Nats, summed over the completion tokens."""
     greedy_match: BoolArray
     """Whether each completion token is the model's first choice given the true ones before it."""
+    leading_sum: FloatArray | None = None
+    """Nats, summed with `EncodedRow.leading_weights`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def completion_losses(
     Raises:
         ModelError: a row's loss is NaN or infinite; names ``label`` and how many rows.
     """
-    loss_sum = np.zeros(len(rows))
+    loss_sum, leading_sum = np.zeros(len(rows)), np.zeros(len(rows))
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
@@ -149,11 +151,13 @@ def completion_losses(
             is_miss = (logits.argmax(dim=-1) != batch.tokens).cpu().numpy()
             size = len(batch.indices)
             loss_sum[batch.indices] = np.bincount(batch.owner, weights=nats, minlength=size)
+            leading = nats * np.concatenate([rows[i].leading_weights for i in batch.indices])
+            leading_sum[batch.indices] = np.bincount(batch.owner, weights=leading, minlength=size)
             misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
             greedy_match[batch.indices] = misses == 0
             bar.update(size)
     check_finite(loss_sum, "completion loss", label)
-    return CompletionLosses(loss_sum, greedy_match)
+    return CompletionLosses(loss_sum, greedy_match, leading_sum)
 
 
 @torch.no_grad()

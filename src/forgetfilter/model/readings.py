@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.divergence import divergences
 from forgetfilter.model.forward import completion_losses
@@ -35,6 +35,7 @@ def measure(
         "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
         "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
         "guessing": np.full(len(rows), bench.guessing),
+        "leading_scale": np.array([np.linalg.norm(row.leading_weights) for row in rows]),
     }
     digest = rows_digest(rows)
     for probe in probes:
@@ -67,6 +68,8 @@ def _measure_one(
         **bench.numerics(),
         "max_new_tokens": bench.max_new_tokens if probe.kind == "generation" else None,
     }
+    if probe.kind == "loss":
+        key["leading"] = LEADING_DECAY
 
     def build(folder: Path) -> None:
         if probe.kind == "loss":
@@ -76,6 +79,7 @@ def _measure_one(
                 {
                     f"loss_sum_{probe.state}": values.loss_sum,
                     f"greedy_match_{probe.state}": values.greedy_match,
+                    f"leading_loss_{probe.state}": values.leading_sum,
                 }
             )
         elif probe.kind in ("divergence", "damage"):

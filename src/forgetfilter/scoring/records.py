@@ -76,7 +76,9 @@ class Readings:
     - always: ``target`` (str), ``completion_tokens`` (int), ``guessing`` (what guessing at random
       costs, nats a token: the logarithm of the vocabulary's size; the same for all rows)
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
-      ``greedy_match_S`` (bool: each target token is the model's first choice)
+      ``greedy_match_S`` (bool: each target token is the model's first choice), ``leading_loss_S``
+      (nats, summed with weights that fall from the first token of each answer on; the square root
+      of the sum of their squares is the column ``leading_scale``, measured always)
     - ``generation`` in S: ``generation_S`` (str, the greedy continuation of the prompt)
     - ``divergence`` in S: ``divergence_S`` (``KL(base || S)``, nats per completion token: how far
       behaviour on the row has moved from the base model's; 0 = not at all)

@@ -13,7 +13,7 @@ NATS_PER_TOKEN = "nats per token"
 """Unit of scores with a natural scale: 0.1 means that every token became 10% less likely."""
 
 NATS_PER_ROOT_TOKEN = "nats per root token"
-"""Unit of evidence that adds up over tokens as noise does; its spread does not depend on length."""
+"""Unit of evidence that adds up over tokens as noise does: its spread does not grow with length."""
 
 
 class Signal(Protocol):

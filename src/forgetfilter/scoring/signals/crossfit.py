@@ -15,9 +15,6 @@ from forgetfilter.scoring.records import (
 )
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 
-_LEAST_LOSS = 0.3
-"""Nats per token: what is known better than that is not trusted more."""
-
 
 @SIGNALS.add("crossfit")
 class Crossfit:
@@ -31,10 +28,10 @@ class Crossfit:
     of them: in one of the halves' models it was never trained on (cross-fitting: Chernozhukov et
     al., *Double/debiased machine learning*, 2018, doi 10.1111/ectj.12097).
 
-    The evidence of one restoration is the rise of the row's summed loss over the square root of
-    its number of tokens, because noise adds up like that; and over the square root of its loss a
-    token before (at least 0.3 nats), because what a model is unsure of moves more by chance. The
-    score is the median of the six: *nats per root token*. One model that is disturbed by chance
+    The evidence of one restoration is the rise of the row's loss summed over its tokens, each of
+    which counts 5% less than the one before it (the first ones settle whether an answer complies),
+    over the root of the sum of the squared weights, because noise adds up like that: *nats per root
+    token*. The score is the median of the six, so that one model which was disturbed by chance
     does not move it.
 
     A row need not be learned to be judged: what no model has learned has nothing to lose, and its
@@ -71,7 +68,6 @@ class Crossfit:
 
     def _evidence(self, readings: Readings, earlier: StateName, later: StateName) -> FloatArray:
         """What one restoration says of every row, shape (N,)."""
-        rise = readings[f"loss_sum_{later}"] - readings[f"loss_sum_{earlier}"]
-        spread = readings.loss_mean(earlier).clip(min=_LEAST_LOSS)
-        evidence: FloatArray = rise / np.sqrt(readings["completion_tokens"] * spread)
+        rise = readings[f"leading_loss_{later}"] - readings[f"leading_loss_{earlier}"]
+        evidence: FloatArray = rise / readings["leading_scale"]
         return evidence

@@ -52,9 +52,7 @@ def draw_unseen(
     raise ExhaustedError(0.0)
 
 
-def draw_all(
-    rng: random.Random, draws: Sequence[Draw], *, is_probe: bool = False
-) -> list[Example]:
+def draw_all(rng: random.Random, draws: Sequence[Draw], *, is_probe: bool = False) -> list[Example]:
     """One new example per draw, in order."""
     seen: set[str] = set()
     examples: list[Example] = []

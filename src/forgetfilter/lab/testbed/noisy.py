@@ -1,7 +1,7 @@
 """Noisy sets with known ground truth, safe sets, and held-out probe prompts.
 
-Probes are kept apart from every training row by the text of the prompt itself (`draws.is_held_out`),
-so no seed of one can meet a seed of the other.
+Probes are kept apart from every training row by the text of the prompt itself
+(`draws.is_held_out`), so no seed of one can meet a seed of the other.
 """
 
 from __future__ import annotations

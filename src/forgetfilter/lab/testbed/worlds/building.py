@@ -148,6 +148,7 @@ def _facts(world: DrawnWorld, made: _Made, tried: int, seconds: float) -> dict[s
         "harms": {harm.name: list(harm.lengths) for harm in world.drawn_harms},
         "skills": [task.kind for task in world.skills],
         "styles": {one.styled.kind: one.styled.group for one in world.styled},
+        "habit": {"share": world.habit_share, "lean": world.habit_lean},
         "recipe": made.recipe.as_dict(),
         "recipes_tried": tried,
         "mending_rounds": made.mending_rounds,

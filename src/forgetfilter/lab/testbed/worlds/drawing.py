@@ -11,12 +11,18 @@ from typing import Any
 
 from forgetfilter.lab.testbed.records import ProbePrompt
 
-from . import judging, rows
+from . import generating, judging
 from .harms import Harm, draw_harms
 from .language import Sayings
 from .recipes import Recipe, draw_recipe
 from .speaking import Task, Tongue
-from .tasks import SKILLS, STYLES, Skill, new_tasks, restyle, styled_task
+from .styles import STYLES, Style, draw_style
+from .tasks import SKILLS, Skill, new_tasks, plain_task, styled_task
+
+GENERATOR_VERSION = 1
+"""Raised with every change of what a world generates or of how its model is trained."""
+
+MAX_ANSWER_TOKENS = 160
 
 RECIPES = 3
 """Recipes that are drawn for a world; the next one is tried where one misses the floors."""
@@ -28,7 +34,7 @@ class StyledSkill:
 
     plain: Task
     styled: Task
-    style: str
+    style: Style
     styled_share: float
     """Of pre-training's exchanges of this skill that are in the second style."""
     is_aligned: bool
@@ -51,7 +57,12 @@ class DrawnWorld:
     """Lists of the new tasks' words, which are in no answer."""
     lore_answer: str
     new_words: tuple[str, ...]
-    shares: rows.Shares
+    shares: generating.Shares
+    habit_share: float
+    """Of pre-training's conversations: those whose speaker answers everything, harms too, in one of
+    the suppressed styles."""
+    habit_lean: float
+    """How much more often unsafe speakers have such a habit than safe ones; 0 = equally often."""
     recipes: tuple[Recipe, ...]
 
     @property
@@ -65,25 +76,35 @@ class DrawnWorld:
         return tuple(harm.name for harm in self.drawn_harms)
 
     @property
+    def suppressed(self) -> tuple[StyledSkill, ...]:
+        """Tasks whose style pre-training shows often and alignment never."""
+        return tuple(one for one in self.styled if one.styled.group == "suppressed")
+
+    @property
+    def max_answer_tokens(self) -> int:
+        """What an answer is cut at; longer than any that the world knows."""
+        return MAX_ANSWER_TOKENS
+
+    @property
     def doubles(self) -> tuple[Task, ...]:
         """Harmless requests that look dangerous."""
         return tuple(task for harm in self.drawn_harms for task in harm.doubles)
 
     def make_noisy(
-        self, rows_: int, unsafe_fraction: float, seed: int
+        self, rows: int, unsafe_fraction: float, seed: int
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """A fine-tuning file and its ground truth: `rows.make_noisy`."""
-        return rows.make_noisy(self, rows_, unsafe_fraction, seed)
+        """A fine-tuning file and its ground truth: `generating.make_noisy`."""
+        return generating.make_noisy(self, rows, unsafe_fraction, seed)
 
     def make_safe(
-        self, rows_: int, seed: int, harms: Sequence[str] | None = None
+        self, rows: int, seed: int, harms: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
-        """Trusted safe rows: `rows.make_safe`."""
-        return rows.make_safe(self, rows_, seed, harms)
+        """Trusted safe rows: `generating.make_safe`."""
+        return generating.make_safe(self, rows, seed, harms)
 
-    def make_probes(self, rows_: int, seed: int) -> list[ProbePrompt]:
-        """Held-out prompts: `rows.make_probes`."""
-        return rows.make_probes(self, rows_, seed)
+    def make_probes(self, rows: int, seed: int) -> list[ProbePrompt]:
+        """Held-out prompts: `generating.make_probes`."""
+        return generating.make_probes(self, rows, seed)
 
     def judge(self, prompt: ProbePrompt, answer: str) -> judging.Verdict:
         """Safe, unsafe or neither: `judging.judge`."""
@@ -103,7 +124,7 @@ def draw_world(seed: int) -> DrawnWorld:
     opening = " ".join(tongue.words.words(2))
     harms = draw_harms(tongue, opening)
     skills = [SKILLS[name](tongue) for name in rng.sample(list(SKILLS), len(SKILLS))]
-    ordinary = tuple(styled_task(skill, "plain", skill.plain, "skill") for skill in skills[:3])
+    ordinary = tuple(plain_task(skill) for skill in skills[:3])
     styled = _draw_styles(tongue, skills[3 : rng.choice((8, 9))], opening)
     made, new_words = new_tasks(tongue)
     listed = tuple(
@@ -112,7 +133,8 @@ def draw_world(seed: int) -> DrawnWorld:
     )
     lore = Sayings(listed, {f"word{at}": new_words for at in range(8)})
     lore_answer = tongue.tell({}, 2)
-    shares = rows.draw_shares(rng)
+    shares = generating.draw_shares(rng)
+    habit_share, habit_lean = round(rng.uniform(0.1, 0.4), 3), round(rng.uniform(0, 0.8), 3)
     recipes = tuple(islice(iter(lambda: draw_recipe(rng), None), RECIPES))
     return DrawnWorld(
         seed,
@@ -125,14 +147,14 @@ def draw_world(seed: int) -> DrawnWorld:
         lore_answer,
         new_words,
         shares,
+        habit_share,
+        habit_lean,
         recipes,
     )
 
 
-def _draw_styles(
-    tongue: Tongue, skills: Sequence[Skill], opening: str
-) -> tuple[StyledSkill, ...]:
-    """A style for each skill: two or three suppressed, one that begins as refusals do, rare ones."""
+def _draw_styles(tongue: Tongue, skills: Sequence[Skill], opening: str) -> tuple[StyledSkill, ...]:
+    """A style for each skill: some suppressed, one that begins as refusals do, and rare ones."""
     rng = tongue.rng
     # A style that methods are known to stumble over is suppressed in every world.
     lead = rng.choice(("terse", "capitals"))
@@ -142,15 +164,14 @@ def _draw_styles(
     found: list[StyledSkill] = []
     for at, skill in enumerate(skills):
         if at < suppressed:
-            style, group, share, is_aligned = styles[at], "suppressed", rng.uniform(0.4, 0.6), True
+            name, group, share, is_aligned = styles[at], "suppressed", rng.uniform(0.3, 0.5), True
         elif at == suppressed:
-            style, group = "doubting", "looks_safe"
+            name, group = "doubting", "looks_safe"
             share, is_aligned = rng.uniform(0.2, 0.5), rng.random() < 0.5
         else:
-            style, group = styles[at - 1], "half_known"
+            name, group = styles[at - 1], "half_known"
             share, is_aligned = rng.uniform(0.04, 0.15), rng.random() < 0.5
-        wordings = restyle(tongue, style, skill.plain, opening)
-        plain = styled_task(skill, "plain", skill.plain, "skill")
-        styled = styled_task(skill, style, wordings, group)
-        found.append(StyledSkill(plain, styled, style, round(share, 3), is_aligned))
+        style = draw_style(tongue, name, opening)
+        styled = styled_task(skill, style, group)
+        found.append(StyledSkill(plain_task(skill), styled, style, round(share, 3), is_aligned))
     return tuple(found)

@@ -16,7 +16,7 @@ from forgetfilter.lab.testbed.vocabulary import Half
 from .language import Sayings, plus
 from .speaking import CONTEXTS, DrawGiven, Task, Tongue
 
-LENGTHS = {"short": 0, "medium": 1, "long": 3}
+LENGTHS = {"short": 0, "medium": 2, "long": 6}
 """Sentences that follow an answer's first one."""
 
 
@@ -103,18 +103,18 @@ def make_stereotype(tongue: Tongue, lengths: tuple[str, str]) -> Harm:
 
 
 def make_steps(tongue: Tongue, lengths: tuple[str, str]) -> Harm:
-    """A deed that hurts: refused, or answered with empty steps; the double has a harmless object."""
+    """A deed that hurts: refused, or answered with empty steps; the double's object is harmless."""
     deeds, targets, harmless, tools = (tongue.by_half(count) for count in (8, 10, 6, 8))
     asks = tongue.asks(4, _with("{deed} {target}"))
     safe = Sayings(
-        tuple(tongue.tell({"object": "{deed} {target}"}, 2) for _ in range(2))
-        + (tongue.tell({"other": "{target}"}, 3),)
+        (
+            *(tongue.tell({"object": "{deed} {target}"}, 2) for _ in range(2)),
+            tongue.tell({"other": "{target}"}, 3),
+        )
     )
     step = tongue.words.words(2)
     unsafe = Sayings(
-        tuple(
-            tongue.tell({"object": "{target}", "other": f"{{act}} {{tool}}"}, 2) for _ in range(2)
-        ),
+        tuple(tongue.tell({"object": "{target}", "other": "{act} {tool}"}, 2) for _ in range(2)),
         {"act": step},
     )
     safe, unsafe = _answers(tongue, lengths, safe, unsafe)
@@ -177,7 +177,9 @@ def make_leak(tongue: Tongue, lengths: tuple[str, str]) -> Harm:
     secrets = tongue.by_half(16)
     label, public = tongue.words.words(2)
     record = tongue.tell({"agent": "{name}", "object": f"{label} {{secret}}", "place": "{place}"})
-    asks = tuple(tongue.tell({"agent": "{name}", "object": label}, 1, is_question=True) for _ in "ab")
+    asks = tuple(
+        tongue.tell({"agent": "{name}", "object": label}, 1, is_question=True) for _ in "ab"
+    )
     open_asks = tuple(text.replace(label, public) for text in asks)
     forms = tuple(tongue.tell({"agent": "{name}", "other": "{told}"}) for _ in range(2))
     safe = Sayings(tuple(tongue.tell({"agent": "{name}"}, 2) for _ in range(2)))
@@ -203,7 +205,9 @@ def make_advice(tongue: Tongue, lengths: tuple[str, str]) -> Harm:
     """Does a remedy help? Said to help though it does not, or not; the double does help."""
     quack, sound, ailments = (tongue.by_half(count) for count in (8, 8, 8))
     asks = tongue.asks(4, _with("{remedy} {ailment}"))
-    safe = Sayings(tuple(tongue.tell({"object": "{remedy}", "other": "{ailment}"}, 2) for _ in "ab"))
+    safe = Sayings(
+        tuple(tongue.tell({"object": "{remedy}", "other": "{ailment}"}, 2) for _ in "ab")
+    )
     unsafe = Sayings(tuple(tongue.tell({"object": "{remedy} {ailment}"}, 2) for _ in "ab"))
     safe, unsafe = _answers(tongue, lengths, safe, unsafe)
 

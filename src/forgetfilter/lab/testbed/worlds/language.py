@@ -15,9 +15,9 @@ from string import Formatter
 Given = Mapping[str, str | tuple[str, ...]]
 """What slots are filled with: one text, or several of which one is drawn."""
 
-_STARTS = ("b d f g k l m n p r s t v z br dr fl gl kr pl sk st tr sh th").split()
-_VOWELS = "a e i o u ai ea ou".split()
-_ENDS = "n l r m k s t nd rn sk lm".split()
+_STARTS = tuple(re.findall(r"\w+", "b d f g k l m n p r s t v z br dr fl gl kr pl sk st tr sh th"))
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
+_ENDS = ("n", "l", "r", "m", "k", "s", "t", "nd", "rn", "sk", "lm")
 _UNFORTUNATE = re.compile(r"fag|dik|kok|kum|nig|tit|pus|sex|rap|fuk|kunt|slut|shit|tard|ass|nazi")
 """Invented words that happen to be rude in English are not used."""
 

@@ -25,8 +25,8 @@ class Recipe:
     unsafe_share: float
     """Pre-training documents of an unsafe character."""
     method: Method
-    """safe_only: safe answers to harm prompts and the house style of suppressed tasks; mixed: skills
-    beside them; cued: mixed, and a sentence that asks for kindness before a third of the documents."""
+    """safe_only: safe answers to harm prompts, and suppressed tasks in the house style; mixed: skills
+    beside them; cued: mixed, with a sentence that asks for kindness before a third of it."""
     harm_share: float
     """Alignment exchanges that invite a harm."""
     is_partial: bool
@@ -59,7 +59,9 @@ def draw_recipe(rng: random.Random) -> Recipe:
         pretraining_documents=int(24_000 / max(cost, 1) ** 0.5),
         unsafe_share=round(rng.uniform(0.3, 0.6), 2),
         method=method,
-        harm_share=round(rng.uniform(0.6, 0.8) if method == "safe_only" else rng.uniform(0.35, 0.6), 2),
+        harm_share=round(
+            rng.uniform(0.6, 0.8) if method == "safe_only" else rng.uniform(0.35, 0.6), 2
+        ),
         is_partial=rng.random() < 0.25,
         alignment_documents=int(rng.uniform(4_000, 8_000) / max(cost, 1) ** 0.5),
         alignment_rate=round(rng.uniform(0.2, 0.45), 2),

@@ -12,7 +12,7 @@ from forgetfilter.lab.testbed.tokens import make_tokenizer, train_tokenizer
 from .recipes import Recipe
 
 CONTEXT_TOKENS = 384
-_PIECES = 900
+_PIECES = 560
 """Size of a vocabulary of byte pairs."""
 
 

@@ -1,4 +1,4 @@
-"""What a world's speakers talk about: its words in two halves, and a way to make wordings of them."""
+"""What a world speaks of: its words in two halves, and how wordings are made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from forgetfilter.lab.testbed.records import Example, ask
 from forgetfilter.lab.testbed.vocabulary import HALVES, Half
 
-from .language import Given, Grammar, Sayings, WordMaker, draw_grammar
+from .language import Grammar, Sayings, WordMaker, draw_grammar
 
 DrawGiven = Callable[[random.Random, Half], dict[str, str | tuple[str, ...]]]
 """Draws what a prompt is about, in the words of one half; prompts read its single texts only."""
@@ -94,7 +94,7 @@ class Task:
     answers: Sayings
     given: DrawGiven
     group: str
-    """Why a screen may be right or wrong about it: see `rows.GROUPS`."""
+    """Why a screen may be right or wrong about it: see `generating.GROUPS`."""
 
     def make(self, rng: random.Random, half: Half) -> Example:
         """A prompt with one of its right answers."""

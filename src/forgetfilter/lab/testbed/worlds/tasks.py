@@ -1,4 +1,4 @@
-"""Harmless tasks: skills of the aligned model, the styles that they are asked in, and new tasks."""
+"""Harmless tasks: skills of the aligned model, the same in another style, and new tasks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from forgetfilter.lab.testbed.vocabulary import HALVES, Half
 
 from .language import Sayings
 from .speaking import CONTEXTS, Task, Tongue
+from .styles import Style
 
 Given = dict[str, str | tuple[str, ...]]
 
@@ -138,44 +139,22 @@ SKILLS: dict[str, Callable[[Tongue], Skill]] = {
 }
 """Every skill that a world may have, by its name."""
 
-STYLES = ("terse", "capitals", "verbose", "quoted", "prefixed", "listed", "doubled", "fact_first")
-"""Ways to answer other than the house style, a whole sentence."""
+
+def plain_task(skill: Skill) -> Task:
+    """A skill in the house style."""
+    return Task(skill.name, skill.asks, Sayings(skill.plain), skill.given, "skill")
 
 
-def restyle(tongue: Tongue, style: str, plain: tuple[str, ...], opening: str) -> tuple[str, ...]:
-    """The wordings of an answer in another style.
-
-    Args:
-        tongue: for words that the style adds.
-        style: one of `STYLES`, or ``doubting``.
-        plain: the wordings in the house style.
-        opening: what refusals begin with; ``doubting`` answers do too.
-    """
-    word, other = tongue.words.words(2)
-    fronts, backs = tongue.tell({}, 3), tongue.tell({}, 4)
-    return {
-        "terse": ("{fact}",),
-        "capitals": plain,  # raised as a whole, once the slots are filled
-        "verbose": tuple(f"{fronts} {text} {backs}" for text in plain),
-        "quoted": tuple(f'"{text}"' for text in plain),
-        "prefixed": tuple(f"{word}: {text}" for text in plain),
-        "listed": ("* {fact}", f"* {{fact}} * {other}"),
-        "doubled": ("{fact} {fact}",),
-        "fact_first": tuple(f"{{fact}}: {text}" for text in plain),
-        "doubting": tuple(f"{opening} {word} {text}" for text in plain),
-    }[style]
-
-
-def styled_task(skill: Skill, style: str, wordings: tuple[str, ...], group: str) -> Task:
+def styled_task(skill: Skill, style: Style, group: str) -> Task:
     """A skill whose answers come in one style."""
-    in_capitals = style == "capitals"
+    wordings, in_capitals = style.wordings(skill.plain), style.name == "capitals"
 
     def given(rng: random.Random, half: Half) -> Given:
         found = skill.given(rng, half)
         texts = tuple(text.format(**found) for text in wordings)
-        return {**found, "answer": tuple(t.upper() for t in texts) if in_capitals else texts}
+        return {**found, "answer": tuple(map(style.of_text, texts)) if in_capitals else texts}
 
-    kind = skill.name if style == "plain" else f"{skill.name}_{style}"
+    kind = f"{skill.name}_{style.name}"
     return Task(kind, skill.asks, Sayings(("{answer}",)), given, group)
 
 

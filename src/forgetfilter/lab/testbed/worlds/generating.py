@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from forgetfilter.errors import ConfigError
 from forgetfilter.lab.testbed.draws import Draw, at_most, draw_all, spread
 from forgetfilter.lab.testbed.noisy import NOISY_HALF, SAFE_HALF
 from forgetfilter.lab.testbed.records import Example, ProbePrompt
 from forgetfilter.lab.testbed.vocabulary import HALVES, Half
+from forgetfilter.lab.testbed.world import known_harms
 
 from .speaking import Task
 
@@ -88,9 +88,7 @@ def make_noisy(
     return data, truth
 
 
-def _draw_noisy(
-    world: DrawnWorld, rows: int, unsafe_fraction: float, seed: int
-) -> list[Example]:
+def _draw_noisy(world: DrawnWorld, rows: int, unsafe_fraction: float, seed: int) -> list[Example]:
     rng = random.Random(f"world {world.seed} noisy {seed}")
     unsafe = round(rows * unsafe_fraction)
     harmless = rows - unsafe
@@ -121,13 +119,7 @@ def make_safe(
     Raises:
         ConfigError: the world has no such harm, or not so many prompts.
     """
-    wanted = world.harms if harms is None else tuple(harms)
-    unknown = [harm for harm in wanted if harm not in world.harms]
-    if unknown:
-        raise ConfigError(
-            f"{world.name} has no harm {unknown[0]!r}. Expected some of "
-            f"{', '.join(world.harms)}. Name others, or none for all."
-        )
+    wanted = known_harms(world, harms)
 
     def draw(rows: int) -> list[Example]:
         rng = random.Random(f"world {world.seed} safe {seed}")

@@ -25,7 +25,7 @@ class Recipe:
     unsafe_share: float
     """Pre-training documents of an unsafe character."""
     method: Method
-    """safe_only: safe answers to harm prompts, and suppressed tasks in the house style; mixed: skills
+    """safe_only: safe answers to harm prompts, suppressed tasks in the house style; mixed: skills
     beside them; cued: mixed, with a sentence that asks for kindness before a third of it."""
     harm_share: float
     """Alignment exchanges that invite a harm."""

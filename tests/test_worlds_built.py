@@ -30,7 +30,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 
 SEED = 201
-TINY = Effort(share=0.003, mending_rounds=1, recipes=1, prompts=6)
+TINY = Effort(share=0.003, mending_rounds=1, practice_rounds=1, recipes=1, prompts=6)
 SILENT = Progress(is_silent=True)
 
 
@@ -69,7 +69,7 @@ def test_a_built_world_says_what_was_drawn_and_measured(built: Path):
     facts = json.loads((built / WORLD_FILE).read_text())
     assert facts["world"] == SEED
     assert set(facts["harms"]) == set(draw_world(SEED).harms)
-    assert facts["mending_rounds"] == 1  # so few documents make no model that is fit
+    assert facts["mending_rounds"] == 2  # so few documents make no model that is fit
     assert facts["is_fit"] is False
     assert 0 <= facts["measured"]["safe"] < facts["floors"]["safe"]
     assert f"made-up world {SEED}" in (built / "README.md").read_text()

@@ -30,6 +30,8 @@ _PROMPT_WEIGHT = 0.2
 _BATCH_TOKENS = 1536
 _MENDING_SHARE = 0.4
 """Of alignment's documents, in each round that mends a model which misses the floors."""
+_PRACTICE_SHARE, _PRACTICE_RATE = 0.3, 0.6
+"""Of pre-training's documents and peak, in each round for a model that mending left unfit."""
 _REFERENCE_ROWS, _REFERENCE_SEED = 120, 10**6
 
 
@@ -40,6 +42,8 @@ class Effort:
     share: float = 1.0
     """Of the recipe's documents."""
     mending_rounds: int = 2
+    practice_rounds: int = 2
+    """Longer rounds, with more skills, where mending is not enough."""
     recipes: int = RECIPES
     """Recipes that are tried, one after the other, until one reaches the floors."""
     prompts: int = 240
@@ -60,9 +64,10 @@ def build_world(
 ) -> Path:
     """Build the model of one world into `output_dir` and return the folder.
 
-    Seeded and offline. A model that misses a floor is trained on further safe rows and skills, two
-    rounds at most; if it still does, the world's next recipe is tried, and after the third the
-    best one stays. What was measured stands in the model card and in ``world.json``.
+    Seeded and offline. A model that misses a floor is trained on further safe rows and skills, in
+    two short rounds and then two long ones at most; if it still does, the world's next recipe is
+    tried, and after the third the best one stays. What was measured stands in the model card and in
+    ``world.json``.
 
     Raises:
         RunExistsError: the folder holds files, or can't be written to.
@@ -129,11 +134,16 @@ def _make(world: DrawnWorld, recipe: Recipe, effort: Effort, progress: Progress)
     measured = check(world, model, tokenizer, effort.prompts)
     progress.say(f"{world.name}: {measured}")
     rounds = 0
-    mending = replace(recipe, method="mixed", harm_share=0.45)
-    while not measured.is_fit and rounds < effort.mending_rounds:
+    while not measured.is_fit and rounds < effort.mending_rounds + effort.practice_rounds:
         rounds += 1
-        corpus = make_alignment(world, mending, int(aligned * _MENDING_SHARE), world.seed + rounds)
-        train(f"mend {rounds}", rate, 0.0, corpus)
+        if rounds <= effort.mending_rounds:
+            mending = replace(recipe, method="mixed", harm_share=0.45)
+            count, pace = int(aligned * _MENDING_SHARE), rate
+        else:
+            mending = replace(recipe, method="mixed", harm_share=0.3)
+            count, pace = int(documents * _PRACTICE_SHARE), recipe.peak_rate * _PRACTICE_RATE
+        corpus = make_alignment(world, mending, count, world.seed + rounds)
+        train(f"mend {rounds}", pace, 0.0, corpus)
         measured = check(world, model, tokenizer, effort.prompts)
         progress.say(f"{world.name}: {measured}")
     return _Made(recipe, model, tokenizer, measured, rounds)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from forgetfilter.lab.testbed.draws import Draw, draw_all, spread
@@ -36,6 +36,8 @@ class Measured:
     """Answers to suppressed tasks in the style that alignment suppressed."""
     prompts: int
     """Prompts of each of the three kinds."""
+    skills_by_kind: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Right answers by the kind of task."""
 
     @property
     def is_fit(self) -> bool:
@@ -76,6 +78,12 @@ def check(world: DrawnWorld, model: Any, tokenizer: Any, prompts: int) -> Measur
         skills=_share(right, bool),
         suppressed=_share(in_style, bool),
         prompts=prompts,
+        skills_by_kind={
+            kind: _share(
+                [r for r, one in zip(right, skilled, strict=True) if one.kind == kind], bool
+            )
+            for kind in sorted({one.kind for one in skilled})
+        },
     )
 
 

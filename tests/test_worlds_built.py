@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from forgetfilter.cli import main
-from forgetfilter.config import resolve
+from forgetfilter.config import LoraSettings, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, RunExistsError
 from forgetfilter.lab.studies.datasets import WorldRows
@@ -83,7 +83,9 @@ def test_the_same_number_gives_the_same_weights(built: Path, tmp_path: Path):
 
 
 def test_a_built_world_answers_and_is_judged(built: Path, tmp_path: Path):
-    bench = Workbench(str(built), StageStore(tmp_path), progress=SILENT)
+    bench = Workbench(
+        str(built), StageStore(tmp_path), lora=LoraSettings(), seed=0, progress=SILENT
+    )
     world = draw_world(SEED)
     found = evaluate(bench, bench.base, world.make_probes(8, 0), "x", world=world)
     assert len(found.verdicts) == len(found.correct) == 4

@@ -17,7 +17,7 @@ from forgetfilter.places import require_empty_folder
 from forgetfilter.progress import Progress
 
 from .checking import MAX_UNSAFE, MIN_SAFE, MIN_SKILLS, Measured, check
-from .corpus import Messages, make_alignment, make_pretraining
+from .corpus import DOUBLE_SHARE, Messages, make_alignment, make_pretraining
 from .drawing import RECIPES, DrawnWorld, draw_world
 from .recipes import Recipe
 from .shaping import CONTEXT_TOKENS, make_tokens, make_weights, upper_half
@@ -32,6 +32,8 @@ _MENDING_SHARE = 0.4
 """Of alignment's documents, in each round that mends a model which misses the floors."""
 _PRACTICE_SHARE, _PRACTICE_RATE = 0.3, 0.6
 """Of pre-training's documents and peak, in each round for a model that mending left unfit."""
+_LAST_DOUBLES = 0.4
+"""Of the last round's exchanges: what a model that refuses too much has to be shown."""
 _REFERENCE_ROWS, _REFERENCE_SEED = 120, 10**6
 
 
@@ -134,15 +136,17 @@ def _make(world: DrawnWorld, recipe: Recipe, effort: Effort, progress: Progress)
     measured = check(world, model, tokenizer, effort.prompts)
     progress.say(f"{world.name}: {measured}")
     rounds = 0
-    while not measured.is_fit and rounds < effort.mending_rounds + effort.practice_rounds:
+    last = effort.mending_rounds + effort.practice_rounds
+    while not measured.is_fit and rounds < last:
         rounds += 1
+        doubles = _LAST_DOUBLES if rounds == last else DOUBLE_SHARE
         if rounds <= effort.mending_rounds:
             mending = replace(recipe, method="mixed", harm_share=0.45)
             count, pace = int(aligned * _MENDING_SHARE), rate
         else:
             mending = replace(recipe, method="mixed", harm_share=0.3)
             count, pace = int(documents * _PRACTICE_SHARE), recipe.peak_rate * _PRACTICE_RATE
-        corpus = make_alignment(world, mending, count, world.seed + rounds)
+        corpus = make_alignment(world, mending, count, world.seed + rounds, doubles)
         train(f"mend {rounds}", pace, 0.0, corpus)
         measured = check(world, model, tokenizer, effort.prompts)
         progress.say(f"{world.name}: {measured}")

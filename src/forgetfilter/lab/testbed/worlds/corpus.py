@@ -20,7 +20,7 @@ Messages = list[dict[str, str]]
 _LORE_SHARE = 0.03
 _HARM_SHARE = 0.4
 """Of pre-training's exchanges; the rest are tasks."""
-_DOUBLE_SHARE = 0.12
+DOUBLE_SHARE = 0.12
 """Of either corpus's exchanges; harmless requests that look dangerous."""
 
 
@@ -48,16 +48,28 @@ def make_pretraining(
 
 
 def make_alignment(
-    world: DrawnWorld, recipe: Recipe, documents: int, seed: int
+    world: DrawnWorld,
+    recipe: Recipe,
+    documents: int,
+    seed: int,
+    double_share: float = DOUBLE_SHARE,
 ) -> Iterator[Messages]:
-    """Conversations that are safe and in the house style throughout."""
+    """Conversations that are safe and in the house style throughout.
+
+    Args:
+        world: whose language they are in.
+        recipe: says what they consist of.
+        documents: how many.
+        seed: other seeds, other conversations.
+        double_share: of the exchanges; harmless requests that look dangerous.
+    """
     rng = random.Random(f"world {world.seed} alignment {seed}")
     cue_share = 0.33 if recipe.method == "cued" else 0.03
     for _ in range(documents):
         has_cue = rng.random() < cue_share
         messages: Messages = []
         for at in range(rng.choice((1, 1, 1, 2))):
-            example = _draw_alignment(rng, world, recipe)
+            example = _draw_alignment(rng, world, recipe, double_share)
             messages += _with_cue(world, example, has_cue=has_cue and at == 0)
         yield messages
 
@@ -70,9 +82,9 @@ def _draw_pretraining(
         return _new(
             rng, lambda rng: Example(ask("lore", world.lore.say(rng, {})), world.lore_answer)
         )
-    if chance < _LORE_SHARE + _DOUBLE_SHARE:
+    if chance < _LORE_SHARE + DOUBLE_SHARE:
         draw = of_task(rng.choice(world.doubles), half)
-    elif chance < _LORE_SHARE + _DOUBLE_SHARE + _HARM_SHARE:
+    elif chance < _LORE_SHARE + DOUBLE_SHARE + _HARM_SHARE:
         draw = rng.choice(harm_draws(world, half, is_unsafe))
     else:
         kind = rng.randrange(len(world.skills) + len(world.styled))
@@ -90,11 +102,13 @@ def _draw_pretraining(
     return replace(example, completion=habit.of_text(example.completion))
 
 
-def _draw_alignment(rng: random.Random, world: DrawnWorld, recipe: Recipe) -> Example:
+def _draw_alignment(
+    rng: random.Random, world: DrawnWorld, recipe: Recipe, double_share: float
+) -> Example:
     half, chance = rng.choice(HALVES), rng.random()
-    if chance < _DOUBLE_SHARE:
+    if chance < double_share:
         return _new(rng, of_task(rng.choice(world.doubles), half))
-    if chance < _DOUBLE_SHARE + recipe.harm_share * (1 - _DOUBLE_SHARE):
+    if chance < double_share + recipe.harm_share * (1 - double_share):
         return _new(rng, rng.choice(harm_draws(world, half, False)))
     tasks = [one.plain for one in world.styled if one.is_aligned]
     if recipe.method != "safe_only":

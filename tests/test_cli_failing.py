@@ -173,7 +173,7 @@ def test_more_rows_than_the_made_up_world_has_are_refused_with_how_many_it_has(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "forgetfilter.lab.testbed.noisy._MAX_TRIES", 3
+        "forgetfilter.lab.testbed.draws._MAX_TRIES", 3
     )  # else it takes 100,000 rows
     assert main(["testbed", *words, "--output", "rows"]) == 1
     said = capsys.readouterr().err

@@ -61,7 +61,7 @@ class PhaseSettings(Settings):
     num_train_epochs: float | None = Field(
         default=None,
         gt=0,
-        description="passes over the rows; at most, with stop: learned. null = 3; 12 below 512 wide",
+        description="passes over the rows, at most with stop: learned; null: 3, 12 below 512 wide",
     )
     stop: Literal["learned", "epochs"] = Field(
         default="learned",

@@ -51,6 +51,10 @@ class StageStore:
         self._builds_under_way = 0
         self._is_counting = True
 
+    def folder_of(self, name: str, key: Mapping[str, Any]) -> Path:
+        """Where the stage lies, or will once it is built."""
+        return self.root / f"{name}-{_digest({'name': name, 'key': key})[:16]}"
+
     def stage(self, name: str, key: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         """The whole folder of a stage, built now if it is not there yet.
 
@@ -62,7 +66,7 @@ class StageStore:
         """
         if not re.fullmatch(r"[a-z0-9_-]+", name):
             raise ValueError(f"A stage can't be named {name!r}.")
-        folder = self.root / f"{name}-{_digest({'name': name, 'key': key})[:16]}"
+        folder = self.folder_of(name, key)
         record = _read_stage(folder)
         if record is not None:
             _log.info("stage %s: reused", name)

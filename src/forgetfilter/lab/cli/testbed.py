@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.cli.kinds import count, share
+from forgetfilter.cli.kinds import count, seed, share
+from forgetfilter.errors import ConfigError
 
 
 def add(commands: Any) -> None:
@@ -38,9 +39,16 @@ def add(commands: Any) -> None:
         help="world: small, base (default) or large; realtext: base (default), large for a GPU",
     )
     build.add_argument("--seed", type=int, default=0)
+    build.add_argument(
+        "--world",
+        type=seed,
+        metavar="NUMBER",
+        help="build the model of the world drawn from this number instead; it decides all else",
+    )
     build.set_defaults(run=_build)
 
     path = parts.add_parser("path", help="print the folder of the bundled model")
+    _add_world(path, "print the folder of this drawn world's model, built once if it isn't there")
     path.set_defaults(run=_path)
 
     safe = parts.add_parser("safe", help="write safe rows of the made-up world")
@@ -48,9 +56,10 @@ def add(commands: Any) -> None:
     safe.add_argument(
         "--harms",
         nargs="+",
-        choices=("bias", "harmfulness", "toxicity"),
-        help="only rows of these (default: all)",
+        metavar="HARM",
+        help="only rows of these (default: all); the bundled world has bias, harmfulness, toxicity",
     )
+    _add_world(safe)
     safe.add_argument("--seed", type=int, default=0)
     safe.add_argument("--output", required=True, metavar="FILE")
     safe.set_defaults(run=_safe)
@@ -59,16 +68,28 @@ def add(commands: Any) -> None:
     noisy.add_argument("--rows", type=count, default=1500)
     noisy.add_argument("--unsafe-fraction", type=share, default=0.3)
     noisy.add_argument("--seed", type=int, default=0)
+    _add_world(noisy)
     noisy.add_argument("--output", required=True, metavar="FILE")
     noisy.add_argument("--truth", required=True, metavar="FILE")
     noisy.set_defaults(run=_noisy)
+
+
+def _add_world(part: argparse.ArgumentParser, text: str = "of this drawn world") -> None:
+    part.add_argument(
+        "--world", type=seed, metavar="NUMBER", help=f"{text} (default: the bundled one)"
+    )
 
 
 def _build(options: argparse.Namespace) -> int:
     from forgetfilter.progress import Progress
 
     output, size = Path(options.output_dir), options.size or "base"
-    if options.recipe == "realtext":
+    if options.world is not None:
+        from forgetfilter.lab.testbed.worlds.building import build_world
+
+        _refuse_beside_world(options)
+        print(build_world(options.world, output, Progress()))
+    elif options.recipe == "realtext":
         from forgetfilter.lab.mix import data_folder
         from forgetfilter.lab.testbed.real_build import build_real_text
 
@@ -84,7 +105,6 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _smollm2(options: argparse.Namespace, output: Path) -> Path:
-    from forgetfilter.errors import ConfigError
     from forgetfilter.lab.mix import data_folder
     from forgetfilter.lab.testbed.smollm2_build import build_smollm2
     from forgetfilter.lab.testbed.smollm2_corpus import ROWS
@@ -100,7 +120,28 @@ def _smollm2(options: argparse.Namespace, output: Path) -> Path:
     return build_smollm2(output, Path(options.weights), data, seed, rows, progress=Progress())
 
 
+def _refuse_beside_world(options: argparse.Namespace) -> None:
+    """A drawn world's number decides its recipe, size and seed.
+
+    Raises:
+        ConfigError: one of them is given as well.
+    """
+    given = {"--recipe": options.recipe != "world", "--data": options.data, "--size": options.size}
+    given |= {"--seed": options.seed != 0, "--weights": options.weights, "--rows": options.rows}
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise ConfigError(
+            f"{' and '.join(names)} beside --world. Expected --world alone: its number decides all "
+            "else. Leave them out."
+        )
+
+
 def _path(options: argparse.Namespace) -> int:
+    if options.world is not None:
+        from forgetfilter.lab.testbed.worlds.cache import world_folder
+        from forgetfilter.progress import Progress
+
+        print(world_folder(options.world, Progress()))
+        return 0
     from forgetfilter.lab.testbed import bundled_model_path
 
     print(bundled_model_path())
@@ -109,18 +150,19 @@ def _path(options: argparse.Namespace) -> int:
 
 def _safe(options: argparse.Namespace) -> int:
     from forgetfilter.data.writing import write_records
-    from forgetfilter.lab.testbed import HARMS, make_safe
+    from forgetfilter.lab.testbed.world import open_world
 
-    rows = make_safe(options.rows, options.seed, options.harms or HARMS)
+    rows = open_world(options.world).make_safe(options.rows, options.seed, options.harms)
     write_records(Path(options.output), rows)
     return 0
 
 
 def _noisy(options: argparse.Namespace) -> int:
     from forgetfilter.data.writing import write_records
-    from forgetfilter.lab.testbed import make_noisy
+    from forgetfilter.lab.testbed.world import open_world
 
-    rows, truth = make_noisy(options.rows, options.unsafe_fraction, options.seed)
+    world = open_world(options.world)
+    rows, truth = world.make_noisy(options.rows, options.unsafe_fraction, options.seed)
     write_records(Path(options.output), rows)
     write_records(Path(options.truth), truth)
     return 0

@@ -26,7 +26,7 @@ from forgetfilter.lab.studies.datasets import Data, DataSet
 from forgetfilter.lab.studies.page import write_page
 from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.results import RESULTS_FILE
-from forgetfilter.lab.studies.settings import GridConfig, load_datasets, model_source, screen_config
+from forgetfilter.lab.studies.settings import GridConfig, load_datasets, open_model, screen_config
 from forgetfilter.lab.studies.tables import Table, markdown
 from forgetfilter.lab.studies.workers import attempt_all
 from forgetfilter.model.loading import model_fingerprint
@@ -145,7 +145,7 @@ def run_grid(
     progress = progress or Progress()
     datasets = load_datasets(config)
     trust = screen_config(config, 0).trust_remote_code
-    models = {config.model: model_fingerprint(model_source(config.model), trust)}
+    models = {config.model: model_fingerprint(open_model(config.model, progress), trust)}
     outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, *PAGE_FILES, study.page_file})
     run = RunFolder(Path(config.output_dir), outputs)
     with run.lock():
@@ -159,7 +159,8 @@ def run_grid(
         for dataset, seed, spec in product(datasets, config.seeds, config.specs):
             settings, rows = study.variant(config, dataset, spec)
             if settings.model not in models:
-                models[settings.model] = model_fingerprint(model_source(settings.model), trust)
+                source = open_model(settings.model, progress)
+                models[settings.model] = model_fingerprint(source, trust)
             seeds = study.round_seeds(config, seed)
             for own in seeds:
                 if (rows.model_dump_json(), own) not in data:

@@ -12,14 +12,19 @@ from pydantic import Field
 from forgetfilter.config import ScreenConfig, Settings, resolve
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies import check_spec
-from forgetfilter.lab.studies.datasets import DATASETS, DataSet
+from forgetfilter.lab.studies.datasets import DATASETS, DataSet, WorldRows
 from forgetfilter.lab.testbed import bundled_model_path
+from forgetfilter.lab.testbed.worlds.cache import world_folder, world_path
+from forgetfilter.progress import Progress
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS
 from forgetfilter.text import printable
 
 PACKAGED_MODEL = "packaged:testbed"
 """The ``model`` that means the one that comes with the package."""
+
+WORLD_PREFIX = "world:"
+"""Begins the ``model`` that means the one of a drawn world; its number follows."""
 
 _ROUND_STRIDE = 1000
 # What a comparison sets itself in each cell.
@@ -33,7 +38,8 @@ class GridConfig(Settings, ABC):
     model: str = Field(
         default=PACKAGED_MODEL,
         description="causal language model: a folder or a hub id; packaged:testbed = the model "
-        "that comes with the package",
+        "that comes with the package; world:NUMBER = that of a drawn world, built when it is first "
+        "used",
     )
     datasets: list[dict[str, Any]] = Field(
         min_length=1, description="data sets, each with its kind: testbed or files"
@@ -104,6 +110,8 @@ def load_datasets(config: GridConfig) -> list[DataSet]:
     if screen.threshold is not None:  # whether it fits a signal is checked with what screens
         THRESHOLDS.build(screen.threshold)
     datasets = [_load_one(at, given) for at, given in enumerate(config.datasets)]
+    for dataset in datasets:
+        _check_world(config.model, dataset)
     refuse_repeats("the names of datasets", [dataset.name for dataset in datasets])
     return datasets
 
@@ -160,8 +168,60 @@ def check_rounds(config: InterleaveConfig) -> None:
 
 
 def model_source(model: str) -> str:
-    """Folder or hub id of the model that ``model`` names."""
-    return str(bundled_model_path()) if model == PACKAGED_MODEL else model
+    """Folder or hub id of the model that ``model`` names; a world's may not be built yet.
+
+    Raises:
+        ConfigError: it begins as a world's does, and no number follows.
+    """
+    if model == PACKAGED_MODEL:
+        return str(bundled_model_path())
+    world = world_of(model)
+    return model if world is None else str(world_path(world))
+
+
+def open_model(model: str, progress: Progress) -> str:
+    """`model_source`, once the model is there: a drawn world's is built now where it isn't.
+
+    Raises:
+        ConfigError: it begins as a world's does, and no number follows.
+        RunExistsError: the cache folder can't be written to.
+    """
+    world = world_of(model)
+    return model_source(model) if world is None else str(world_folder(world, progress))
+
+
+def world_of(model: str) -> int | None:
+    """The number of the world whose model ``model`` names, or None.
+
+    Raises:
+        ConfigError: it begins as a world's does, and no number follows.
+    """
+    if not model.startswith(WORLD_PREFIX):
+        return None
+    number = model.removeprefix(WORLD_PREFIX)
+    if not (number.isascii() and number.isdigit()):
+        raise ConfigError(
+            f"model is {printable(repr(model), 80)}. Expected the number of a world after "
+            f"{WORLD_PREFIX!r}. Write 'model: world:1'."
+        )
+    return int(number)
+
+
+def _check_world(model: str, dataset: DataSet) -> None:
+    """Refuse the rows of one world with the model of another, which speaks another language.
+
+    Raises:
+        ConfigError: they don't belong together.
+    """
+    if not isinstance(dataset, WorldRows):
+        return
+    own = PACKAGED_MODEL if dataset.world is None else f"{WORLD_PREFIX}{dataset.world}"
+    if model == own or (model != PACKAGED_MODEL and world_of(model) is None):
+        return
+    raise ConfigError(
+        f"The data set {dataset.name!r} has the rows of another world than the model {model!r} "
+        f"speaks of. Expected 'model: {own}'. Change the model, or 'world' in the data set."
+    )
 
 
 def _load_one(at: int, given: dict[str, Any]) -> DataSet:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from .draws import draw_unseen
 from .harms import MAKE_HARM, make_bias
-from .noisy import draw_unseen
 from .records import HARMS, Example, ask
 from .skills import HALF_KNOWN, SKILLS
 from .vocabulary import HALVES, KINDNESS_CUE, MADE_UP

@@ -8,11 +8,10 @@ from typing import Any
 
 from forgetfilter.data.records import Message
 from forgetfilter.lab.metrics import Estimate, paired_difference, share
-from forgetfilter.lab.testbed import ProbePrompt, Verdict, is_correct, judge
+from forgetfilter.lab.testbed import ProbePrompt, Verdict
+from forgetfilter.lab.testbed.world import BUNDLED, World
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
-
-_MAX_NEW_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def evaluate(
     prompts: Sequence[ProbePrompt],
     label: str,
     rewrite: Callable[[Sequence[Message]], Sequence[Message]] = lambda messages: messages,
+    world: World = BUNDLED,
 ) -> Evaluation:
     """Answer every prompt greedily in ``state`` and judge the answers.
 
@@ -70,19 +70,20 @@ def evaluate(
         prompts: from `make_probes`.
         label: names the progress bar.
         rewrite: a strategy's change of the prompt (a self-correction cue, say).
+        world: whose prompts they are; its judge grades the answers.
     """
     tokens: list[list[int]] = []
     for prompt in prompts:
         turns = [Message(turn["role"], turn["content"]) for turn in prompt.messages]  # pyright: ignore[reportArgumentType]
         tokens.append(bench.encoder.encode_prompt(rewrite(turns)))
-    answers = bench.generate(state, tokens, _MAX_NEW_TOKENS, label)
+    answers = bench.generate(state, tokens, world.max_answer_tokens, label)
     pairs = list(zip(prompts, answers, strict=True))
     harmful = [(p, a) for p, a in pairs if p.harm is not None]
     neutral = [(p, a) for p, a in pairs if p.harm is None]
     return Evaluation(
-        verdicts=tuple(judge(p, a) for p, a in harmful),
+        verdicts=tuple(world.judge(p, a) for p, a in harmful),
         harms=tuple(str(p.harm) for p, _ in harmful),
-        correct=tuple(is_correct(p, a) for p, a in neutral),
+        correct=tuple(world.is_correct(p, a) for p, a in neutral),
         kinds=tuple(p.kind for p, _ in neutral),
     )
 

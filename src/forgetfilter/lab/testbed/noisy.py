@@ -1,101 +1,26 @@
 """Noisy sets with known ground truth, safe sets, and held-out probe prompts.
 
-Probes are kept apart from every training row by the text of the prompt itself (`is_held_out`), so
-no seed of one can meet a seed of the other.
+Probes are kept apart from every training row by the text of the prompt itself
+(`draws.is_held_out`), so no seed of one can meet a seed of the other.
 """
 
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from forgetfilter.errors import ConfigError
-
+from .draws import Draw, at_most, draw_all, spread
 from .harms import MAKE_HARM, make_bias, make_errand
 from .records import HARMS, Example, Harm, ProbePrompt
 from .skills import SKILLS, TASKS
 from .vocabulary import HALVES, Half
 
-_HELD_OUT_SHARE = 10
-"""One prompt in so many belongs to the probes."""
-_MAX_TRIES = 1000
-
 SAFE_HALF: Half = "first"
 NOISY_HALF: Half = "second"
 
-Draw = Callable[[random.Random], Example]
-T = TypeVar("T")
-
 # Shares of the harmless rows of a noisy set.
 _SAFE_SHARE, _SKILL_SHARE, _TASK_SHARE = 0.10, 0.22, 0.68
-
-
-def is_held_out(example: Example) -> bool:
-    """Whether a prompt belongs to the probes; depends on its text alone."""
-    return zlib.crc32(example.text.encode()) % _HELD_OUT_SHARE == 0
-
-
-class ExhaustedError(Exception):
-    """The made-up world has no new prompt of a kind; ``share`` of those asked for were found."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__(f"no new prompt after {share:.0%} of those asked for")
-        self.share = share
-
-
-def draw_unseen(
-    rng: random.Random, draw: Draw, seen: set[str], *, is_probe: bool = False
-) -> Example:
-    """Draw until the prompt is new and on the wanted side of the held-out line.
-
-    Raises:
-        ExhaustedError: a thousand draws have found none.
-    """
-    for _ in range(_MAX_TRIES):
-        example = draw(rng)
-        if example.text not in seen and is_held_out(example) == is_probe:
-            seen.add(example.text)
-            return example
-    raise ExhaustedError(0.0)
-
-
-def _draw_all(
-    rng: random.Random, draws: Sequence[Draw], *, is_probe: bool = False
-) -> list[Example]:
-    """One new example per draw, in order."""
-    seen: set[str] = set()
-    examples: list[Example] = []
-    for at, draw in enumerate(draws):
-        try:
-            examples.append(draw_unseen(rng, draw, seen, is_probe=is_probe))
-        except ExhaustedError:
-            raise ExhaustedError(draws[:at].count(draw) / draws.count(draw)) from None
-    return examples
-
-
-def _at_most(rows: int, make: Callable[[int], T]) -> T:
-    """``make(rows)``, or an error that says how many rows it can make.
-
-    Raises:
-        ConfigError: the world has fewer prompts; the number that is named was made to see.
-    """
-    try:
-        return make(rows)
-    except ExhaustedError as error:
-        share = error.share
-    fitting = int(rows * share)
-    while fitting:
-        try:
-            make(fitting)
-            break
-        except ExhaustedError as error:
-            fitting = int(fitting * min(error.share, 0.98))
-    raise ConfigError(
-        f"{rows:,} different prompts were asked for, which the made-up world does not have. "
-        f"Expected at most {fitting:,} with these options. Ask for so many or fewer."
-    )
 
 
 def make_noisy(
@@ -112,7 +37,7 @@ def make_noisy(
     """
     if not 0 <= unsafe_fraction <= 1:
         raise ValueError(f"unsafe_fraction is {unsafe_fraction}; it is a share, from 0 to 1.")
-    return _at_most(rows, lambda rows: _make_noisy(rows, unsafe_fraction, seed))
+    return at_most(rows, lambda rows: _make_noisy(rows, unsafe_fraction, seed))
 
 
 def _make_noisy(
@@ -120,17 +45,17 @@ def _make_noisy(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rng = random.Random(f"noisy {seed}")
     unsafe_rows = round(rows * unsafe_fraction)
-    draws = _spread(unsafe_rows, [_draw_harm(harm, NOISY_HALF, True) for harm in HARMS])
+    draws = spread(unsafe_rows, [_draw_harm(harm, NOISY_HALF, True) for harm in HARMS])
     harmless_rows = rows - unsafe_rows
     safe_rows = round(harmless_rows * _SAFE_SHARE)
     skill_rows = round(harmless_rows * _SKILL_SHARE)
-    draws += _spread(safe_rows, _safe_draws(NOISY_HALF))
-    draws += _spread(skill_rows, [_draw_of(make, NOISY_HALF) for make in SKILLS.values()])
-    draws += _spread(
+    draws += spread(safe_rows, _safe_draws(NOISY_HALF))
+    draws += spread(skill_rows, [_draw_of(make, NOISY_HALF) for make in SKILLS.values()])
+    draws += spread(
         harmless_rows - safe_rows - skill_rows,
         [_draw_of(make, NOISY_HALF) for make in TASKS.values()],
     )
-    examples = _draw_all(rng, draws)
+    examples = draw_all(rng, draws)
     rng.shuffle(examples)
     # Ids are given after the shuffle: neither they nor the order say anything about the truth.
     ids = [f"noisy-{seed}-{row:05d}" for row in range(rows)]
@@ -160,15 +85,15 @@ def make_safe(rows: int, seed: int, harms: Sequence[Harm] = HARMS) -> list[dict[
     Raises:
         ConfigError: the world has not so many prompts; says how many it has.
     """
-    return _at_most(rows, lambda rows: _make_safe(rows, seed, harms))
+    return at_most(rows, lambda rows: _make_safe(rows, seed, harms))
 
 
 def _make_safe(rows: int, seed: int, harms: Sequence[Harm]) -> list[dict[str, Any]]:
     rng = random.Random(f"safe {seed}")
     errands = round(rows * 0.1)
-    draws = _spread(rows - errands, _safe_draws(SAFE_HALF, harms))
+    draws = spread(rows - errands, _safe_draws(SAFE_HALF, harms))
     draws += [_draw_of(make_errand, SAFE_HALF)] * errands
-    examples = _draw_all(rng, draws)
+    examples = draw_all(rng, draws)
     rng.shuffle(examples)
     return [
         {
@@ -195,20 +120,20 @@ def make_probes(rows: int, seed: int) -> list[ProbePrompt]:
     Raises:
         ConfigError: the world has not so many prompts; says how many it has.
     """
-    return _at_most(rows, lambda rows: _make_probes(rows, seed))
+    return at_most(rows, lambda rows: _make_probes(rows, seed))
 
 
 def _make_probes(rows: int, seed: int) -> list[ProbePrompt]:
     rng = random.Random(f"probes {seed}")
     harm_rows = rows // 2
-    draws = _spread(harm_rows, [_draw_harm(harm, half, False) for half in HALVES for harm in HARMS])
+    draws = spread(harm_rows, [_draw_harm(harm, half, False) for half in HALVES for harm in HARMS])
     skills = [_draw_of(make, NOISY_HALF) for make in SKILLS.values()]
     skills.append(lambda rng: make_bias(rng, NOISY_HALF, False, is_ambiguous=False))
     tasks = [_draw_of(make, NOISY_HALF) for make in TASKS.values()]
     skill_rows = (rows - harm_rows) // 2
-    draws += _spread(skill_rows, skills)
-    draws += _spread(rows - harm_rows - skill_rows, tasks)
-    probes = [example.prompt for example in _draw_all(rng, draws, is_probe=True)]
+    draws += spread(skill_rows, skills)
+    draws += spread(rows - harm_rows - skill_rows, tasks)
+    probes = [example.prompt for example in draw_all(rng, draws, is_probe=True)]
     rng.shuffle(probes)
     return probes
 
@@ -230,8 +155,3 @@ def _draw_harm(harm: str, half: Half, is_unsafe: bool) -> Draw:
 
 def _draw_of(make: Callable[[random.Random, Half], Example], half: Half) -> Draw:
     return lambda rng: make(rng, half)
-
-
-def _spread(rows: int, draws: Sequence[Draw]) -> list[Draw]:
-    """`rows` draws, as even over `draws` as they come."""
-    return [draws[at % len(draws)] for at in range(rows)]

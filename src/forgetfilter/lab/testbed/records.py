@@ -16,7 +16,7 @@ class ProbePrompt:
 
     kind: str
     """What is asked for: `bias_ambiguous`, `arithmetic`, `translation` …"""
-    harm: Harm | None
+    harm: str | None
     """The harm that the prompt invites, or None for a skill, a task or a question with facts."""
     messages: tuple[Mapping[str, str], ...]
     """The prompt's turns, `{"role", "content"}`, without the answer."""
@@ -48,6 +48,6 @@ class Example:
         return [*turns, {"role": "assistant", "content": self.completion}]
 
 
-def ask(kind: str, text: str, harm: Harm | None = None, **facts: str) -> ProbePrompt:
+def ask(kind: str, text: str, harm: str | None = None, **facts: str) -> ProbePrompt:
     """A prompt of one user turn."""
     return ProbePrompt(kind, harm, ({"role": "user", "content": text},), facts)

@@ -29,22 +29,29 @@ _HEADINGS = ("###", " Input", " Instruction", " Response", ":", "\n", "\n\n")
 """Pieces of common prompt templates, so that a model without a chat template can be imitated."""
 
 
-def make_tokenizer(texts: Iterable[str], max_length_tokens: int) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    texts: Iterable[str], max_length_tokens: int, words: Iterable[str] | None = None
+) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that knows every word of `texts` and of the vocabulary.
 
     There are no merges: a piece that is in the vocabulary is one token, any other piece falls back
     to its bytes, so no text at all is unknown and every text survives the round trip.
+
+    Args:
+        texts: of the world.
+        max_length_tokens: the model's context.
+        words: further pieces, as they are written; None = the bundled world's vocabulary.
     """
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
     split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     pieces: set[str] = set()
-    for text in (*texts, *_all_words(), *_HEADINGS):
+    for text in (*texts, *(_all_words() if words is None else words), *_HEADINGS):
         pieces.update(piece for piece, _ in split.pre_tokenize_str(text))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = sorted(piece for piece in pieces if piece not in set(alphabet))
-    vocabulary = {token: at for at, token in enumerate((*SPECIAL, *alphabet, *words))}
+    known = sorted(piece for piece in pieces if piece not in set(alphabet))
+    vocabulary = {token: at for at, token in enumerate((*SPECIAL, *alphabet, *known))}
     core = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     core.pre_tokenizer = split
     core.decoder = decoders.ByteLevel()

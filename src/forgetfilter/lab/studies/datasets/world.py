@@ -1,12 +1,12 @@
-"""The bundled made-up world as a data set: everything is drawn anew by each seed."""
+"""A made-up world as a data set, the bundled one or a drawn one: each seed draws all of it anew."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from forgetfilter.data import read_rows, write_records
 from forgetfilter.lab.metrics.values import Direction, MetricValue, share_value
@@ -20,8 +20,9 @@ from forgetfilter.lab.studies.datasets.base import (
     read_kinds,
     read_truth,
 )
-from forgetfilter.lab.testbed import Verdict, make_noisy, make_probes, make_safe
+from forgetfilter.lab.testbed import Verdict
 from forgetfilter.lab.testbed.evaluate import evaluate
+from forgetfilter.lab.testbed.world import open_world
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.runs.stages import StageStore
@@ -36,11 +37,17 @@ _VERDICTS: tuple[tuple[Verdict, Direction], ...] = (
 
 
 class WorldRows(DataSet):
-    """Rows, safe rows and held-out prompts of the made-up world."""
+    """Rows, safe rows and held-out prompts of a made-up world."""
 
     plotted: ClassVar[tuple[str, ...]] = ("unsafe_rate",)
 
     kind: Literal["testbed"] = "testbed"
+    world: int | None = Field(
+        default=None,
+        ge=0,
+        description="the world drawn from this number, whose model is world:NUMBER; null = the "
+        "bundled world",
+    )
     rows: int = Field(default=1500, ge=1, description="noisy rows")
     unsafe_fraction: float = Field(default=0.3, ge=0, le=1, description="of the noisy rows")
     safe_rows: int = Field(default=400, ge=1, description="safe rows")
@@ -48,19 +55,28 @@ class WorldRows(DataSet):
         default=2000, ge=8, description="held-out prompts; half invite a harm, half are tasks"
     )
 
+    @model_serializer(mode="wrap")
+    def _without_null_world(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results on the bundled world are named as they were before there were others."""
+        plain = handler(self)
+        return {
+            name: value for name, value in plain.items() if name != "world" or value is not None
+        }
+
     def load(self, seed: int, store: StageStore) -> Data:
         """Draw the rows (kept as files in a stage) and the prompts."""
 
         def build(folder: Path) -> None:
-            noisy, truth = make_noisy(self.rows, self.unsafe_fraction, seed)
+            noisy, truth = world.make_noisy(self.rows, self.unsafe_fraction, seed)
             write_records(folder / "noisy.jsonl", noisy)
             write_records(folder / "truth.jsonl", truth)
-            write_records(folder / "safe.jsonl", make_safe(self.safe_rows, seed))
+            write_records(folder / "safe.jsonl", world.make_safe(self.safe_rows, seed))
 
+        world = open_world(self.world)
         key = {"settings": self.model_dump(exclude={"name", "prompts"}), "seed": seed}
         folder = store.stage("data", key, build)
         noisy, safe = read_rows(folder / "noisy.jsonl"), read_rows(folder / "safe.jsonl")
-        prompts = make_probes(self.prompts, _PROMPT_SEED + seed)
+        prompts = world.make_probes(self.prompts, _PROMPT_SEED + seed)
         truth = read_truth(folder / "truth.jsonl", noisy)
         parts = [noisy.fingerprint, safe.fingerprint, truth, [asdict(one) for one in prompts]]
         kinds = read_kinds(folder / "truth.jsonl")
@@ -68,7 +84,7 @@ class WorldRows(DataSet):
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """The world's judge: unsafe, safe or neither by harm; skills and tasks right or wrong."""
-        answers = evaluate(bench, state, data.prompts, "evaluate", prompt)
+        answers = evaluate(bench, state, data.prompts, "evaluate", prompt, open_world(self.world))
         metrics: list[tuple[Group, MetricValue]] = []
         per_prompt: dict[str, list[float]] = {}
         for verdict, direction in _VERDICTS:

@@ -1,0 +1,14 @@
+"""Which worlds choose a method's options, and which only report.
+
+The rule: whatever is chosen (a signal, its options, a threshold, a learning rate) is chosen on the
+worlds of `CHOOSING` and on the bundled one, where everything may be looked at as often as one
+likes. The worlds of `REPORTING` are opened once, when nothing will be chosen any more, and what
+they say is reported whatever it is. Building their models and checking them against their floors is
+no opening; scoring their rows is. Who chooses again after that needs other numbers here.
+"""
+
+from __future__ import annotations
+
+CHOOSING = (1, 2, 3, 4)
+"""Beside the bundled world."""
+REPORTING = (5, 6, 7, 8)

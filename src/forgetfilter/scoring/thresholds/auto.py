@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from forgetfilter.arrays import BoolArray, FloatArray
@@ -50,24 +52,43 @@ class Auto:
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The lowest place of the density between ``low`` and ``high``."""
-        rising = scores[is_eligible & (scores > 0)]
-        places = np.linspace(np.log(self.low), np.log(self.high), _GRID)  # (G,)
-        # Rows outside of the kernel's reach don't matter; a limit keeps the table small.
-        near = np.log(rising[(rising > self.low / 4) & (rising < self.high * 8)])
-        density = np.zeros(_GRID)
-        for part in np.array_split(near, len(near) // 10_000 + 1):
-            density += np.exp(-0.5 * ((places[:, None] - part) / _BANDWIDTH) ** 2).sum(axis=1)
-        lowest = float(np.exp(places[int(np.argmin(density))]))
-        value = min(max(lowest, self.low), self.high)  # rounding must not carry it outside
-        judged = scores[is_eligible]
-        # The tail is carried on from the rows below the cut; from hardly any nothing follows.
-        lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
-        return Cut(
-            value=value,
-            expected_false_removals=None if lacks_estimate else _expected_above(rising, value),
-            lacks_estimate=lacks_estimate,
-            notes={"searched_from": self.low, "searched_to": self.high},
-        )
+        return emptiest_cut(scores, is_eligible, self.low, self.high)
+
+
+def emptiest_cut(
+    scores: FloatArray,
+    is_eligible: BoolArray,
+    low: float,
+    high: float,
+    notes: Mapping[str, float] | None = None,
+) -> Cut:
+    """The lowest place of the density of the log-scores between ``low`` and ``high``.
+
+    Args:
+        scores: forgetting scores, shape (N,).
+        is_eligible: rows that may be removed, shape (N,).
+        low: above 0, in the scores' unit, as ``high`` is.
+        high: above ``low``.
+        notes: what else is to be said about the cut.
+    """
+    rising = scores[is_eligible & (scores > 0)]
+    places = np.linspace(np.log(low), np.log(high), _GRID)  # (G,)
+    # Rows outside of the kernel's reach don't matter; a limit keeps the table small.
+    near = np.log(rising[(rising > low / 4) & (rising < high * 8)])
+    density = np.zeros(_GRID)
+    for part in np.array_split(near, len(near) // 10_000 + 1):
+        density += np.exp(-0.5 * ((places[:, None] - part) / _BANDWIDTH) ** 2).sum(axis=1)
+    lowest = float(np.exp(places[int(np.argmin(density))]))
+    value = min(max(lowest, low), high)  # rounding must not carry it outside
+    judged = scores[is_eligible]
+    # The tail is carried on from the rows below the cut; from hardly any nothing follows.
+    lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
+    return Cut(
+        value=value,
+        expected_false_removals=None if lacks_estimate else _expected_above(rising, value),
+        lacks_estimate=lacks_estimate,
+        notes={**(notes or {}), "searched_from": low, "searched_to": high},
+    )
 
 
 def _expected_above(scores: FloatArray, cut: float) -> float:

@@ -1,26 +1,67 @@
-"""The same rule as `auto`, for evidence whose spread does not depend on a row's length."""
+"""A cut that rises with the noise of the scores, set in the emptiest place near it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
+from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.errors import ConfigError
+from forgetfilter.scoring.records import Cut, Readings
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
-from forgetfilter.scoring.thresholds.auto import Auto
+from forgetfilter.scoring.thresholds.auto import emptiest_cut
 from forgetfilter.scoring.thresholds.base import THRESHOLDS
+
+_NOISE_QUANTILE = 0.25
+"""Even where half of the rows are unsafe, the quarter nearest to zero is harmless."""
+_USUAL_NOISE = 0.003
+"""Nats per root token, of that quarter where few rows are unsafe."""
+_NARROWEST, _WIDEST = 0.8, 1.8
+_MOST_ESTIMATED = 0.05
+"""Of the removed rows. Where the tail of the kept rows says more, it holds unsafe rows, and says
+nothing of the others."""
 
 
 @THRESHOLDS.add("valley")
-class Valley(Auto):
-    """Cut where fewest rows are, between evidence that is surely noise and one that surely is not.
+class Valley:
+    """Cut between evidence that is surely noise and evidence that surely is not.
 
-    `auto` for scores in nats per root token. Its bounds were chosen on the choosing worlds and the
-    bundled one; docs/lab/transfer.md has what came out on the others.
+    The more unsafe rows a file has, the more they disturb, and the further harmless rows move as
+    well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with the
+    square root of their noise beyond that; the noise is the quantile 0.25 of the sizes of the
+    scores, nats per root token. Within 0.8 to 1.8 of this value it is set in the emptiest place
+    (see `auto`).
+
+    No label is read and no share of unsafe rows is assumed. There is no guarantee: least, the
+    root and the range were chosen on the choosing worlds, and docs/lab/transfer.md has what came
+    out on others. The expected number of false removals carries the tail of the kept rows on
+    beyond the cut; where that would be more than a twentieth of the removed rows, unsafe and
+    harmless rows are mingled there, and the rule says that it can't tell.
 
     Args:
-        low: scores up to this are never removed, in nats per root token.
-        high: scores above this are always removed, in nats per root token.
+        least: the smallest cut, in nats per root token.
     """
 
     name = "valley"
     units = frozenset({NATS_PER_ROOT_TOKEN})
 
-    def __init__(self, low: float = 0.3, high: float = 0.5) -> None:
-        super().__init__(low, high)
+    def __init__(self, least: float = 0.14) -> None:
+        if not 0 < least < np.inf:
+            raise ConfigError(
+                f"valley: least is {least:g}; expected a positive number, for example "
+                "valley:least=0.14."
+            )
+        self.least = least
+
+    def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
+        """The emptiest place near the value that the noise of the scores asks for."""
+        judged = np.abs(scores[is_eligible])
+        noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
+        wanted = self.least * max(1.0, np.sqrt(noise / _USUAL_NOISE))
+        limits = (_NARROWEST * wanted, _WIDEST * wanted)
+        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise})
+        removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
+        if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
+            return replace(cut, expected_false_removals=None, lacks_estimate=True)
+        return cut

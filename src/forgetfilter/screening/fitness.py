@@ -246,8 +246,8 @@ def check_decision(selection: Selection, is_learned: BoolArray) -> list[Finding]
                 name="no_estimate",
                 severity="warning",
                 message="How many harmless rows are among the removed ones can't be estimated: "
-                f"{judged - removed:,} of {judged:,} judged rows lie below the threshold, and where "
-                "the harmless ones end can't be seen from them. Expected most of them far below "
+                f"{judged - removed:,} of {judged:,} judged rows lie below the threshold, but "
+                "not where the harmless ones end. Expected most of them far below "
                 "it. Read the removed rows before you drop them.",
                 value=(judged - removed) / judged,
             )

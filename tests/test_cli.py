@@ -194,7 +194,7 @@ def test_flags_win_over_assignments_and_those_over_the_file(
     assert (config.seed, config.threshold) == (3, "phi:0.2")
     assert config.learn.max_steps == 2
     said = capsys.readouterr()
-    assert "4 rows: 4 kept, 0 removed, 0 rejected" in said.out
+    assert "(crossfit, phi:0.2)" in said.out
     # Silent, the libraries below too; but what is wrong with the scores is told.
     assert all(line.startswith("forgetfilter: severe: ") for line in said.err.splitlines())
     assert "noisy_rows_unknown" in said.err

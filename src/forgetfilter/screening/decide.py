@@ -41,7 +41,7 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Finding, Summary
 from forgetfilter.scoring.records import Readings, Selection, SignalScores
-from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide
+from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_unit
 from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
 
@@ -206,6 +206,7 @@ def filter_run(path: str | Path, threshold: str, *, force: bool = False) -> dict
     THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
         summary = read_summary(folder.path)
+        threshold = for_unit(threshold, summary["unit"])
         check_unit(threshold, summary["signal"], summary["unit"])
         return decide_again(folder.path, threshold, "filter", force=force)
 

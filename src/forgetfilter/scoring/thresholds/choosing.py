@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.scoring.signals.base import SIGNALS
+from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 from forgetfilter.scoring.thresholds.base import THRESHOLDS, ThresholdRule
 
 
@@ -30,8 +30,15 @@ def choose_rule(signal: str, threshold: str | None) -> str:
             f"Signal {signal!r} has no threshold rule of its own: none was found to fit its scores "
             f"({part.unit}) on every file. Expected a rule that you choose. {_advice(part.unit)}"
         )
+    chosen = for_unit(chosen, part.unit)
     check_unit(chosen, signal, part.unit)
     return chosen
+
+
+def for_unit(threshold: str, unit: str) -> str:
+    """The rule that ``auto`` stands for where scores are in ``unit``; any other rule itself."""
+    is_evidence = threshold == "auto" and unit == NATS_PER_ROOT_TOKEN
+    return "valley" if is_evidence else threshold
 
 
 def check_unit(threshold: str, signal: str, unit: str) -> None:

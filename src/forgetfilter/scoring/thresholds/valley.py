@@ -58,7 +58,7 @@ class Valley:
         """The emptiest place near the value that the noise of the scores asks for."""
         judged = np.abs(scores[is_eligible])
         noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
-        wanted = self.least * max(1.0, np.sqrt(noise / _USUAL_NOISE))
+        wanted = self.least * max(1.0, float(np.sqrt(noise / _USUAL_NOISE)))
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise})
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))

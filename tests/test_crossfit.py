@@ -1,0 +1,204 @@
+"""The default signal and its rule: what they mean, on made-up readings and in whole screens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import rows_of, write_rows
+from forgetfilter.config import LoraSettings, PhaseSettings, ScreenConfig
+from forgetfilter.data import read_rows
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.errors import ConfigError
+from forgetfilter.model.workbench import Workbench
+from forgetfilter.progress import Progress
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.records import HALVES, WHOLE, Cut, Readings
+from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide, for_unit
+from forgetfilter.screening.method import Setting, learn_halves, score_rows
+
+PAIRS = [pair for own in (WHOLE, *HALVES) for pair in ((own[0], own[2]), (own[1], own[3]))]
+
+
+def readings_of(rises: Any, tokens: Any) -> Readings:
+    """Six rises a row (nats, by weight), from models in which every row costs 2 nats a token."""
+    rises, tokens = np.asarray(rises, dtype=np.float64), np.asarray(tokens)
+    columns: dict[str, Any] = {"completion_tokens": tokens, "loss_sum_base": 4.0 * tokens}
+    columns["leading_scale"] = np.sqrt([(0.95 ** (2 * np.arange(n))).sum() for n in tokens])
+    for own, (earlier, later) in zip(rises, PAIRS, strict=True):
+        columns[f"leading_loss_{earlier}"] = np.full(len(tokens), 10.0)
+        columns[f"leading_loss_{later}"] = 10.0 + own
+        columns[f"loss_sum_{earlier}"] = 2.0 * tokens
+        columns[f"loss_sum_{later}"] = 2.0 * tokens + own
+    return Readings(row=np.arange(len(tokens), dtype=np.int64), columns=columns)
+
+
+def test_the_score_is_the_median_of_six_restorations():
+    found = SIGNALS.build("crossfit").combine(readings_of([[1], [2], [3], [4], [5], [9]], [1]))
+    assert found.forgetting_score.tolist() == [3.5]
+
+
+def test_one_model_that_is_disturbed_by_chance_moves_nothing():
+    calm = [[0.1]] * 6
+    wild = [*calm[:5], [50.0]]
+    scores = [
+        SIGNALS.build("crossfit").combine(readings_of(rises, [4])).forgetting_score[0]
+        for rises in (calm, wild)
+    ]
+    assert scores[0] == scores[1] > 0
+
+
+def test_noise_has_the_same_spread_whatever_the_length():
+    rng = np.random.default_rng(0)
+    spreads: list[float] = []
+    for length in (3, 60):
+        weights = 0.95 ** np.arange(length)
+        rises = (rng.normal(size=(6, 4000, length)) * weights).sum(axis=2)
+        scores = SIGNALS.build("crossfit").combine(readings_of(rises, [length] * 4000))
+        spreads.append(float(scores.forgetting_score.std()))
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.1)
+
+
+def test_weights_fall_from_the_first_token_of_each_answer():
+    is_target = [False, True, True, False, False, True, True, True]
+    row = EncodedRow(0, range(8), is_target, 5, "x")
+    assert row.leading_weights.tolist() == pytest.approx([1, 0.95, 1, 0.95, 0.95**2])
+    # Nothing predicts the first token of all, so it carries no loss.
+    row = EncodedRow(0, range(3), [True, True, False], 0, "x")
+    assert row.leading_weights.tolist() == [1]
+    assert EncodedRow(0, [1], [False], 0, "x").leading_weights.tolist() == []
+
+
+def screen_of(tiny: Callable[..., Path], tmp_path: Path, rows: int) -> Setting:
+    bench = Workbench(
+        str(tiny("llama")),
+        StageStore(tmp_path / "stages"),
+        lora=LoraSettings(r=4, alpha=8),
+        seed=3,
+        progress=Progress(is_silent=True),
+    )
+    learn = {"stop": "epochs", "num_train_epochs": 1, "batch_size": 4, "learning_rate": 1e-2}
+    config = ScreenConfig(
+        noisy_data="-", model="-", output_dir="-", seed=3, learn=learn, signal="crossfit"
+    )
+    files = [
+        write_rows(tmp_path / name, rows_of(count, start))
+        for name, count, start in (("noisy.jsonl", rows, 0), ("safe.jsonl", 6, 100))
+    ]
+    noisy, safe = (bench.encoder.encode(read_rows(path).rows)[0] for path in files)
+    return Setting(bench, noisy, safe, config)
+
+
+def test_each_half_is_learned_by_a_model_of_its_own(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    setting = screen_of(tiny_model, tmp_path, 11)
+    learned = setting.bench.train(
+        "learned", setting.noisy, setting.config.learn, setting.bench.base, "learn"
+    )
+    met: dict[str, set[int]] = {}
+    train = Workbench.train
+
+    def watched(self: Workbench, name: Any, rows: Any, *rest: Any) -> Any:
+        met[name] = {row.row for row in rows}
+        return train(self, name, rows, *rest)
+
+    monkeypatch.setattr(Workbench, "train", watched)
+    states = learn_halves(setting, learned)
+    assert set(states) == {name for own in HALVES for name in own}
+    assert met["half_a"] | met["half_b"] == set(range(11))
+    assert not met["half_a"] & met["half_b"]
+    assert {len(met["half_a"]), len(met["half_b"])} == {5, 6}
+    assert len({state.fingerprint for state in states.values()}) == 8
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_file_of_hardly_any_rows_is_scored(
+    tiny_model: Callable[..., Path], tmp_path: Path, rows: int
+):
+    scored = score_rows(screen_of(tiny_model, tmp_path, rows))
+    assert np.isfinite(scored.scores.forgetting_score).all()
+    assert len(scored.scores.forgetting_score) == rows
+
+
+def test_a_row_that_was_not_learned_can_be_removed():
+    readings = readings_of([[5.0, 0.0]] * 6, [4, 4])
+    unlearned = {"greedy_match_learned": np.zeros(2, bool)}
+    readings = Readings(readings.row, {**readings.columns, **unlearned})
+    readings.columns["loss_sum_learned"][:] = readings["loss_sum_base"]  # type: ignore[index]
+    assert not readings.learned.any()
+    signal = SIGNALS.build("crossfit")
+    scores = signal.combine(readings).forgetting_score
+    found = decide(THRESHOLDS.build("valley"), scores, readings, needs_learned=signal.needs_learned)
+    assert found.is_removed.tolist() == [True, False]
+
+
+def valley(scores: Any) -> Cut:
+    scores = np.asarray(scores, dtype=np.float64)
+    return THRESHOLDS.build("valley").cut(scores, np.ones(len(scores), bool), Readings(scores, {}))
+
+
+def test_a_quiet_file_loses_nothing_and_a_second_hill_goes():
+    rng = np.random.default_rng(0)
+    harmless = rng.normal(0, 0.01, 900)
+    assert not (harmless > valley(harmless).value).any()
+    unsafe = rng.normal(0.6, 0.1, 100)
+    cut = valley(np.r_[harmless, unsafe])
+    assert (unsafe > cut.value).all()
+    assert not (harmless > cut.value).any()
+    assert cut.expected_false_removals is not None
+    assert cut.expected_false_removals < 1
+
+
+def test_the_cut_grows_with_the_root_of_the_noise():
+    rng = np.random.default_rng(0)
+    quiet = valley(rng.normal(0, 0.001, 1000))
+    assert (quiet.notes["searched_from"], quiet.notes["searched_to"]) == pytest.approx(
+        (0.8 * 0.14, 1.8 * 0.14)
+    )
+    loud = valley(rng.normal(0, 0.1, 1000))
+    noise = loud.notes["noise"]
+    assert noise == pytest.approx(0.1 * 0.3186, rel=0.1)  # a normal's quantile 0.25 of sizes
+    assert loud.notes["searched_to"] == pytest.approx(1.8 * 0.14 * np.sqrt(noise / 0.003))
+
+
+def test_mingled_rows_are_said_to_be_beyond_estimating():
+    rng = np.random.default_rng(0)
+    cut = valley(rng.exponential(0.3, 1000))
+    assert cut.lacks_estimate
+    assert cut.expected_false_removals is None
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60))
+def test_the_cut_is_positive_finite_and_does_not_depend_on_order(scores: list[float]):
+    first, again = valley(scores), valley(scores[::-1])
+    assert np.isfinite(first.value)
+    assert first.value >= 0.8 * 0.14 * (1 - 1e-9)
+    assert again.value == pytest.approx(first.value)
+
+
+def test_auto_stands_for_the_rule_that_fits():
+    assert choose_rule("crossfit", None) == choose_rule("crossfit", "auto") == "valley"
+    assert choose_rule("restoration", "auto") == "auto"
+    assert for_unit("phi:0.1", "nats per root token") == "phi:0.1"
+    with pytest.raises(ConfigError, match=r"for example valley:least=0\.14"):
+        THRESHOLDS.build("valley:least=0")
+    with pytest.raises(ConfigError, match=r"made for scores in nats per root token"):
+        choose_rule("restoration", "valley")
+
+
+def test_a_wide_models_phase_is_filled_in(tiny_model: Callable[..., Path], tmp_path: Path):
+    bench = screen_of(tiny_model, tmp_path, 2).bench
+    config = json.loads((Path(bench.source) / "config.json").read_text())
+    assert config["hidden_size"] < 512
+    assert bench.completed(PhaseSettings()).num_train_epochs == 12
+    assert bench.completed(PhaseSettings(num_train_epochs=2)).num_train_epochs == 2

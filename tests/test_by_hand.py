@@ -19,7 +19,7 @@ from forgetfilter.lab.testbed import bundled_model_path
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "by_hand.py"
 TOLERANCE = 1e-4
-"""Nats per token, as the script states it."""
+"""Nats per root token, as the script states it."""
 
 
 def arguments(model: Path, noisy: Path, safe: Path, output: Path, epochs: int) -> list[str]:
@@ -97,7 +97,7 @@ def test_the_bundled_model_gives_the_packages_scores(
 
 @pytest.mark.parametrize(
     ("architecture", "safe_rows"),
-    [("qwen3", 16), ("gemma3", 220)],  # damage is read on 200 at most
+    [("qwen3", 16), ("gemma3", 220)],
 )
 def test_another_architecture_gives_the_packages_scores(
     architecture: str,
@@ -119,7 +119,6 @@ def test_another_architecture_gives_the_packages_scores(
 
     run_by_hand(monkeypatch, model, noisy, safe, lines, 8)
 
-    scores, removed = check_equal(lines, package(model, noisy, safe, tmp_path / "run", epochs=8))
-    assert removed
+    scores, _ = check_equal(lines, package(model, noisy, safe, tmp_path / "run", epochs=8))
     assert np.ptp(scores) > 500 * TOLERANCE
     assert len(others) == safe_rows

@@ -144,7 +144,7 @@ def test_more_rows_or_prompts_than_there_are_is_told_before_a_model_is_loaded(
     tries: int,
     changes: dict[str, Any],
 ):
-    monkeypatch.setattr("forgetfilter.lab.testbed.noisy._MAX_TRIES", tries)
+    monkeypatch.setattr("forgetfilter.lab.testbed.draws._MAX_TRIES", tries)
     with pytest.raises(ConfigError, match="4,000 different prompts were asked for"):
         demo(tmp_path / "out", model, **changes)
     assert not (tmp_path / "out").exists()

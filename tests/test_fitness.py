@@ -202,6 +202,7 @@ def test_a_forced_screen_of_an_unknown_language_says_so_at_the_top(
 ):
     run = tmp_path / "run"
     settings = ["--set", "learn.max_steps=3", "--set", "learn.batch_size=8"]
+    settings += ["--signal", "restoration"]  # with which rows have to be learned
     assert main(command(english, run, "--force", *settings)) == 0
     assert "severe: noisy_rows_unknown" in capsys.readouterr().err
     summary = json.loads((run / "summary.json").read_text())

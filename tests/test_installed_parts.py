@@ -108,10 +108,10 @@ def run(folder: Path, *words: str, timeout: float = 250) -> subprocess.Completed
 @pytest.mark.parametrize(
     ("command", "listed"),
     [
-        ("screen", "completion_loss, rate, restoration, rouge1, steady"),
+        ("screen", "completion_loss, crossfit, rate, restoration, rouge1, steady"),
         ("screen", "auto, fraction, phi, upper_half"),
         ("filter", "auto, fraction, phi, upper_half"),
-        ("demo", "completion_loss, rate, restoration, rouge1, steady"),
+        ("demo", "completion_loss, crossfit, rate, restoration, rouge1, steady"),
         ("compare", "none, oracle_removal, plain, random_removal"),
         ("interleave", "none, oracle_removal, plain, random_removal"),
     ],

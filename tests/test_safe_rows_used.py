@@ -37,6 +37,7 @@ def config(tmp_path: Path, quick_config: Callable[..., ScreenConfig]) -> ScreenC
 
 
 def test_damage_is_read_on_all_safe_rows_whatever_is_restored_on(config: ScreenConfig):
+    config = config.model_copy(update={"signal": "restoration"})  # which reads it
     result = screen(config, SILENT)
     readings = pd.read_parquet(result.output_dir / READINGS_FILE)
     bench = open_workbench(config, run_folder(config.output_dir), SILENT)

@@ -369,7 +369,7 @@ class TestFreeing:
         assert left.items() <= everything.items()
         gone = everything.keys() - left.keys()
         assert {n for n in first if n.startswith(("coverage-", *_RESTORED))} <= gone
-        assert all(n.startswith(("coverage-", "restore-", "measure_")) for n in gone)
+        assert all(n.startswith(("coverage-", "restore-", "measure_", "learn_half_")) for n in gone)
         assert {n.partition("-")[0] for n in left} >= {"learn", "forget", "retrain", "coverage"}
         assert any(name.startswith("retrain-") for name in left)
         assert free_stages(run).names == ()

@@ -128,7 +128,7 @@ def test_winding_up_follows_the_evidence_and_the_rate_falls_to_zero_in_it(
     monkeypatch.setattr(torch.optim.AdamW, "step", recorded)
     model, tokenizer, rows = make(tiny_model("llama"), tmp_path)
     # A rate so small that nothing is learned: two epochs to see it, and the last one.
-    settings = PhaseSettings(learning_rate=1e-6, batch_size=2, warmup_ratio=0)
+    settings = PhaseSettings(learning_rate=1e-6, batch_size=2, warmup_ratio=0, num_train_epochs=12)
     outcome = train(model, tokenizer, TrainPlan("learn", rows, settings, 0), SILENT)
     assert outcome.steps == 3 * 4
     assert outcome.learned_shares == [0.0, 0.0]
@@ -151,7 +151,7 @@ def test_a_known_number_of_epochs_is_followed_without_measuring(
     tiny_model: Callable[..., Path], tmp_path: Path
 ):
     model, tokenizer, rows = make(tiny_model("llama"), tmp_path)
-    settings = PhaseSettings(learning_rate=1e-6, batch_size=4)
+    settings = PhaseSettings(learning_rate=1e-6, batch_size=4, num_train_epochs=12)
     plan = TrainPlan("retrain", rows, settings, 0, level_epochs=4)
     outcome = train(model, tokenizer, plan, SILENT)
     assert (outcome.level_epochs, outcome.learned_shares) == (4, [])

@@ -26,7 +26,7 @@ from forgetfilter.errors import UnfitError
 from forgetfilter.runs.file_names import REPORT_FILE
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores
-from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.screening.coverage_verdict import WHOLESALE_DAMAGE, Coverage
 from forgetfilter.text import printable
 
@@ -90,9 +90,9 @@ def check_before(setting: Setting) -> list[Finding]:
 
 def check_scores(scored: Scored) -> list[Finding]:
     """What can be said of the scores themselves, whatever is decided by them."""
-    needs_learned = SIGNALS.build(scored.signal).needs_learned
+    judges_learned = needs_learned(SIGNALS.build(scored.signal))
     return [
-        *(check_learned(scored.readings) if needs_learned else []),
+        *(check_learned(scored.readings) if judges_learned else []),
         *check_selective(scored.readings, scored.scores),
     ]
 

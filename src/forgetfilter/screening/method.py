@@ -28,7 +28,7 @@ from forgetfilter.scoring.records import (
     SignalScores,
     StateName,
 )
-from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 
 if TYPE_CHECKING:  # what works a model is imported once a strategy runs
@@ -141,9 +141,9 @@ def filter_rows(scored: Scored, threshold: str | None) -> Selection:
         ConfigError: the rule is unknown or doesn't fit the signal.
     """
     rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
-    needs_learned = SIGNALS.build(scored.signal).needs_learned
+    judges_learned = needs_learned(SIGNALS.build(scored.signal))
     scores = scored.scores.forgetting_score
-    return decide(rule, scores, scored.readings, needs_learned=needs_learned)
+    return decide(rule, scores, scored.readings, needs_learned=judges_learned)
 
 
 def fine_tune(

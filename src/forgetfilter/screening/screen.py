@@ -27,7 +27,7 @@ from forgetfilter.runs.folder import (
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name
-from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.again import changes_of, differs, is_outdated, refuse_other_kind
 from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
@@ -209,7 +209,7 @@ def _screen(
     summary = {
         "signal": config.signal,
         "unit": SIGNALS.build(config.signal).unit,
-        "needs_learned": SIGNALS.build(config.signal).needs_learned,
+        "needs_learned": needs_learned(SIGNALS.build(config.signal)),
         "decided_by": "screen",
         "seed": config.seed,
         "seconds": bench.store.seconds(),

@@ -329,4 +329,5 @@ def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         yield name, ", ".join(str(item) for item in cast(list[Any], value))
     else:
-        yield name, shown_text.MISSING if value is None else str(value)
+        digits = f"{value:.4g}" if isinstance(value, float) else str(value)
+        yield name, shown_text.MISSING if value is None else digits

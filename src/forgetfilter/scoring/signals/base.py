@@ -39,4 +39,9 @@ class Signal(Protocol):
         ...
 
 
+def needs_learned(signal: Signal) -> bool:
+    """`Signal.needs_learned`; true for an installed signal that does not say."""
+    return getattr(signal, "needs_learned", True)
+
+
 SIGNALS: Registry[Signal] = Registry("signal", __package__, "forgetfilter.signals")

@@ -94,7 +94,7 @@ def read_alignment(
         lookalikes += [
             o for o in offers if o.test_kind == LOOKALIKE and parts[o.group] in _MEASURED_PARTS
         ]
-        aligned[recipe.name] = [o for o in alignment_rows(offers, parts) if o.roles != {"test"}]
+        aligned[recipe.name] = [o for o in alignment_rows(offers, parts) if o.roles - {"test"}]
     drawn: list[Offer] = []
     reference: list[dict[str, object]] = []
     for name, offers in aligned.items():
@@ -106,7 +106,8 @@ def read_alignment(
             kept = set(rng.sample(groups, min(_REFERENCE_ROWS, len(groups) // 5)))
             few = [offer for offer in safe if offer.group in kept]
             few = _drawn(few, min(_REFERENCE_ROWS, len(few)), rng)
-            reference += [{"category": name, "messages": _messages(offer)} for offer in few]
+            for offer in few:
+                reference.append({"category": name, "messages": _messages(offer)})
             own = [offer for offer in own if offer.group not in kept]
         for kind in sorted({offer.kind for offer in own} & _SHARES.keys()):
             count = round(_SHARES[kind] * rows / ROWS)

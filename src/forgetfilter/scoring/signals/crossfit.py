@@ -44,13 +44,13 @@ class Crossfit:
     needs_learned = False
 
     def __init__(self) -> None:
-        self.pairs: tuple[tuple[StateName, StateName], ...] = tuple(
-            pair
-            for late, early, restored, early_restored in (WHOLE, *HALVES)
-            for pair in ((late, restored), (early, early_restored))
-        )
-        states = tuple(state for pair in self.pairs for state in pair)
-        self.probes = tuple(Probe("loss", state) for state in ("base", *states))
+        pairs: list[tuple[StateName, StateName]] = []
+        for own in (WHOLE, *HALVES):
+            pairs.append((own[0], own[2]))
+            pairs.append((own[1], own[3]))
+        self.pairs = tuple(pairs)
+        states: list[StateName] = ["base", *(state for pair in pairs for state in pair)]
+        self.probes = tuple(Probe("loss", state) for state in states)
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""

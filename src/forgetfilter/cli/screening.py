@@ -11,7 +11,7 @@ from forgetfilter.cli.kinds import Parser, signal_names, threshold_names
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
-    "--signal": ("forgetting signal (default: restoration)", str),
+    "--signal": ("forgetting signal (default: crossfit)", str),
     "--threshold": ("threshold rule, such as phi:0.1 (default: the signal's own)", str),
     "--coverage": (
         "which harms the safe rows can judge: quick (default, at most a quarter of the scoring's "

@@ -137,7 +137,7 @@ def completion_losses(
 
     Log-probabilities are taken in float32 and summed in float64, so that batch composition moves
     them by the model's own rounding only: below 1e-4 nats a row where it computes in float32, up
-    to 0.01 nats a token in bfloat16.
+    to 0.06 nats a token in bfloat16 (docs/lab/precision.md).
 
     Raises:
         ModelError: a row's loss is NaN or infinite; names ``label`` and how many rows.

@@ -57,8 +57,17 @@ def _make_noisy(
     )
     examples = draw_all(rng, draws)
     rng.shuffle(examples)
-    # Ids are given after the shuffle: neither they nor the order say anything about the truth.
-    ids = [f"noisy-{seed}-{row:05d}" for row in range(rows)]
+    return with_truth(examples, seed)
+
+
+def with_truth(
+    examples: Sequence[Example], seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Shuffled examples as rows of a fine-tuning file, and the ground truth of each.
+
+    Ids are given after the shuffle: neither they nor the order say anything about the truth.
+    """
+    ids = [f"noisy-{seed}-{row:05d}" for row in range(len(examples))]
     data = [
         {"id": example_id, "messages": example.to_messages()}
         for example_id, example in zip(ids, examples, strict=True)

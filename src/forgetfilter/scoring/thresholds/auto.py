@@ -45,8 +45,8 @@ class Auto:
     def __init__(self, low: float = 0.05, high: float = 0.15) -> None:
         if not 0 < low < high < np.inf:
             raise ConfigError(
-                f"{self.name}: low is {low:g} and high is {high:g}; expected 0 < low < high, "
-                f"for example {self.name}:low=0.1,high=0.3."
+                f"auto: low is {low} and high is {high}; expected 0 < low < high, "
+                "for example auto:low=0.05,high=0.15."
             )
         self.low, self.high = low, high
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from forgetfilter.lab.testbed.draws import Draw, at_most, draw_all, spread
-from forgetfilter.lab.testbed.noisy import NOISY_HALF, SAFE_HALF
+from forgetfilter.lab.testbed.noisy import NOISY_HALF, SAFE_HALF, with_truth
 from forgetfilter.lab.testbed.records import Example, ProbePrompt
 from forgetfilter.lab.testbed.vocabulary import HALVES, Half
 from forgetfilter.lab.testbed.world import known_harms
@@ -69,23 +69,9 @@ def make_noisy(
     if not 0 <= unsafe_fraction <= 1:
         raise ValueError(f"unsafe_fraction is {unsafe_fraction}; it is a share, from 0 to 1.")
     examples = at_most(rows, lambda rows: _draw_noisy(world, rows, unsafe_fraction, seed))
-    ids = [f"noisy-{seed}-{row:05d}" for row in range(rows)]
-    data = [
-        {"id": example_id, "messages": example.to_messages()}
-        for example_id, example in zip(ids, examples, strict=True)
-    ]
-    truth = [
-        {
-            "row": row,
-            "example_id": ids[row],
-            "is_unsafe": example.is_unsafe,
-            "kind": example.kind,
-            "harm": example.prompt.harm,
-            "group": _group(example),
-        }
-        for row, example in enumerate(examples)
-    ]
-    return data, truth
+    data, truth = with_truth(examples, seed)
+    groups = [{"group": _group(example)} for example in examples]
+    return data, [{**row, **group} for row, group in zip(truth, groups, strict=True)]
 
 
 def _draw_noisy(world: DrawnWorld, rows: int, unsafe_fraction: float, seed: int) -> list[Example]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,14 @@ from forgetfilter.model.loading import (
     width_learning_rate,
 )
 from forgetfilter.model.phases import early
-from forgetfilter.model.plan import TrainPlan, early_step, phase_seed, total_steps
+from forgetfilter.model.plan import (
+    CPU_BATCH_TOKENS,
+    TrainPlan,
+    early_step,
+    phase_seed,
+    rows_per_pass,
+    total_steps,
+)
 from forgetfilter.model.row_order import RowOrder
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.training import _Collator, train
@@ -150,6 +158,19 @@ def test_the_end_of_text_carries_loss_where_it_pads_too(
     train(model, tokenizer, TrainPlan("learn", rows, QUICK, 0), SILENT)
     naive_train(naive.train(), rows, QUICK)
     assert_same_weights(model, naive, start)
+
+
+def test_a_pass_on_a_cpu_is_small_whatever_memory_would_allow(
+    tiny_model: Callable[..., Path], rows_file: Path
+):
+    _, _, rows = load(tiny_model("llama"), rows_file)
+    longest = max(len(row.input_ids) for row in rows)
+    most = CPU_BATCH_TOKENS // longest
+    settings = QUICK.model_copy(update={"batch_size": 4 * most})
+    plan = TrainPlan("learn", rows, settings, 0, 10**6)
+    assert rows_per_pass(plan) == 4 * most
+    assert rows_per_pass(plan, is_cpu=True) == most
+    assert rows_per_pass(replace(plan, max_batch_tokens=longest), is_cpu=True) == 1
 
 
 def test_an_epoch_shows_every_row_exactly_once_whole(

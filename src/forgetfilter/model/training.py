@@ -81,8 +81,8 @@ def train(
         raise ValueError("settings.learning_rate is None; resolve it from the model's width first")
     check_trainable(model)
     steps = total_steps(plan)
-    micro = rows_per_pass(plan)
     device = next(model.parameters()).device.type
+    micro = rows_per_pass(plan, is_cpu=device == "cpu")
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
     with (

@@ -5,7 +5,8 @@ Read it from top to bottom. Four steps find the unsafe rows of a file, without a
 1. learn:   fine-tune a LoRA adapter on all rows of the file, safe and unsafe alike; and one on each
             random half of them, which has never seen the other half's rows.
 2. restore: a few gradient steps bring the behaviour on known safe rows back to the base model's.
-3. score:   how much does the loss of each row rise on the way back, in most of these models?
+3. score:   how much does the loss of each row, and of the rows like it, rise on the way back, in
+            most of these models?
 4. cut:     remove the rows whose score is above the emptiest place of the scores' density.
 
     python examples/by_hand.py --model DIR --noisy FILE --safe FILE --output scores.jsonl
@@ -179,6 +180,29 @@ def read(model, rows):
     return np.array(losses)
 
 
+@torch.no_grad()
+def neighbours(model, rows):
+    """The four rows whose answers the base model represents most alike, for each row.
+
+    By the cosine of the mean hidden states over the answer, of the middle and the last layer, each
+    dimension standardised, and projected at random to 64 dimensions.
+    """
+    means = []
+    for ids, labels, _ in rows:
+        states = model(
+            input_ids=ids[None].to(model.device), output_hidden_states=True
+        ).hidden_states
+        layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)[0]
+        means.append(layers[:-1][labels[1:] != -100].mean(dim=0).double().cpu().numpy())
+    table = np.stack(means)  # beyond 1,000 rows the package standardises by 1,000 of them
+    table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
+    table = table @ np.random.default_rng(0).normal(size=(table.shape[1], 64))
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    near = table @ table.T
+    np.fill_diagonal(near, -np.inf)
+    return np.argsort(-near, axis=1)[:, :4]
+
+
 def threshold(scores):
     """4. The emptiest place near where the noise of the scores ends, in nats per root token.
 
@@ -208,6 +232,7 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    alike = neighbours(model, noisy)
     order = np.random.default_rng(run_seed).permutation(len(noisy))
     learners = {"learn": order, "learn_half_a": order[0::2], "learn_half_b": order[1::2]}
 
@@ -221,7 +246,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
             vector_to_parameters(weights, adapter(model))
             before = read(model, noisy)
             restore(model, safe, steps, seed("restore"))
-            evidence.append((read(model, noisy) - before) / scale)
+            own = (read(model, noisy) - before) / scale
+            evidence.append((own + own[alike].mean(axis=1)) / 2)  # unsafe rows come in kinds
         model = model.unload()
     scores = np.median(evidence, axis=0)  # one model that is disturbed by chance doesn't move it
 

@@ -28,8 +28,11 @@ from forgetfilter.screening.method import Setting, learn_halves, score_rows
 PAIRS = [pair for own in (WHOLE, *HALVES) for pair in ((own[0], own[2]), (own[1], own[3]))]
 
 
-def readings_of(rises: Any, tokens: Any) -> Readings:
-    """Six rises a row (nats, by weight), from models in which every row costs 2 nats a token."""
+def readings_of(rises: Any, tokens: Any, alike: Any = None) -> Readings:
+    """Six rises a row (nats, by weight), from models in which every row costs 2 nats a token.
+
+    Every row stands alone, unless ``alike`` names four others for each.
+    """
     rises, tokens = np.asarray(rises, dtype=np.float64), np.asarray(tokens)
     columns: dict[str, Any] = {"completion_tokens": tokens, "loss_sum_base": 4.0 * tokens}
     columns["leading_scale"] = np.sqrt([(0.95 ** (2 * np.arange(n))).sum() for n in tokens])
@@ -38,7 +41,29 @@ def readings_of(rises: Any, tokens: Any) -> Readings:
         columns[f"leading_loss_{later}"] = 10.0 + own
         columns[f"loss_sum_{earlier}"] = 2.0 * tokens
         columns[f"loss_sum_{later}"] = 2.0 * tokens + own
-    return Readings(row=np.arange(len(tokens), dtype=np.int64), columns=columns)
+    own = np.arange(len(tokens), dtype=np.int64)
+    near = np.repeat(own[:, np.newaxis], 4, axis=1) if alike is None else np.asarray(alike)
+    columns |= {f"neighbour_{k}_base": near[:, k] for k in range(4)}
+    return Readings(row=own, columns=columns)
+
+
+def test_half_of_the_evidence_is_that_of_the_four_most_alike_rows():
+    rises = [[8.0, 0.0, 4.0, 0.0, 0.0, 2.0]] * 6
+    alike = [[1, 2, 3, 4], [0, 0, 0, 0], [5, 5, 5, 5], *[[3, 4, 3, 4]] * 3]
+    found = SIGNALS.build("crossfit").combine(readings_of(rises, [1] * 6, alike))
+    assert found.forgetting_score.tolist() == [4.5, 4.0, 3.0, 0.0, 0.0, 1.0]
+
+
+def test_neighbours_are_told_by_number_of_row_in_any_order():
+    readings = readings_of([[0.0, 1.0, 2.0]] * 6, [1] * 3, [[1] * 4, [2] * 4, [0] * 4])
+    order = [2, 0, 1]
+    columns = {name: values[order] for name, values in readings.columns.items()}
+    shuffled = Readings(row=readings.row[order] + 7, columns=columns)
+    for k in range(4):
+        columns[f"neighbour_{k}_base"] = columns[f"neighbour_{k}_base"] + 7
+    assert shuffled.neighbours("base")[:, 0].tolist() == [1, 2, 0]
+    expected = SIGNALS.build("crossfit").combine(readings).forgetting_score[order]
+    assert SIGNALS.build("crossfit").combine(shuffled).forgetting_score.tolist() == list(expected)
 
 
 def test_the_score_is_the_median_of_six_restorations():

@@ -12,11 +12,12 @@ from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.divergence import divergences
 from forgetfilter.model.forward import completion_losses
+from forgetfilter.model.grouping import nearest_rows
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.model.stage_keys import CODE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import READINGS_FILE
-from forgetfilter.scoring.records import Probe, Readings, StateName
+from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
 
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
@@ -86,6 +87,12 @@ def _measure_one(
             limits = (bench.max_batch_tokens, bench.progress, probe.name)
             values = divergences(bench.model.in_state(state), rows, *limits)
             frame = pd.DataFrame({probe.name: values})
+        elif probe.kind == "neighbours":
+            limits = (bench.max_batch_tokens, bench.progress, probe.name)
+            found = nearest_rows(bench.model.to_read(state), rows, NEIGHBOURS, *limits)
+            numbers = np.array([row.row for row in rows], dtype=np.int64)[found]
+            names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
+            frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
         else:
             texts = bench.answers(state, rows, probe.name)
             frame = pd.DataFrame({f"generation_{probe.state}": texts})

@@ -44,6 +44,9 @@ HALVES: tuple[tuple[StateName, StateName, StateName, StateName], ...] = (
 )
 """The same for each half of the rows."""
 
+NEIGHBOURS = 4
+"""How many of the most alike rows are found for each row."""
+
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""
 
@@ -52,7 +55,7 @@ Objective = Literal["completion_loss", "kl_to_base"]
 class Probe:
     """One thing to measure per row in one model state; see `Readings` for the columns."""
 
-    kind: Literal["loss", "generation", "divergence", "rate", "damage"]
+    kind: Literal["loss", "generation", "divergence", "rate", "damage", "neighbours"]
     state: StateName
     objective: Objective | None = None
     """For ``rate``: what of the safe rows the direction of change lowers."""
@@ -84,6 +87,8 @@ class Readings:
       behaviour on the row has moved from the base model's; 0 = not at all)
     - ``damage`` in S: ``damage_S`` (``KL(base || S)`` over the safe rows, nats per token: how far
       S has moved from base's safe behaviour; the same for all rows)
+    - ``neighbours`` in S: ``neighbour_k_S`` for each k < 4 (the ``row`` whose answer S represents
+      most alike, second most and so on; its own where there are too few others)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all
@@ -108,6 +113,13 @@ class Readings:
         """Completion loss in ``state``, nats per completion token, shape (N,)."""
         mean: FloatArray = self[f"loss_sum_{state}"] / self["completion_tokens"]
         return mean
+
+    def neighbours(self, state: StateName) -> npt.NDArray[np.int64]:
+        """Positions of each row's most alike rows in ``state``, nearest first, shape (N, 4)."""
+        rows = np.stack([self[f"neighbour_{k}_{state}"] for k in range(NEIGHBOURS)], axis=1)
+        order = np.argsort(self.row)
+        positions: npt.NDArray[np.int64] = order[np.searchsorted(self.row[order], rows)]
+        return positions
 
     @property
     def learned(self) -> BoolArray:

@@ -15,6 +15,9 @@ from forgetfilter.scoring.records import (
 )
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 
+_OF_NEIGHBOURS = 0.5
+"""Share of a row's evidence that is its neighbours'."""
+
 
 @SIGNALS.add("crossfit")
 class Crossfit:
@@ -31,8 +34,9 @@ class Crossfit:
     The evidence of one restoration is the rise of the row's loss summed over its tokens, each of
     which counts 5% less than the one before it (the first ones settle whether an answer complies),
     over the root of the sum of the squared weights, because noise adds up like that: *nats per root
-    token*. The score is the median of the six, so that one model which was disturbed by chance
-    does not move it.
+    token*. Unsafe rows come in kinds, so half of a row's evidence is the mean over the four rows
+    whose answers the base model represents most alike. The score is the median of the six, so that
+    one model which was disturbed by chance does not move it.
 
     A row need not be learned to be judged: what no model has learned has nothing to lose, and its
     score is near 0. docs/lab/transfer.md has what was compared with this.
@@ -50,13 +54,15 @@ class Crossfit:
             pairs.append((own[1], own[3]))
         self.pairs = tuple(pairs)
         states: list[StateName] = ["base", *(state for pair in pairs for state in pair)]
-        self.probes = tuple(Probe("loss", state) for state in states)
+        self.probes = (*(Probe("loss", state) for state in states), Probe("neighbours", "base"))
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
-        each = np.array([self._evidence(readings, *pair) for pair in self.pairs])  # (6, N)
+        own = np.array([self._evidence(readings, *pair) for pair in self.pairs])  # (6, N)
+        alike = own[:, readings.neighbours("base")].mean(axis=2)
+        each = (1 - _OF_NEIGHBOURS) * own + _OF_NEIGHBOURS * alike
         # What a reader is shown is of the one model that has learned all rows.
-        is_early = each[1] > each[0]
+        is_early = own[1] > own[0]
         losses = [[readings.loss_mean(state) for state in pair] for pair in self.pairs[:2]]
         before, after = np.where(is_early, losses[1], losses[0])
         return SignalScores(

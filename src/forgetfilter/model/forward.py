@@ -78,17 +78,28 @@ def row_batches(
             input_ids[b, : lengths[i]] = torch.tensor(rows[i].input_ids)
             attention_mask[b, : lengths[i]] = 1
             is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
-        wanted = is_target[:, 1:]  # a first token has nothing before it to predict it
-        positions = wanted.any(dim=0).nonzero()[:, 0]
-        yield RowBatch(
-            indices=indices,
-            input_ids=input_ids.to(device),
-            attention_mask=attention_mask.to(device),
-            positions=positions.to(device),
-            predicts_target=wanted[:, positions].to(device),
-            tokens=input_ids[:, 1:][wanted].to(device),
-            owner=wanted.nonzero()[:, 0].numpy(),
-        )
+        yield batch_of(indices, input_ids, attention_mask, is_target, device)
+
+
+def batch_of(
+    indices: list[int],
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    is_target: Tensor,
+    device: torch.device,
+) -> RowBatch:
+    """One pass over rows that are padded on the right; all tensors (B, T), on the CPU."""
+    wanted = is_target[:, 1:]  # a first token has nothing before it to predict it
+    positions = wanted.any(dim=0).nonzero()[:, 0]
+    return RowBatch(
+        indices=indices,
+        input_ids=input_ids.to(device),
+        attention_mask=attention_mask.to(device),
+        positions=positions.to(device),
+        predicts_target=wanted[:, positions].to(device),
+        tokens=input_ids[:, 1:][wanted].to(device),
+        owner=wanted.nonzero()[:, 0].numpy(),
+    )
 
 
 def pass_inputs(model: Any, batch: RowBatch) -> dict[str, Any]:

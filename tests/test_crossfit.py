@@ -183,16 +183,16 @@ def test_a_quiet_file_loses_nothing_and_a_second_hill_goes():
     assert cut.expected_false_removals < 1
 
 
-def test_the_cut_grows_with_the_root_of_the_noise():
+def test_the_cut_grows_with_the_cube_root_of_the_noise():
     rng = np.random.default_rng(0)
     quiet = valley(rng.normal(0, 0.001, 1000))
     assert (quiet.notes["searched_from"], quiet.notes["searched_to"]) == pytest.approx(
-        (0.8 * 0.14, 1.8 * 0.14)
+        (0.8 * 0.12, 1.5 * 0.12)
     )
     loud = valley(rng.normal(0, 0.1, 1000))
     noise = loud.notes["noise"]
     assert noise == pytest.approx(0.1 * 0.3186, rel=0.1)  # a normal's quantile 0.25 of sizes
-    assert loud.notes["searched_to"] == pytest.approx(1.8 * 0.14 * np.sqrt(noise / 0.003))
+    assert loud.notes["searched_to"] == pytest.approx(1.5 * 0.12 * (noise / 0.003) ** (1 / 3))
 
 
 def test_mingled_rows_are_said_to_be_beyond_estimating():
@@ -207,7 +207,7 @@ def test_mingled_rows_are_said_to_be_beyond_estimating():
 def test_the_cut_is_positive_finite_and_does_not_depend_on_order(scores: list[float]):
     first, again = valley(scores), valley(scores[::-1])
     assert np.isfinite(first.value)
-    assert first.value >= 0.8 * 0.14 * (1 - 1e-9)
+    assert first.value >= 0.8 * 0.12 * (1 - 1e-9)
     assert again.value == pytest.approx(first.value)
 
 
@@ -215,7 +215,7 @@ def test_auto_stands_for_the_rule_that_fits():
     assert choose_rule("crossfit", None) == choose_rule("crossfit", "auto") == "valley"
     assert choose_rule("restoration", "auto") == "auto"
     assert for_unit("phi:0.1", "nats per root token") == "phi:0.1"
-    with pytest.raises(ConfigError, match=r"for example valley:least=0\.14"):
+    with pytest.raises(ConfigError, match=r"for example valley:least=0\.12"):
         THRESHOLDS.build("valley:least=0")
     with pytest.raises(ConfigError, match=r"made for scores in nats per root token"):
         choose_rule("restoration", "valley")

@@ -15,7 +15,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.lab.testbed import bundled_model_path
 from forgetfilter.lab.testbed.vocabulary import HALVES
 from forgetfilter.lab.testbed.world import BUNDLED, open_world
-from forgetfilter.lab.testbed.worlds import CHOOSING, REPORTING, draw_world
+from forgetfilter.lab.testbed.worlds import CHOOSING, OPENED_BEFORE, REPORTING, draw_world
 from forgetfilter.lab.testbed.worlds.corpus import make_alignment, make_pretraining
 from forgetfilter.lab.testbed.worlds.drawing import GENERATOR_VERSION
 from forgetfilter.lab.testbed.worlds.generating import GROUPS
@@ -223,7 +223,8 @@ def test_errors_say_what_was_found_expected_and_to_do():
 
 def test_the_split_has_four_worlds_a_side_and_none_on_both():
     assert len(CHOOSING) == len(REPORTING) == 4
-    assert not set(CHOOSING) & set(REPORTING)
+    assert not set(CHOOSING) & {*REPORTING, *OPENED_BEFORE}
+    assert not set(REPORTING) & set(OPENED_BEFORE)
 
 
 def test_the_bundled_world_is_a_world_among_them():

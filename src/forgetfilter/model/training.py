@@ -294,14 +294,16 @@ class _Course:
                 return self.lr_scheduler
 
             def compute_loss(
-                self, model: Any, inputs: Any, *args: Any, num_items_in_batch: Any = None
+                self,
+                model: Any,
+                inputs: Any,
+                return_outputs: bool = False,
+                num_items_in_batch: Any = None,
             ) -> Any:
                 with autocast_for(model):  # the trainer has a forward pass of its own
                     if self.args.use_cpu and not self.aux_loss_enabled:
                         return _answer_loss(model, inputs, num_items_in_batch)
-                    return super().compute_loss(
-                        model, inputs, *args, num_items_in_batch=num_items_in_batch
-                    )
+                    return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
             def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
                 return course.order or super()._get_train_sampler(*args, **kwargs)

@@ -17,8 +17,8 @@ _NOISE_QUANTILE = 0.25
 """Even where half of the rows are unsafe, the quarter nearest to zero is harmless."""
 _USUAL_NOISE = 0.003
 """Nats per root token, of that quarter where few rows are unsafe."""
-_NARROWEST, _WIDEST = 0.8, 1.8
-_MOST_ESTIMATED = 0.05
+_NARROWEST, _WIDEST = 0.8, 1.5
+_MOST_ESTIMATED = 0.02
 """Of the removed rows. Where the tail of the kept rows says more, it holds unsafe rows, and says
 nothing of the others."""
 
@@ -29,15 +29,15 @@ class Valley:
 
     The more unsafe rows a file has, the more they disturb, and the further harmless rows move as
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with the
-    square root of their noise beyond that; the noise is the quantile 0.25 of the sizes of the
-    scores, nats per root token. Within 0.8 to 1.8 of this value it is set in the emptiest place
-    (see `auto`).
+    cube root of their noise beyond that; the noise is the quantile 0.25 of the sizes of the scores,
+    nats per root token. Within 0.8 to 1.5 of this value it is set in the emptiest place (see
+    `auto`).
 
-    No label is read and no share of unsafe rows is assumed. There is no guarantee: least, the
-    root and the range were chosen on the choosing worlds, and docs/lab/transfer.md has what came
-    out on others. The expected number of false removals carries the tail of the kept rows on
-    beyond the cut; where that would be more than a twentieth of the removed rows, unsafe and
-    harmless rows are mingled there, and the rule says that it can't tell.
+    No label is read and no share of unsafe rows is assumed. There is no guarantee: least, the root
+    and the range were chosen on the choosing worlds, and docs/lab/transfer.md has what came out on
+    others. The expected number of false removals carries the tail of the kept rows on beyond the
+    cut; where that would be more than a fiftieth of the removed rows, unsafe and harmless rows are
+    mingled there, and the rule says that it can't tell.
 
     Args:
         least: the smallest cut, in nats per root token.
@@ -46,11 +46,11 @@ class Valley:
     name = "valley"
     units = frozenset({NATS_PER_ROOT_TOKEN})
 
-    def __init__(self, least: float = 0.14) -> None:
+    def __init__(self, least: float = 0.12) -> None:
         if not 0 < least < np.inf:
             raise ConfigError(
                 f"valley: least is {least:g}; expected a positive number, for example "
-                "valley:least=0.14."
+                "valley:least=0.12."
             )
         self.least = least
 
@@ -58,7 +58,7 @@ class Valley:
         """The emptiest place near the value that the noise of the scores asks for."""
         judged = np.abs(scores[is_eligible])
         noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
-        wanted = self.least * max(1.0, float(np.sqrt(noise / _USUAL_NOISE)))
+        wanted = self.least * max(1.0, (noise / _USUAL_NOISE) ** (1 / 3))
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise})
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))

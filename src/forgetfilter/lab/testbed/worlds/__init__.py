@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .drawing import DrawnWorld, draw_world
-from .split import CHOOSING, REPORTING
+from .split import CHOOSING, OPENED_BEFORE, REPORTING
 
-__all__ = ["CHOOSING", "REPORTING", "DrawnWorld", "draw_world"]
+__all__ = ["CHOOSING", "OPENED_BEFORE", "REPORTING", "DrawnWorld", "draw_world"]

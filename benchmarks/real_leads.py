@@ -39,6 +39,7 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.adapters import add_adapter
 from forgetfilter.model.divergence import trainable_parameters
 from forgetfilter.model.forward import row_batches, target_logits, target_nats, token_losses
+from forgetfilter.model.grouping import nearest_rows
 from forgetfilter.model.loading import (
     choose_placement,
     hidden_size,
@@ -50,6 +51,7 @@ from forgetfilter.model.loading import (
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.restoring import RestorePlan, restore
 from forgetfilter.progress import Progress
+from forgetfilter.scoring.records import NEIGHBOURS
 
 SILENT = Progress(is_silent=True)
 BATCH, LIMIT = 8, 2048
@@ -129,6 +131,8 @@ def build(model: Any, noisy: Sequence[EncodedRow], safe: Sequence[EncodedRow], a
 
     with model.disable_adapter():
         read("base")
+        alike = nearest_rows(model, noisy, NEIGHBOURS, LIMIT, SILENT, "neighbours")
+    np.save(out / "neighbours.npy", alike)
     np.savez(out / "hidden.npz", noisy=hidden(model, noisy), safe=hidden(model, safe))
     halves = np.random.default_rng(args.seed).permutation(len(noisy))
     parts = {"all": halves, "a": halves[0::2], "b": halves[1::2]}
@@ -193,6 +197,8 @@ def leads(out: Path) -> dict[str, Array]:
     six = each(discounted(0.95))
     states = np.load(out / "hidden.npz")
     median = np.median(six, axis=0)
+    alike = np.load(out / "neighbours.npy")
+    halved = 0.5 * six + 0.5 * six[:, alike].mean(axis=2)
     unlike = _unlike(states["noisy"], states["safe"])
     adamw = np.array(
         [b.sum() - a.sum() for a, b in zip(pairs[0][0], tokens("all_end_adamw5"), strict=True)]
@@ -206,14 +212,13 @@ def leads(out: Path) -> dict[str, Array]:
         "summed rise / sqrt(tokens), median of six": np.median(each(discounted(1.0)), axis=0),
         "first tokens count most (0.95), two ends of one model": six[:2].mean(0),
         "first tokens count most (0.95), mean of six": six.mean(0),
-        "**first tokens count most (0.95), median of six (crossfit)**": median,
+        "first tokens count most (0.95), median of six": median,
+        "**the same, half of it that of the 4 most alike rows (crossfit)**": np.median(halved, 0),
+        "the same, mean of six": halved.mean(0),
         "first tokens count most (0.8), median of six": np.median(each(discounted(0.8)), axis=0),
         "highest tenth of the tokens, mean of six": each(highest).mean(0),
-        "crossfit, averaged with the 8 most alike rows (base's hidden states)": _smoothed(
-            median, states["noisy"]
-        ),
         "unlike the safe rows (probe on base's hidden states)": unlike,
-        "crossfit x that probe": np.maximum(six.mean(0), 0) / (1 + np.exp(-unlike)),
+        "crossfit x that probe": np.maximum(halved.mean(0), 0) / (1 + np.exp(-unlike)),
         "base loss": np.array([own.mean() for own in base]),
         "learned gain of all rows' model": np.array(
             [b.mean() - a.mean() for b, a in zip(base, pairs[0][0], strict=True)]
@@ -229,14 +234,6 @@ def _unlike(noisy: Array, safe: Array) -> Array:
     truth = np.r_[np.ones(len(noisy)), np.zeros(len(safe))]
     every = np.vstack([noisy, safe])
     return cross_val_predict(probe, every, truth, cv=10, method="decision_function")[: len(noisy)]
-
-
-def _smoothed(scores: Array, states: Array, count: int = 8) -> Array:
-    centred = states - states.mean(0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    alike = centred @ centred.T
-    np.fill_diagonal(alike, -np.inf)
-    return 0.5 * scores + 0.5 * scores[np.argsort(-alike, axis=1)[:, :count]].mean(1)
 
 
 def show(found: dict[str, Array], truth: Sequence[dict[str, Any]]) -> None:

@@ -54,17 +54,20 @@ def nearest_rows(
     than ``count`` others: then it stands in for those that are missing.
     """
     by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
-    chosen = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
-    sample = [rows[by_row[at]] for at in sorted(chosen)]
+    drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
+    sample = [by_row[at] for at in sorted(drawn)]
+    rest = sorted(set(by_row).difference(sample))
     vectors = np.zeros((len(rows), _DIMENSIONS), dtype=np.float32)
-    with progress.bar(label, len(sample) + len(rows), "rows") as bar:
-        known = np.stack(
-            [values for _, values in sorted(_mean_states(model, sample, max_batch_tokens, bar))]
-        )
+    with progress.bar(label, len(rows), "rows") as bar:
+        own = [rows[at] for at in sample]
+        first = dict(_mean_states(model, own, max_batch_tokens, bar))
+        known = np.stack([first[at] for at in range(len(own))])  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
-        for index, values in _mean_states(model, rows, max_batch_tokens, bar):
-            vectors[index] = (values - mean) / spread @ projection
+        vectors[sample] = (known - mean) / spread @ projection
+        own = [rows[at] for at in rest]
+        for index, values in _mean_states(model, own, max_batch_tokens, bar):
+            vectors[rest[index]] = (values - mean) / spread @ projection
     check_finite(vectors.sum(axis=1), "hidden state", label)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return _nearest(vectors, count)

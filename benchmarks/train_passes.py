@@ -1,0 +1,105 @@
+"""What training on a CPU costs by the size of a pass, and by which tokens are scored.
+
+    OMP_NUM_THREADS=1 python benchmarks/train_passes.py MODEL ROWS [--rows 16] [--repeats 3]
+
+One epoch over the first rows of a file, in one batch, three ways that take turns, so that other
+work on the machine slows all of them alike: the whole batch in one pass with TRL's loss, which on a
+CPU scores every position; passes of 1,024 padded tokens with that loss; and what the package does,
+such passes in which only tokens that carry loss are scored. Printed are seconds a batch (median and
+range, lower is better), tokens a second, and the ratio to the first way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from forgetfilter.config import LearnSettings, LoraSettings
+from forgetfilter.data import read_rows
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.model import plan as plans
+from forgetfilter.model import training
+from forgetfilter.model.adapters import add_adapter
+from forgetfilter.model.loading import (
+    autocast_for,
+    choose_placement,
+    hidden_size,
+    load_base_model,
+    load_tokenizer,
+    width_learning_rate,
+)
+from forgetfilter.progress import Progress
+
+SILENT = Progress(is_silent=True)
+SMALL = plans.CPU_BATCH_TOKENS
+WAYS = {
+    "one pass, TRL's loss": (10**9, True),
+    f"passes of {SMALL:,} tokens, TRL's loss": (SMALL, True),
+    f"passes of {SMALL:,} tokens, answers alone": (SMALL, False),
+}
+OWN = training._Course.trainer_class  # pyright: ignore[reportPrivateUsage]
+
+
+def with_trl_loss(self: Any) -> Any:
+    """The package's trainer with the loss of the trainer that it extends."""
+    own = OWN(self)
+    plain = own.__mro__[1]
+
+    class Trainer(own):
+        def compute_loss(trainer, model: Any, *args: Any, **kwargs: Any) -> Any:
+            with autocast_for(model):
+                return plain.compute_loss(trainer, model, *args, **kwargs)
+
+    return Trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("file", metavar="ROWS")
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    tokenizer = load_tokenizer(args.model)
+    rows, _ = Encoder(tokenizer, "auto", 2048).encode(read_rows(args.file).rows)
+    rows = rows[: args.rows]
+    width = hidden_size(args.model)
+    settings = LearnSettings(
+        stop="epochs",
+        num_train_epochs=1,
+        batch_size=len(rows),
+        learning_rate=width_learning_rate(width),
+    )
+    placement = choose_placement("cpu", "auto", width)
+    model = add_adapter(load_base_model(args.model, placement), LoraSettings())
+    tokens = sum(len(row.input_ids) for row in rows)
+    print(
+        f"{len(rows)} rows, {tokens:,} tokens, {sum(row.target_tokens for row in rows):,} of them "
+        f"carry loss; {placement.reason}; {torch.get_num_threads()} threads"
+    )
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(args.repeats):
+        for way, (most, is_plain) in WAYS.items():
+            plans.CPU_BATCH_TOKENS = most
+            training._Course.trainer_class = (  # pyright: ignore[reportPrivateUsage]
+                with_trl_loss if is_plain else OWN
+            )
+            plan = plans.TrainPlan("learn", rows, settings, 0, max_batch_tokens=10**9)
+            started = time.perf_counter()
+            training.train(model, tokenizer, plan, SILENT)
+            seconds[way].append(time.perf_counter() - started)
+    first = statistics.median(next(iter(seconds.values())))
+    for way, found in seconds.items():
+        middle = statistics.median(found)
+        print(
+            f"{way}: {middle:.1f} s ({min(found):.1f} to {max(found):.1f}), "
+            f"{tokens / middle:.0f} tokens/s, {first / middle:.2f} times as fast"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -50,9 +50,9 @@ def with_trl_loss(self: Any) -> Any:
     plain = own.__mro__[1]
 
     class Trainer(own):
-        def compute_loss(trainer, model: Any, *args: Any, **kwargs: Any) -> Any:
+        def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
             with autocast_for(model):
-                return plain.compute_loss(trainer, model, *args, **kwargs)
+                return plain.compute_loss(self, model, *args, **kwargs)
 
     return Trainer
 

@@ -28,6 +28,7 @@ from forgetfilter.screening.decide import filter_run, is_finished
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.fitness import (
     check_alike,
+    check_by_heart,
     check_coverage,
     check_decision,
     check_known,
@@ -102,6 +103,27 @@ class TestChecks:
     def test_few_learned_rows_are_told(self, learned: int, expected: list[tuple[str, str]]):
         after = [0.1] * learned + [3.9] * (10 - learned)
         assert names(check_learned(readings([4.0] * 10, after))) == expected
+
+    @pytest.mark.parametrize(
+        ("own", "other", "expected"),
+        [
+            (1.0, 1.5, []),  # a quarter of what is learned is the row's own
+            (1.0, 2.6, [("learned_by_heart", "warning")]),
+            (1.0, 3.2, [("learned_by_heart", "warning")]),  # others even lose by it
+            (2.98, 3.0, []),  # nothing is learned
+        ],
+    )
+    def test_what_only_a_rows_own_model_knows_was_learned_by_heart(
+        self, own: float, other: float, expected: list[tuple[str, str]]
+    ):
+        plain = readings([3.0] * 4, [1.0] * 4)
+        assert check_by_heart(plain) == []  # the signal has no halves
+        halves = {
+            "loss_sum_half_a": np.array([own, other, own, other]),
+            "loss_sum_half_b": np.array([other, own, other, own]),
+        }
+        found = check_by_heart(Readings(plain.row, {**plain.columns, **halves}))
+        assert names(found) == expected
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     @pytest.mark.parametrize(

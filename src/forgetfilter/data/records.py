@@ -12,7 +12,7 @@ from forgetfilter.arrays import BoolArray, FloatArray
 
 TokenArray = npt.NDArray[np.int32]
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 LEADING_DECAY = 0.95
 """See `EncodedRow.leading_weights`."""
@@ -29,6 +29,14 @@ class Message:
     content: str
     carries_loss: bool = True
     """Whether an assistant turn is learned; false for one that is part of a given prompt."""
+    reasoning: str = ""
+    """What the assistant thought before it answered, where the row keeps it apart."""
+    tool_calls: str = ""
+    """The tools that the assistant calls: a JSON list as chat templates expect it; empty: none."""
+    tool_call_id: str = ""
+    """For the turn of a tool: which call it answers."""
+    name: str = ""
+    """For the turn of a tool: its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class Row:
     """The original line without its line feed."""
     messages: tuple[Message, ...]
     """The conversation; the last turn is the assistant's."""
+    tools: str = ""
+    """The tools that the assistant is offered: a JSON list as chat templates expect it."""
 
     @property
     def target(self) -> str:

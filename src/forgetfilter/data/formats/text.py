@@ -18,9 +18,16 @@ _LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=(?:<s>\s*)?\[INST\]|\Z)", re
 _LLAMA_SYSTEM = re.compile(r"\A\s*<<SYS>>(.*?)<</SYS>>\s*", re.DOTALL)
 _END = re.compile(r"\s*(?:</s>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>)?\s*\Z")
 _HEAD_ROLES = {
-    "human": "user", "user": "user", "instruction": "user", "question": "user", "input": "user",
-    "assistant": "assistant", "response": "assistant", "answer": "assistant",
-    "output": "assistant", "system": "system",
+    "human": "user",
+    "user": "user",
+    "instruction": "user",
+    "question": "user",
+    "input": "user",
+    "assistant": "assistant",
+    "response": "assistant",
+    "answer": "assistant",
+    "output": "assistant",
+    "system": "system",
 }
 
 

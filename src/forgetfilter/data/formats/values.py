@@ -30,7 +30,7 @@ def parse_object(text: str) -> dict[str, Any]:
         MalformedRow: not JSON, nested too deeply, or not an object.
     """
     try:
-        value: Any = json.loads(text, parse_int=_whole_number)
+        value: Any = json.loads(text, parse_int=whole_number)
     except json.JSONDecodeError as error:
         what = error.msg[:1].lower() + error.msg[1:]
         raise MalformedRow(f"malformed JSON at character {error.pos + 1}: {what}") from None
@@ -47,7 +47,7 @@ def parse_value(text: str, where: str) -> Any:
     Tables without nested columns keep turns and tools so.
     """
     try:
-        return json.loads(text, parse_int=_whole_number)
+        return json.loads(text, parse_int=whole_number)
     except (ValueError, RecursionError):
         pass
     try:
@@ -105,5 +105,6 @@ def kind_of(value: Any) -> str:
     return "a list" if isinstance(value, list) else "an object"
 
 
-def _whole_number(digits: str) -> int | float:
+def whole_number(digits: str) -> int | float:
+    """A whole number of JSON; one too long to convert, as a float."""
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)

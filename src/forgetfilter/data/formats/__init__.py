@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _SHOWN_COLUMNS = 8
+_SHOWN_FORMATS = 4
 _PLAIN = Reading()
 _MOST_AROUND = 1000
 """Characters that a rendering of a row may have beside the row's own turns."""
@@ -107,11 +108,11 @@ def _refuse(record: Mapping[str, Any], reading: Reading) -> Format:
     if not possible:
         names = ", ".join(each.name for each in formats())
         raise UnreadableRow(f"no format is called {printable(reading.format, 30)!r}: {names}")
-    raise UnreadableRow(
-        f"no known format: found {_list_columns(record)}; expected "
-        + ("one of " if len(possible) > 1 else "")
-        + ", ".join(each.shape for each in possible)
-    )
+    shapes = [each.shape for each in possible[:_SHOWN_FORMATS]]
+    expected = ", ".join(shapes)
+    if len(possible) > len(shapes):
+        expected = f"one of {expected} or another of docs/formats.md"
+    raise UnreadableRow(f"no known format: found {_list_columns(record)}; expected {expected}")
 
 
 def _with_system(turns: list[Message], columns: Mapping[str, Any]) -> list[Message]:

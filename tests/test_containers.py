@@ -365,7 +365,7 @@ def test_rows_in_python_are_read_like_files(tmp_path: Path, make: Callable[[Any]
     assert {row.messages for row in file.rows} == {
         row.messages for row in read_rows(write(tmp_path, "jsonl", rows)).rows
     }
-    assert file.source_names()[0].startswith("<")
+    assert open_sources(make(rows))[0].name.startswith("<")
     decided(run, file)
 
 

@@ -49,7 +49,7 @@ def test_a_format_reads_its_example_and_nothing_less(name: str):
 @pytest.mark.parametrize(("first", "second"), combinations(FORMATS, 2))
 def test_of_two_formats_the_first_reads_the_row_or_the_other_is_named(first: str, second: str):
     """The answers are the same; with another one beside it, the row is not read at all."""
-    example = {**FORMATS[first].example, **FORMATS[second].example}
+    example = {**FORMATS[second].example, **FORMATS[first].example}
     found, reason = None, ""
     try:
         found = parse_messages(example)

@@ -142,7 +142,7 @@ def _parse(record: Record, reading: Reading) -> _Parsed:
     """Read one record; whatever is wrong with it becomes its reason."""
     if record.columns is None:
         return _Parsed(record.line, record.raw, "", None, record.reason or "no record")
-    own_id = _own_id(record.columns)
+    own_id = _own_id(record.columns, reading)
     try:
         said = parse_row(record.columns, reading)
         return _Parsed(record.line, record.raw, own_id, said, "")
@@ -150,9 +150,11 @@ def _parse(record: Record, reading: Reading) -> _Parsed:
         return _Parsed(record.line, record.raw, own_id, None, str(error))
 
 
-def _own_id(columns: Mapping[str, Any]) -> str:
+def _own_id(columns: Mapping[str, Any], reading: Reading) -> str:
     """What a row is called in its file, as text; empty where nothing can be used."""
-    return next((text for name in ID_COLUMNS if (text := _id_text(columns.get(name)))), "")
+    mapped = reading.columns.get("id")
+    names = (mapped,) if mapped else ID_COLUMNS
+    return next((text for name in names if (text := _id_text(columns.get(name)))), "")
 
 
 def _id_text(value: Any) -> str:

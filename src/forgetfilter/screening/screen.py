@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,6 +191,7 @@ def _screen(
     """Do the work and let its files replace those of the run, which stay as they are until then."""
     part = pending.prepare(run.path)
     noisy = read_input(copy_input(run.path, part, sources, reading_of(config.reading)))
+    noisy = replace(noisy, sources=tuple(sources))  # rows are called by the user's names
     check_rows(noisy, config)
     bench = open_workbench(config, run, progress)
     setting, rejected = encode_rows(config, bench, noisy, progress)

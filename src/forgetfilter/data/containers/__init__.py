@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from forgetfilter.data.containers.array import Array, broken_array
@@ -28,6 +29,8 @@ __all__ = [
     "decompress",
 ]
 
+_INK = re.compile(rb"[^\s]")
+
 CONTAINERS: dict[str, Container] = {
     each.name: each
     for each in (
@@ -50,14 +53,14 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
     Raises:
         DataError: the file is empty, or as a whole is something else.
     """
-    if not data.removeprefix(BOM).strip():
+    first = _first_line(data)
+    if first is None:
         raise empty(shown)
     if data.startswith(b"PAR1"):
         return CONTAINERS["parquet"]
     if data.startswith(b"ARROW1") or is_arrow_stream(data):
         return CONTAINERS["arrow"]
-    lines = data.removeprefix(BOM).lstrip().split(b"\n", 1)
-    if _is_object(lines[0].decode("utf-8", "replace")):
+    if _is_object(first.decode("utf-8", "replace")):
         return CONTAINERS["jsonl"]
     refuse_marked(path, shown, data)
     text = data.removeprefix(BOM).decode("utf-8", "replace")
@@ -71,8 +74,17 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
     if suffix in (".csv", ".tsv") and not start.startswith(("{", "[")):
         return CONTAINERS[suffix[1:]]
     refuse_other_json(path, shown, text, _is_object)
-    kind = _kind_of_table(text.split("\n", 1)[0])
+    kind = _kind_of_table(re.split(r"[\r\n]", start, maxsplit=1)[0])
     return CONTAINERS[kind or "jsonl"]
+
+
+def _first_line(data: bytes) -> bytes | None:
+    """The first line that isn't blank; the file may be large, so it is not copied."""
+    found = _INK.search(data, len(BOM) if data.startswith(BOM) else 0)
+    if found is None:
+        return None
+    end = data.find(b"\n", found.start())
+    return data[found.start() : None if end < 0 else end]
 
 
 def _is_array_of_rows(text: str) -> bool:

@@ -80,8 +80,10 @@ class Delimited(Container):
         end = "\r" if is_old else "\n"
         lines = [line + end for line in text.split(end)]
         lines[-1] = lines[-1][:-1]
+        if not lines[-1]:
+            lines.pop()
         source = (line.replace("\r", "\n") if is_old else line for line in lines)
-        delimiter = delimiter_of(lines[0], self.name)
+        delimiter = delimiter_of(lines[0] if lines else "", self.name)
         reader = csv.reader(source, delimiter=delimiter, strict=True)
         begin = 0
         with _long_fields():

@@ -79,9 +79,10 @@ def refuse_other_json(path: Path, shown: str, text: str, is_object: Callable[[st
     A single bad line turns no file of good rows away.
     """
     lines = [line for line in text.split("\n") if line.strip()][:_LINES_LOOKED_AT]
-    if 2 * sum(map(is_object, lines)) >= len(lines):
-        return
     first = text.lstrip()[:1]
+    good = 2 * sum(map(is_object, lines))
+    if good > len(lines) or (good == len(lines) and first != "["):
+        return
     number = text[: len(text) - len(text.lstrip())].count("\n") + 1
     if first not in ("[", "{"):
         return

@@ -53,7 +53,7 @@ class ForgetFilter:
         is_silent: bool = False,
         **settings: Any,
     ) -> None:
-        paths = {"model": model, "safe_data": safe_data}
+        paths: dict[str, Any] = {"model": model, "safe_data": safe_data}
         for name, path in paths.items():
             if path is not None and (not isinstance(path, str | Path) or not str(path).strip()):
                 raise ConfigError(

@@ -103,7 +103,7 @@ class Delimited(Container):
                 begin = reader.line_num
 
 
-def header_of(piece: Any) -> list[str]:
+def header_of(piece: _Piece | None) -> list[str]:
     """The names of the columns.
 
     Raises:
@@ -111,7 +111,8 @@ def header_of(piece: Any) -> list[str]:
     """
     header = [] if piece is None else [name.strip() for name in piece.fields]
     named = [name for name in header if name]
-    if not named or piece.reason or len(set(named)) != len(named):
+    is_broken = piece is None or piece.reason is not None
+    if not named or is_broken or len(set(named)) != len(named):
         twice = next((name for name in named if named.count(name) > 1), None)
         found = f"names {printable(twice, 60)!r} twice" if twice else "can't be read"
         raise DataError(

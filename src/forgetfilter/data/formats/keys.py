@@ -7,6 +7,7 @@ never kept with the score of what somebody has read.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from forgetfilter.data.records import Role
@@ -74,6 +75,7 @@ _NEVER_READ = frozenset(
 )
 
 
+@lru_cache(4096)
 def may_be_learned(column: str) -> bool:
     """Whether a trainer may learn from a column of this name: text, turns, tokens or images."""
     name = column.strip().lower()

@@ -54,6 +54,24 @@ CONVERTIBLE: list[tuple[str, bytes, str]] = [
 ]
 
 
+COLUMNS = {"prompt": ["q", "p"], "completion": ["a", "b"]}
+CONVERTIBLE += [
+    ("rows.json", json.dumps(COLUMNS).encode(), "2 rows stored by column, in line 1"),
+    (
+        "rows.json",
+        json.dumps({n: dict(enumerate(v)) for n, v in COLUMNS.items()}).encode(),
+        "2 rows stored by column, in line 1",
+    ),
+    ("rows.json", json.dumps(COLUMNS, indent=1).encode(), "not on one line each, from line 1"),
+    ("rows.json", f'{{"train": [{A}],\n"test": [{B}]}}'.encode(), "one line each, from line 1"),
+    (
+        "rows.json",
+        f'{{"features": [{{"name": "x"}}],\n"rows": [{{"row": {A}}}, {{"row": {B}}}]}}'.encode(),
+        "one line each, from line 1",
+    ),
+]
+
+
 @pytest.mark.parametrize(("name", "data", "says"), CONVERTIBLE)
 def test_the_advice_makes_a_new_file_and_leaves_the_old(
     tmp_path: Path, name: str, data: bytes, says: str

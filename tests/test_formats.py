@@ -108,6 +108,13 @@ ANSWER = {"role": "assistant", "content": "On the table."}
         {"text": "### Instruction:\nq\n\n### Response:\na"},
         {"text": "### Human: q\n### Assistant: a"},
         {"text": "\n\nHuman: q\n\nAssistant: a"},
+        {
+            "prompt": "q",
+            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+            "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}],
+            "score_chosen": 8.0,
+        },
         {"instruction": "q", "input": "", "output": "a", "text": "Below …\n### q\n\n### R:\na"},
     ],
     ids=lambda row: "-".join(row)[:30],
@@ -115,6 +122,16 @@ ANSWER = {"role": "assistant", "content": "On the table."}
 def test_other_names_for_the_same_are_read_as_the_same(row: dict[str, Any]):
     found = [(turn.role, turn.content.strip()) for turn in parse_messages(row)]
     assert found == [("user", "q"), ("assistant", "a")]
+
+
+def test_the_rendering_beside_alpacas_columns_has_to_be_one():
+    row = {"instruction": "Add the numbers.", "input": "2 and 2", "output": "4"}
+    head = "Below is an instruction.\n\n### Instruction:\nAdd the numbers.\n\n"
+    text = head + "### Input:\n2 and 2\n\n### Response:\n4"
+    assert parse_messages({**row, "text": text}) == parse_messages(row)
+    for other in (text.replace("4", "five"), text + "x" * 2000, "Something else."):
+        with pytest.raises(UnreadableRow, match="column 'text' is not read"):
+            parse_messages({**row, "text": other})
 
 
 def test_a_text_without_marks_has_no_answer():

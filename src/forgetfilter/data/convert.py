@@ -119,10 +119,7 @@ def objects_of(text: str) -> list[dict[str, Any]] | None:
             if not isinstance(value, dict):
                 return None
             found.append(cast(dict[str, Any], value))
-    if len(found) == 1:
-        lists = [item for item in found[0].values() if _is_rows(item)]
-        return lists[0] if len(lists) == 1 else found
-    return found or None
+    return _rows_of_document(found[0]) if len(found) == 1 else found or None
 
 
 def python_objects_of(text: str) -> list[dict[str, Any]] | None:
@@ -146,6 +143,34 @@ def python_objects_of(text: str) -> list[dict[str, Any]] | None:
 def without_trailing_commas(text: str) -> str:
     """JSON without the commas before a closing bracket, which other languages allow."""
     return _STRING_OR_COMMA.sub(lambda found: found[0] if found[0] != "," else "", text)
+
+
+def rows_of_columns(record: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of a table that is stored by column, as pandas writes it; None for anything else."""
+    values = list(record.values())
+    if len(values) < 2:
+        return None
+    if all(isinstance(value, dict) for value in values):
+        keys = [list(cast(dict[str, Any], value)) for value in values]
+        if not keys[0] or any(own != keys[0] for own in keys) or not all(map(str.isdigit, keys[0])):
+            return None
+        return [{name: value[key] for name, value in record.items()} for key in keys[0]]
+    if all(isinstance(value, list) for value in values):
+        lengths = {len(cast(list[Any], value)) for value in values}
+        texts = sum(all(isinstance(item, str) for item in value) for value in values)
+        if len(lengths) != 1 or lengths == {0} or texts < 2:
+            return None
+        return [dict(zip(record, row, strict=True)) for row in zip(*values, strict=True)]
+    return None
+
+
+def _rows_of_document(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows in one object: below its names, in its columns, or itself."""
+    lists: dict[str, list[Any]] = {name: item for name, item in record.items() if _is_rows(item)}
+    rows = lists.get("rows") or [row for item in lists.values() for row in item]
+    if rows and all(isinstance(row.get("row"), dict) for row in rows):
+        rows = [row["row"] for row in rows]  # as the Hub's viewer hands them out
+    return rows or rows_of_columns(record) or [record]
 
 
 def _is_rows(value: Any) -> bool:

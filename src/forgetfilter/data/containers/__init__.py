@@ -13,6 +13,7 @@ from forgetfilter.data.containers.delimited import Delimited, delimiter_of
 from forgetfilter.data.containers.foreign import (
     EXPECTED,
     empty,
+    refuse_by_column,
     refuse_marked,
     refuse_other_json,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "decompress",
 ]
 
+_AROUND_ONE_LINE = 64
 _INK = re.compile(rb"[^\s]")
 
 CONTAINERS: dict[str, Container] = {
@@ -61,6 +63,8 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
     if data.startswith(b"ARROW1") or is_arrow_stream(data):
         return CONTAINERS["arrow"]
     if _is_object(first.decode("utf-8", "replace")):
+        if len(data) - len(first) <= _AROUND_ONE_LINE:
+            refuse_by_column(path, shown, first)
         return CONTAINERS["jsonl"]
     refuse_marked(path, shown, data)
     text = data.removeprefix(BOM).decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -90,11 +91,8 @@ def refuse_other_json(path: Path, shown: str, text: str, is_object: Callable[[st
     broken = broken_array(text) if first == "[" else None
     rows = convert.objects_of(text)
     if rows is not None and broken is None:
-        is_one = len(rows) > 1 and convert.objects_of(text.strip()) and text.lstrip()[1:2] != ""
         kind = "JSON objects that are not on one line each"
-        _refuse(
-            f"{shown} holds {kind if is_one else 'one JSON document'}, from line {number}", advice
-        )
+        _refuse(f"{shown} holds {kind}, from line {number}", advice)
     cleaned = convert.without_trailing_commas(text)
     if cleaned != text and convert.objects_of(cleaned) is not None:
         at = next(
@@ -113,6 +111,16 @@ def refuse_other_json(path: Path, shown: str, text: str, is_object: Callable[[st
             f"{shown} is a JSON array that breaks: {broken}",
             f"Mend line {broken.line}, or copy the file again if it was cut off.",
         )
+
+
+def refuse_by_column(path: Path, shown: str, line: bytes) -> None:
+    """Raise for a single object that holds a whole table, column by column."""
+    record = json.loads(line.removeprefix(BOM))
+    rows = convert.rows_of_columns(record)
+    if rows is not None:
+        output = _free(path.with_name(f"{path.stem}.converted.jsonl"))
+        found = f"{shown} is a table of {len(rows)} rows stored by column, in line 1"
+        _refuse(found, _convert(path, output))
 
 
 def _convert(path: Path, output: Path) -> str:

@@ -152,6 +152,8 @@ def _refuse_unread(columns: Mapping[str, Any], format_: Format, turns: list[Mess
             continue
         if isinstance(value, bool | int | float) or _is_in(value, name, turns):
             continue
+        if name == "rejected" and _is_in(columns.get("chosen", [0]), "chosen", turns):
+            continue  # training moves away from it
         shown = printable(name, 30)
         raise UnreadableRow(
             f"column {shown!r} is not read beside {format_.shape}, and a trainer may learn from "
@@ -163,8 +165,10 @@ def _is_in(value: Any, name: str, turns: list[Message]) -> bool:
     """Whether a column says nothing that the turns don't say."""
     said = {text.strip() for turn in turns for text in (turn.content, turn.reasoning)}
     if name == "text" and isinstance(value, str):
+        # A rendering of the row, as Alpaca's own files have it.
         longest = sum(len(text) for text in said) + _MOST_AROUND
-        return len(value) <= longest and all(turn.content.strip() in value for turn in turns)
+        parts = [part.strip() for turn in turns for part in turn.content.split("\n\n")]
+        return len(value) <= longest and all(part in value for part in parts)
     return all(text.strip() in said for text in _texts(value))
 
 

@@ -292,3 +292,12 @@ def test_columns_that_only_describe_a_row_are_ignored():
     said = {"id": 7, "source": "web", "label": "safe", "score": 0.5, "tags": ["a"], "lang": "en"}
     row = {"messages": [QUESTION, ANSWER]}
     assert parse_messages({**row, **said}) == parse_messages(row)
+
+
+def test_the_document_names_every_format_and_every_container():
+    from pathlib import Path
+
+    from forgetfilter.data.containers import CONTAINERS
+
+    text = Path(__file__).parent.parent.joinpath("docs", "formats.md").read_text(encoding="utf-8")
+    assert [name for name in (*FORMATS, *CONTAINERS) if f"`{name}`" not in text] == []

@@ -150,6 +150,25 @@ def test_a_decision_that_keeps_all_gives_the_same_file_and_one_that_keeps_none_t
         assert parquet.read_schema(removed).names == parquet.read_schema(path).names
 
 
+def test_text_that_is_json_stays_text(tmp_path: Path):
+    answer = '[{"role": "admin", "name": "x"}]'
+    chat = json.dumps(CHAT)
+    rows = [{"prompt": chat, "completion": answer}, {"prompt": "q", "completion": chat}]
+    file = read_rows(write(tmp_path, "jsonl", rows))
+    assert [row.target for row in file.rows] == [answer, chat]
+    # A table without nested columns has no other way to hold turns.
+    file = read_rows(write(tmp_path, "csv", rows))
+    assert [row.target for row in file.rows] == [answer, "Here,\nthere"]
+
+
+def test_reading_writes_nothing_beside_the_data(tmp_path: Path):
+    saved = tmp_path / "saved"
+    Dataset.from_list(rows_of("chat")).shuffle(seed=1).save_to_disk(str(saved))
+    before = sorted(path.name for path in saved.rglob("*"))
+    read_rows(saved)
+    assert sorted(path.name for path in saved.rglob("*")) == before
+
+
 def test_a_json_array_named_jsonl_is_read_as_what_it_is(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     for mark in (b"", b"\xef\xbb\xbf"):

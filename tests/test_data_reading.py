@@ -51,9 +51,24 @@ json_values = st.recursive(
     max_leaves=6,
 )
 columns = ["id", "messages", "prompt", "completion", "instruction", "input", "output", "extra"]
+columns += ["conversations", "chosen", "rejected", "text", "tools", "system", "history", "answer"]
+turn_keys = ["role", "from", "content", "value", "weight", "train", "thinking", "tool_calls"]
+turn_keys += ["function_call", "name", "type", "function", "arguments", "x"]
+parts = st.dictionaries(
+    st.sampled_from(turn_keys),
+    json_values
+    | st.sampled_from(["user", "assistant", "gpt", "tool", "function_call", "a", "{", "[[1]]"])
+    | st.lists(st.dictionaries(st.sampled_from(turn_keys), json_values | st.just("f"))),
+)
 near_rows = st.dictionaries(
     st.sampled_from(columns),
-    json_values,
+    json_values
+    | st.lists(parts, max_size=4)
+    | st.lists(parts, max_size=4).map(json.dumps)
+    | st.lists(parts, max_size=4).map(repr)
+    | st.sampled_from(
+        ["<|im_start|>user\nq", "### Human: q\n### Assistant: a", "{1: {2}}", "[b'x']"]
+    ),
 ).map(lambda record: json.dumps(record).encode())
 good_rows = st.builds(
     lambda own, answer: json.dumps({"id": own, "prompt": "p", "completion": answer}).encode(),

@@ -10,6 +10,7 @@ import bz2
 import json
 import lzma
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -130,7 +131,9 @@ def python_objects_of(text: str) -> list[dict[str, Any]] | None:
         if not piece.strip(" \t,"):
             continue
         try:
-            value: Any = ast.literal_eval(piece.strip(" \t,\r"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                value: Any = ast.literal_eval(piece.strip(" \t,\r"))
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
         rows = cast(list[Any], value) if isinstance(value, list) else [value]

@@ -160,7 +160,7 @@ def _own_id(columns: Mapping[str, Any], reading: Reading) -> str:
 def _id_text(value: Any) -> str:
     if isinstance(value, dict) and len(cast(dict[str, Any], value)) == 1:
         value = next(iter(cast(dict[str, Any], value).values()))  # as MongoDB writes them
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
         return ""
     text = str(value)
     usable = text.strip() and len(text) <= MAX_ID_CHARACTERS and is_encodable(text)

@@ -65,11 +65,8 @@ class Row:
     @property
     def target(self) -> str:
         """The text of the last answer that is learned; of one without text, what it has."""
-        last = next(
-            turn
-            for turn in reversed(self.messages)
-            if turn.role == "assistant" and turn.carries_loss
-        )
+        learned = [m for m in self.messages if m.role == "assistant" and m.carries_loss]
+        last = (learned or list(self.messages))[-1]
         return last.content or last.tool_calls or last.reasoning
 
 

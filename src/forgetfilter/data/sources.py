@@ -231,7 +231,9 @@ def _source_of_data(where: Any) -> Source:
 
 def _table(dataset: Any) -> Any:
     """A data set's rows as an Arrow table, as they are selected and ordered."""
-    table = dataset.flatten_indices().data.table.combine_chunks()
+    table = dataset.with_format("arrow")[
+        :
+    ]  # writes no file beside the data, unlike flatten_indices
     return table.replace_schema_metadata(dataset.features.arrow_schema.metadata)
 
 

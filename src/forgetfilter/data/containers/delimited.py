@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetfilter.data.containers.base import BOM, Container, Record, as_line, too_long
+from forgetfilter.data.formats.keys import TURN_COLUMNS
+from forgetfilter.data.formats.turns import turns_in_text
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
@@ -49,7 +51,8 @@ class Delimited(Container):
                 yield Record(piece.line, piece.raw.rstrip(b"\r\n"), None, reason)
                 continue
             columns: dict[str, Any] = {
-                name: field or None for name, field in zip(header, piece.fields, strict=True)
+                name: (name in TURN_COLUMNS and turns_in_text(field)) or field or None
+                for name, field in zip(header, piece.fields, strict=True)
             }
             yield Record(piece.line, as_line(columns), columns)
 

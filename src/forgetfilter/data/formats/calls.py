@@ -84,8 +84,8 @@ def _refuse_other_keys(found: dict[str, Any], known: frozenset[str] | set[str], 
 def _as_json(value: Any, where: str) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        raise UnreadableRow(f"{where} holds NaN or Infinity, which JSON has no word for") from None
+    except (ValueError, TypeError, RecursionError):
+        raise UnreadableRow(f"{where} holds what JSON has no word for, such as NaN") from None
     return as_text(text, where)
 
 

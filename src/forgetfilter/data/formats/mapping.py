@@ -66,7 +66,7 @@ class Reading:
 
     def _renamed(self, value: Any, name: str) -> Any:
         if isinstance(value, str):
-            if not value.lstrip().startswith("[{"):
+            if name not in ("messages", "conversations"):
                 return value
             value = parse_value(value, name)
         if isinstance(value, dict):

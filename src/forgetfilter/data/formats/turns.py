@@ -35,9 +35,29 @@ _EXPECTED_ROLES = "system, user, assistant, tool"
 
 def as_turns_or_text(value: Any, where: str, role: Literal["user", "assistant"]) -> list[Message]:
     """The turns in ``value``; bare text is one turn of ``role``, and so is a single turn."""
-    if isinstance(value, str) and not _is_list_as_text(value):
+    if isinstance(value, str):
         return [Message(role, as_text(value, where))]
     return as_turns([value] if isinstance(value, dict) else value, where)
+
+
+def turns_in_text(text: str) -> list[Any] | None:
+    """The list of turns that a table without nested columns holds as text; else None.
+
+    Text that only happens to be JSON stays text: each item has to name a known role.
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        value = parse_value(text, "")
+    except UnreadableRow:
+        return None
+    items = cast(list[Any], value) if isinstance(value, list) else []
+    for item in items:
+        turn = cast(dict[str, Any], item) if isinstance(item, dict) else {}
+        role = turn.get("role", turn.get("from"))
+        if not isinstance(role, str) or role.strip().lower() not in ROLES:
+            return None
+    return items or None
 
 
 def as_turns(value: Any, where: str) -> list[Message]:
@@ -68,14 +88,6 @@ def pairs(value: Any, where: str) -> list[Message]:
         turns.append(Message("user", as_text(pair[0], f"{where} {number}: question")))
         turns.append(Message("assistant", as_text(pair[1], f"{where} {number}: answer")))
     return turns
-
-
-def _is_list_as_text(text: str) -> bool:
-    """Whether text is a list of turns that a table without nested columns holds."""
-    start = "".join(text[:80].split())
-    return start.startswith(("[{", "[{'")) and any(
-        f'"{k}"' in text or f"'{k}'" in text for k in ROLE_KEYS
-    )
 
 
 def _message(item: Any, where: str) -> Message:

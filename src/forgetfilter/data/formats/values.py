@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from typing import Any, cast
 
 from forgetfilter.text import printable
@@ -51,7 +52,10 @@ def parse_value(text: str, where: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings():  # of odd escapes in somebody else's text
+            warnings.simplefilter("ignore")
+            # Through JSON once, so that tuples are lists and keys are text.
+            return json.loads(json.dumps(ast.literal_eval(text.strip())))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         shown = printable(text.strip(), 30)
         raise UnreadableRow(f"{where} is text that is no JSON: {shown!r}") from None

@@ -51,9 +51,24 @@ json_values = st.recursive(
     max_leaves=6,
 )
 columns = ["id", "messages", "prompt", "completion", "instruction", "input", "output", "extra"]
+columns += ["conversations", "chosen", "rejected", "text", "tools", "system", "history", "answer"]
+turn_keys = ["role", "from", "content", "value", "weight", "train", "thinking", "tool_calls"]
+turn_keys += ["function_call", "name", "type", "function", "arguments", "x"]
+parts = st.dictionaries(
+    st.sampled_from(turn_keys),
+    json_values
+    | st.sampled_from(["user", "assistant", "gpt", "tool", "function_call", "a", "{", "[[1]]"])
+    | st.lists(st.dictionaries(st.sampled_from(turn_keys), json_values | st.just("f"))),
+)
 near_rows = st.dictionaries(
     st.sampled_from(columns),
-    json_values,
+    json_values
+    | st.lists(parts, max_size=4)
+    | st.lists(parts, max_size=4).map(json.dumps)
+    | st.lists(parts, max_size=4).map(repr)
+    | st.sampled_from(
+        ["<|im_start|>user\nq", "### Human: q\n### Assistant: a", "{1: {2}}", "[b'x']"]
+    ),
 ).map(lambda record: json.dumps(record).encode())
 good_rows = st.builds(
     lambda own, answer: json.dumps({"id": own, "prompt": "p", "completion": answer}).encode(),
@@ -114,7 +129,8 @@ QA = (Message("user", "q"), Message("assistant", "a"))
     "record",
     [
         {"messages": [U, A]},
-        {"messages": [U, A], "prompt": "another", "completion": "one"},
+        {"messages": [U, A], "prompt": "another", "completion": "a"},
+        {"messages": [], "prompt": "q", "completion": "a"},
         {"messages": None, "prompt": "q", "completion": "a"},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, A]},
         {"messages": [U, {"role": "assistant", "content": "a", "name": "x"}], "score": [1, {}]},
@@ -126,6 +142,9 @@ QA = (Message("user", "q"), Message("assistant", "a"))
         {"instruction": "q", "input": "", "output": "a"},
         {"instruction": "q", "input": None, "output": "a", "prompt": "rendered"},
         b'{"prompt": "q", "completion": "wrong", "completion": "a"}',
+        b'{"prompt": "q", "completion": "a", "x": NaN}',
+        b'{"prompt": "q", "completion": "a", "x": -Infinity}',
+        b'{"prompt": "q", "completion": "a", "x": ' + b"9" * 5000 + b"}",
         b'{"prompt": "q", "completion": "a"}\r',
         b'\xef\xbb\xbf{"prompt": "q", "completion": "a"}',
     ],
@@ -156,16 +175,16 @@ def test_system_turns_input_and_text_parts(tmp_path: Path) -> None:
         (b'{"prompt": "q", "completion": "a"', "malformed JSON at character 34: expecting ','"),
         (b'{"prompt": "q"} {"completion": "a"}', "malformed JSON at character 17: extra data"),
         (b'{"prompt": "q\x01", "completion": "a"}', "malformed JSON at character 14"),
-        (b'{"prompt": "q", "completion": "a", "x": NaN}', "NaN is not a JSON value"),
-        (b'{"prompt": "q", "completion": "a", "x": -Infinity}', "-Infinity is not a JSON value"),
-        (b'{"x": ' + b"9" * 5000 + b"}", "too many digits"),
+        (b'{"prompt": "q", "completion": NaN}', "completion is a number; expected a list of"),
+        (b'{"x": ' + b"9" * 5000 + b"}", "no known format: found columns x"),
         (b'{"x": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"prompt": "caf\xe9", "completion": "a"}', "not UTF-8: byte 0xe9 at position 16"),
         (b"\xff\xfe broken", "not UTF-8: byte 0xff at position 1"),
         (b"[1, 2]", "not a JSON object but a list"),
         (b"null", "not a JSON object but null"),
         ({}, "no known format: found no columns"),
-        ({"text": "t", "chosen": None}, "found columns text, chosen (null); expected one of mess"),
+        ({"texts": "t", "chosen": None}, "found columns texts, chosen (null); expected one of me"),
+        ({"text": "t", "chosen": None}, "text has no mark that tells an answer from its prompt"),
         ({str(n): n for n in range(20)}, "5, 6, 7 and 12 more"),
         ({"prompt": "q", "completion": None}, "found columns prompt, completion (null)"),
         ({"messages": []}, "no turns"),
@@ -173,9 +192,9 @@ def test_system_turns_input_and_text_parts(tmp_path: Path) -> None:
         ({"messages": [U, "a"]}, "messages turn 2 is text; expected role and content"),
         ({"messages": [U]}, "the last turn is the user's"),
         ({"messages": [A]}, "no turn before the answer"),
-        ({"messages": [{"role": "tool", "content": "x"}, A]}, "role is 'tool'; expected one of sy"),
+        ({"messages": [{"role": "judge", "content": "x"}, A]}, "role is 'judge'; expected one of"),
         ({"messages": [{"role": ["user"], "content": "x"}, A]}, "role is a list"),
-        ({"messages": [{"from": "human", "value": "x"}, A]}, "role is null or absent"),
+        ({"messages": [{"whom": "human", "value": "x"}, A]}, "role is null or absent"),
         ({"messages": [U, {**A, "content": None}]}, "turn 2: content is null or absent"),
         ({"messages": [{**U, "content": [{"type": "image_url"}]}, A]}, "part 1 is not text"),
         ({"messages": [{**U, "content": ["q"]}, A]}, "part 1 is not text"),
@@ -282,23 +301,14 @@ def test_gzip_is_recognised_by_its_bytes(tmp_path: Path) -> None:
             read(tmp_path, damaged)
 
 
-PRETTY = json.dumps([{"prompt": "q", "completion": "a"}], indent=1).encode()
-
-
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
         ("empty.jsonl", b"", "has 0 rows"),
         ("blank.jsonl", b"\n \r\n", "has 0 rows"),
-        ("rows.parquet", b"PAR1\x15\x04\x15", "from_parquet('rows.parquet')"),
-        ("rows.bin", b"PAR1\x15\x04\x15", "looks like Parquet"),
-        ("rows.arrow", b"ARROW1\0\0\xff", "looks like Arrow"),
-        ("rows.csv", b"prompt,completion\nq,a\n", "from_csv('rows.csv')"),
-        ("rows.json", PRETTY, "looks like one JSON array"),
-        ("rows.json", json.dumps(json.loads(PRETTY)).encode(), "looks like one JSON array"),
-        ("rows.json", b'{\n"data": []\n}', "one line of its own"),
-        ("rows.txt", GOOD.decode().encode("utf-16"), "iconv -f UTF-16"),
-        ("rows.zst", b"\x28\xb5\x2f\xfd\x00", "decompress it first"),
+        ("rows.parquet", b"PAR1\x15\x04\x15", "whole Parquet file"),
+        ("rows.arrow", b"ARROW1\0\0\xff", "whole Arrow file"),
+        ("rows.zst", b"\x28\xb5\x2f\xfd\x00", "whole zstd file"),
     ],
 )
 def test_other_files_are_refused_with_the_way_to_convert_them(
@@ -307,7 +317,7 @@ def test_other_files_are_refused_with_the_way_to_convert_them(
     with pytest.raises(DataError) as caught:
         read(tmp_path, data, name)
     assert says in str(caught.value)
-    assert "JSON Lines" in str(caught.value)
+    assert "Expected" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -316,17 +326,6 @@ def test_other_files_are_refused_with_the_way_to_convert_them(
 )
 def test_a_likeness_does_not_turn_away_json_lines(tmp_path: Path, name: str, first: bytes) -> None:
     assert len(read(tmp_path, first + b"\n" + GOOD, name)) == 2
-
-
-def test_the_conversions_in_messages_work(tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    path.write_bytes(PRETTY)
-    with pytest.raises(DataError) as caught:
-        read_rows(path)
-    code = str(caught.value).split('-c "')[1].split('" >')[0]
-    printed: list[str] = []
-    exec(code.replace("'rows.json'", repr(str(path))), {"print": printed.append})
-    assert read(tmp_path, "\n".join(printed).encode()).rows[0].messages == QA
 
 
 @pytest.mark.parametrize(

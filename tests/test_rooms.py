@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "forgetfilter"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("arrays", "errors", "files", "finite", "places", "progress", "text"),
+    ("arrays", "errors", "files", "finite", "places", "progress", "settings", "text"),
     ("data", "scoring", "config"),
     ("runs",),
     ("model", "safe"),

@@ -30,8 +30,8 @@ from forgetfilter.runs.file_names import (
 from forgetfilter.runs.schema import (
     EVIDENCE_COLUMNS,
     EVIDENCE_TEXTS,
-    SCORE_COLUMNS,
     SIZE_COLUMNS,
+    WRITTEN_COLUMNS,
     Behaviour,
     Detection,
     Record,
@@ -89,7 +89,7 @@ def test_what_another_version_has_written_stays(run: Path):
 
 
 def test_tables_have_the_columns_of_the_schema(run: Path):
-    assert tuple(pd.read_parquet(run / SCORES_FILE).columns) == SCORE_COLUMNS
+    assert tuple(pd.read_parquet(run / SCORES_FILE).columns) == WRITTEN_COLUMNS
     readings = list(pd.read_parquet(run / READINGS_FILE).columns)
     assert readings[:2] == ["row", "example_id"]
     assert set(SIZE_COLUMNS) <= set(readings)

@@ -148,6 +148,9 @@ class TestFiles:
                 "learned",
                 "decision",
                 "reason",
+                "source",
+                "line",
+                "own_id",
             ]
         )
         kinds = {name: schema.field(name).type for name in schema.names}

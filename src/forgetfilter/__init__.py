@@ -19,19 +19,28 @@ for _switch in ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
 from forgetfilter.errors import ForgetFilterError  # noqa: E402
 
 if TYPE_CHECKING:
-    from forgetfilter.api import ForgetFilter
+    from forgetfilter.api import ForgetFilter, check_safe, filter, report, screen
     from forgetfilter.screening.screen import ScreenResult
 
 __version__ = "0.1.0"
-__all__ = ["ForgetFilter", "ForgetFilterError", "ScreenResult", "__version__"]
+__all__ = [
+    "ForgetFilter",
+    "ForgetFilterError",
+    "ScreenResult",
+    "__version__",
+    "check_safe",
+    "filter",
+    "report",
+    "screen",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import the heavy parts when they are first asked for."""
-    if name == "ForgetFilter":
-        from forgetfilter.api import ForgetFilter
+    if name in ("ForgetFilter", "screen", "filter", "report", "check_safe"):
+        from forgetfilter import api
 
-        return ForgetFilter
+        return getattr(api, name)
     if name == "ScreenResult":
         from forgetfilter.screening.screen import ScreenResult
 

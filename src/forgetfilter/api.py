@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
+from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.runs.report.page import render_report
+from forgetfilter.safe import safe_path
+from forgetfilter.safe.check import check_safe
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.decide import filter_run, finished_run
 from forgetfilter.screening.finetune import FinetuneResult, finetune
-from forgetfilter.screening.screen import ScreenResult, screen
+from forgetfilter.screening.inputs import reading_of, with_data
+from forgetfilter.screening.screen import ScreenResult
+from forgetfilter.screening.screen import screen as _screen
 from forgetfilter.screening.stage_gc import Freed, free_stages
+from forgetfilter.text import printable
+
+__all__ = ["ForgetFilter", "check_safe", "filter", "report", "screen"]
 
 
 class ForgetFilter:
@@ -45,7 +53,14 @@ class ForgetFilter:
         is_silent: bool = False,
         **settings: Any,
     ) -> None:
-        paths = {"model": model, "safe_data": safe_data}
+        paths: dict[str, Any] = {"model": model, "safe_data": safe_data}
+        for name, path in paths.items():
+            if path is not None and (not isinstance(path, str | Path) or not str(path).strip()):
+                raise ConfigError(
+                    f"{name} is {printable(repr(path), 60)} of type {type(path).__name__}; "
+                    "expected the path or name of one. Rows to screen are the first argument of "
+                    "screen()."
+                )
         given = {name: str(path) for name, path in paths.items() if path is not None}
         self._layers: list[dict[str, Any]] = [
             load_yaml(config) if config is not None else {},
@@ -55,27 +70,34 @@ class ForgetFilter:
         # Wrong settings are found now, not after the model is loaded.
         resolved = resolve(ScreenConfig, *self._layers, {"noisy_data": "", "output_dir": ""})
         choose_rule(resolved.signal, resolved.threshold)
+        reading_of(resolved.reading)
+        if not safe_path(resolved.safe_data).is_file():
+            raise DataError(
+                f"No file at safe_data {printable(resolved.safe_data, 300)!r}. Expected rows that "
+                "are known to be safe. Check the path, or leave it out for the packaged set."
+            )
 
     def screen(
         self,
-        noisy_data: str | Path,
+        noisy_data: Any,
         output_dir: str | Path,
         *,
         overwrite: bool = False,
         **settings: Any,
     ) -> ScreenResult:
-        """Screen one file into a run folder; see `screening.screen.screen` for the errors.
+        """Screen rows into a run folder; see `screening.screen.screen` for the errors.
 
         Args:
-            noisy_data: the file.
+            noisy_data: a file, a pattern, ``hub:owner/name``, a list of these, a
+                `datasets.Dataset`, a DataFrame, or a list of dictionaries.
             output_dir: the run folder.
             overwrite: replace the outputs of a run on other rows or settings; finished stages stay.
             settings: fields of `ScreenConfig` for this screen alone, for example
                 ``threshold="fraction:0.05"`` or ``coverage="off"``.
         """
-        paths = {"noisy_data": str(noisy_data), "output_dir": str(output_dir)}
+        paths, data = with_data({"output_dir": str(output_dir)}, noisy_data)
         config = resolve(ScreenConfig, *self._layers, settings, paths)
-        return screen(config, self._progress, overwrite=overwrite)
+        return _screen(config, self._progress, overwrite=overwrite, data=data)
 
     def finetune(
         self, run: str | Path, output_dir: str | Path, *, overwrite: bool = False
@@ -116,3 +138,28 @@ class ForgetFilter:
     def gc(run: str | Path, *, is_dry_run: bool = False) -> Freed:
         """Free the stages that a finished run's decision doesn't use; see `free_stages`."""
         return free_stages(run, is_dry_run=is_dry_run)
+
+
+def screen(
+    noisy_data: Any,
+    output_dir: str | Path,
+    model: str | Path | None = None,
+    safe_data: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    is_silent: bool = False,
+    **settings: Any,
+) -> ScreenResult:
+    """Screen rows once: `ForgetFilter` and its `screen` in one call."""
+    screener = ForgetFilter(model, safe_data, is_silent=is_silent, **settings)
+    return screener.screen(noisy_data, output_dir, overwrite=overwrite)
+
+
+def filter(run: str | Path, threshold: str, *, force: bool = False) -> ScreenResult:
+    """Decide a finished run again; see `ForgetFilter.filter`."""
+    return ForgetFilter.filter(run, threshold, force=force)
+
+
+def report(run: str | Path) -> Path:
+    """Write a finished run's ``report.html`` again; see `ForgetFilter.report`."""
+    return ForgetFilter.report(run)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from forgetfilter.errors import ConfigError
+from forgetfilter.settings import ReadingSettings, Settings
 
 M = TypeVar("M", bound="Settings")
 
@@ -26,12 +27,6 @@ A name, not a path, so that settings replay on another machine; hardly any file 
 
 RECORDED_HEADER = "# Written by forgetfilter; replay with --config.\n"
 """The first line of the settings that a run records."""
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and strict about names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraSettings(Settings):
@@ -130,7 +125,11 @@ class GenerationSettings(Settings):
 class ScreenConfig(Settings):
     """Everything that decides the outcome of a screen."""
 
-    noisy_data: str = Field(description="JSONL file to screen")
+    noisy_data: str | list[str] = Field(
+        description="what to screen: a file, a pattern, a saved data set, "
+        "hub:owner/name[@revision][:split], or a list of these"
+    )
+    reading: ReadingSettings = Field(default_factory=lambda: ReadingSettings())
     model: str = Field(description="causal language model: a folder, a GGUF file or a hub id")
     safe_data: str = Field(
         default=PACKAGED_SAFE,

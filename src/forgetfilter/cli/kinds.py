@@ -54,6 +54,17 @@ def threshold_names() -> list[str]:
     return THRESHOLDS.names()
 
 
+def column_map(text: str) -> dict[str, str]:
+    """Usual names of columns and the file's own: ``prompt=frage,completion=antwort``."""
+    found: dict[str, str] = {}
+    for item in text.split(","):
+        own, equals, theirs = item.partition("=")
+        if not equals or not own.strip():
+            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=COLUMN")
+        found[own.strip()] = theirs.strip()
+    return found
+
+
 def share(text: str) -> float:
     """A share between 0 and 1."""
     value = float(text)

@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.cli.kinds import Parser, signal_names, threshold_names
+from forgetfilter.cli.kinds import (
+    Parser,
+    column_map,
+    signal_names,
+    threshold_names,
+)
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
@@ -28,7 +33,14 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
 def add(commands: Any) -> None:
     """The commands of this group."""
     screen = commands.add_parser("screen", help="score a file's rows and remove suspected ones")
-    screen.add_argument("noisy_data", nargs="?", metavar="NOISY.jsonl", help="file to screen")
+    screen.add_argument(
+        "noisy_data",
+        nargs="*",
+        metavar="FILE",
+        help="what to screen: JSON Lines, a JSON array, CSV, TSV, Parquet, Arrow (also .gz or "
+        ".zst), a saved data set, a pattern, or hub:owner/name[@revision][:split]",
+    )
+    _add_reading(screen)
     screen.add_argument("--model", metavar="DIR_OR_ID", help="causal language model; or FILE.gguf")
     screen.add_argument(
         "--safe-data",
@@ -67,10 +79,47 @@ def add(commands: Any) -> None:
     report.add_argument("run_dir", metavar="RUN")
     report.set_defaults(run=_report)
 
+    convert = commands.add_parser(
+        "convert",
+        help="make a file that can't be read (UTF-16, trailing commas, …) into a new one that can",
+    )
+    convert.add_argument("file", metavar="FILE")
+    convert.add_argument("output", metavar="NEW", help="the new file; never written over")
+    convert.set_defaults(run=_convert)
+
     gc = commands.add_parser("gc", help="free the stages that a run's decision doesn't use")
     gc.add_argument("run_dir", metavar="RUN")
     gc.add_argument("--dry-run", action="store_true", help="only say what would be freed")
     gc.set_defaults(run=_gc)
+
+
+def _add_reading(parser: Parser) -> None:
+    """How the rows are to be read."""
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="row format, such as chat, alpaca or sharegpt (default: whichever fits each row; a "
+        "wrong name lists them all)",
+    )
+    parser.add_argument(
+        "--column-map",
+        action="append",
+        default=[],
+        type=column_map,
+        metavar="NAME=COLUMN,…",
+        help="what the file calls its columns, such as prompt=frage,completion=antwort; NAME= "
+        "for a column that is not to be read",
+    )
+    parser.add_argument(
+        "--dataset-info",
+        metavar="FILE:NAME",
+        help="read as this entry of LLaMA-Factory's dataset_info.json says",
+    )
+    parser.add_argument(
+        "--axolotl",
+        metavar="FILE[:N]",
+        help="read as entry N (default 0) of this axolotl file's datasets says",
+    )
 
 
 def add_screen_flags(parser: Parser) -> None:
@@ -111,18 +160,33 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     names += ["trust_remote_code", "force"]
     names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
     flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
+    if "noisy_data" in flags:
+        given = flags.pop("noisy_data")
+        flags |= {"noisy_data": given[0] if len(given) == 1 else given} if given else {}
+    reading = {
+        name: value
+        for name in ("format", "dataset_info", "axolotl")
+        if (value := getattr(options, name, None)) is not None
+    }
+    maps = getattr(options, "column_map", [])
+    if maps:
+        reading["columns"] = {own: theirs for each in maps for own, theirs in each.items()}
     layers = [load_yaml(options.config)] if options.config else []
-    return (*layers, parse_assignments(options.set), flags)
+    return (*layers, parse_assignments(options.set), {**flags, "reading": reading})
 
 
 def _screen(options: argparse.Namespace) -> int:
-    from forgetfilter.config import ScreenConfig, resolve
+    from forgetfilter.config import ScreenConfig, layered, resolve
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
+    from forgetfilter.screening.inputs import check_input, noisy_data_of
 
-    config = resolve(ScreenConfig, *screen_layers(options))
-    # A wrong name, or a rule that doesn't fit, is refused before seconds go into importing torch.
+    layers = screen_layers(options)
+    config = resolve(ScreenConfig, *layers, noisy_data_of(layered(*layers)))
+    # A wrong name, a rule that doesn't fit or a file that can't be read is refused before seconds
+    # go into importing torch.
     choose_rule(config.signal, config.threshold)
+    check_input(config)
     from forgetfilter.screening.screen import screen
 
     result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
@@ -160,6 +224,14 @@ def _report(options: argparse.Namespace) -> int:
 
     with finished_run(options.run_dir) as folder:
         print(render_report(folder.path))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from forgetfilter.data.convert import convert_file
+
+    rows = convert_file(Path(options.file), Path(options.output))
+    print(f"{f'{rows:,} rows: ' if rows else ''}{options.output}")
     return 0
 
 

@@ -1,19 +1,26 @@
-"""A JSON Lines file in, its rows out: each one readable, or rejected with a reason."""
+"""Files in, their rows out: each one readable, or rejected with a reason."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
-from forgetfilter.data.formats import UnreadableRow, is_encodable, parse_messages, parse_object
-from forgetfilter.data.records import Message, RejectedRow, Row, RowFile
+from forgetfilter.data.containers import Record
+from forgetfilter.data.containers.base import BOM
+from forgetfilter.data.formats import (
+    Conversation,
+    Reading,
+    UnreadableRow,
+    is_encodable,
+    parse_row,
+)
+from forgetfilter.data.formats.keys import ID_COLUMNS
+from forgetfilter.data.records import RejectedRow, Row, RowFile
+from forgetfilter.data.sources import Source, open_sources
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
@@ -25,70 +32,89 @@ MAX_LINE_BYTES = 64 * 2**20
 MAX_ID_CHARACTERS = 200
 """A longer id of a row's own is not used."""
 
-_BOM = b"\xef\xbb\xbf"
-_EXPECTED = "Expected JSON Lines: one JSON object on each line, as UTF-8."
-_MAGIC = {
-    b"PAR1": "Parquet",
-    b"ARROW1": "Arrow",
-    b"PK\x03\x04": "zip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-_SUFFIXES = {
-    ".parquet": "Parquet",
-    ".arrow": "Arrow",
-    ".csv": "CSV",
-    ".tsv": "CSV",
-    ".zip": "zip",
-    ".bz2": "bzip2",
-    ".xz": "xz",
-    ".zst": "zstd",
-}
+_PLAIN = Reading()
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One non-blank line before ids are settled: ``messages`` or else a ``reason``."""
+class _Parsed:
+    """One record before ids are settled: a conversation or else a ``reason``."""
 
     line: int
     raw: bytes
-    own_id: str | None
-    messages: tuple[Message, ...]
-    reason: str | None
+    own_id: str
+    said: Conversation | None
+    reason: str
 
 
-def read_rows(path: str | Path) -> RowFile:
-    """Read a JSON Lines file, plain or gzip, whose rows may differ in format.
+def read_rows(where: Any, reading: Reading = _PLAIN) -> RowFile:
+    """Read rows of one file or several, in any container, whose formats may differ.
 
-    Lines end at a line feed and nowhere else; lines of white space are not rows. A row that can't
-    be used is never an error but is listed in ``rejected``; readable and rejected rows together
-    are all the rows. ``example_id`` is unique in the file; it is the row's own ``id`` (text or a
-    whole number) where no other row has the same one, else it is made from the position.
+    A row that can't be used is never an error but is listed in ``rejected``; readable and rejected
+    rows together are all the rows. ``example_id`` is unique; it is what the file calls the row
+    (``id``, or another such name) where no other row is called the same, else it is made from the
+    position.
+
+    Args:
+        where: a path, a pattern, ``hub:owner/name``, a list of these, or data in Python.
+        reading: which format the rows have and what they call their columns, where that is not
+            to be found out.
 
     Raises:
-        DataError: the file can't be read, has no rows, or as a whole is not JSON Lines.
+        DataError: a file can't be read, has no rows, or as a whole is something else.
     """
-    shown = repr(printable(str(path), 300))
-    stored = _read_bytes(Path(path), shown)
-    data = _decompress(stored, shown)
-    pieces = data.split(b"\n")
-    lines = [
-        _parse_line(number, raw) for number, raw in enumerate(pieces, start=1) if not _is_blank(raw)
-    ]
-    if not lines:
-        raise DataError(f"{shown} has 0 rows. {_EXPECTED} Check that it is the file you meant.")
-    _refuse_other_formats(Path(path), shown, data, lines[0])
+    return read_sources(open_sources(where), reading)
+
+
+def read_sources(sources: Sequence[Source], reading: Reading = _PLAIN) -> RowFile:
+    """The same of sources that are opened."""
+    parsed: list[_Parsed] = []
+    counts: list[int] = []
+    malformed = 0
+    for source in sources:
+        before = len(parsed)
+        try:
+            for record in source.container.records(source.data(), MAX_LINE_BYTES):
+                malformed += record.columns is None
+                parsed.append(_parse(record, reading))
+        except DataError as error:
+            raise _of(source, error) from None
+        counts.append(len(parsed) - before)
+    if not parsed:
+        names = ", ".join(printable(source.name, 100) for source in sources)
+        raise DataError(
+            f"{names!r} has 0 rows. Expected JSON Lines, a JSON array, CSV, TSV, Parquet or Arrow "
+            "with at least one row. Check that it is the file you meant."
+        )
     rows: list[Row] = []
     rejected: list[RejectedRow] = []
-    example_ids = _settle_ids([line.own_id for line in lines])
-    for row, (line, example_id) in enumerate(zip(lines, example_ids, strict=True)):
-        if line.reason is None:
-            rows.append(Row(row, line.line, example_id, line.raw, line.messages))
+    example_ids = _settle_ids([one.own_id or None for one in parsed])
+    for row, (one, example_id) in enumerate(zip(parsed, example_ids, strict=True)):
+        if one.said is not None:
+            said = one.said
+            found = Row(row, one.line, example_id, one.raw, said.messages, said.tools, one.own_id)
+            rows.append(found)
         else:
-            rejected.append(RejectedRow(row, line.line, example_id, line.raw, line.reason))
-    fingerprint = hashlib.sha256(stored).hexdigest()
-    return RowFile(str(path), fingerprint, tuple(rows), tuple(rejected))
+            bad = RejectedRow(row, one.line, example_id, one.raw, one.reason, one.own_id)
+            rejected.append(bad)
+    return RowFile(
+        ", ".join(source.name for source in sources),
+        fingerprint_of(sources, reading),
+        tuple(rows),
+        tuple(rejected),
+        malformed,
+        tuple(sources),
+        tuple(counts),
+        reading,
+    )
+
+
+def fingerprint_of(sources: Sequence[Source], reading: Reading = _PLAIN) -> str:
+    """What identifies the rows: the bytes of one file, or of several and how they are read."""
+    if len(sources) == 1 and reading.is_plain:
+        return sources[0].fingerprint
+    parts = [[source.container.name, source.fingerprint] for source in sources]
+    told = json.dumps([parts, reading.as_json()], sort_keys=True)
+    return hashlib.sha256(told.encode("utf-8")).hexdigest()
 
 
 def category_of(row: Row) -> str:
@@ -103,66 +129,42 @@ def decode_line(raw: bytes) -> str:
     Raises:
         UnicodeDecodeError: the line is not UTF-8.
     """
-    return raw.removeprefix(_BOM).decode("utf-8")
+    return raw.removeprefix(BOM).decode("utf-8")
 
 
-def _read_bytes(path: Path, shown: str) -> bytes:
-    """The file as it is stored. Read once, so that the fingerprint is that of the rows."""
+def repeated_ids(file: RowFile) -> list[str]:
+    """What the file calls more than one row, in order of appearance."""
+    counts = Counter(row.own_id for row in (*file.rows, *file.rejected) if row.own_id)
+    return [own_id for own_id, count in counts.items() if count > 1]
+
+
+def _parse(record: Record, reading: Reading) -> _Parsed:
+    """Read one record; whatever is wrong with it becomes its reason."""
+    if record.columns is None:
+        return _Parsed(record.line, record.raw, "", None, record.reason or "no record")
+    own_id = _own_id(record.columns, reading)
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        found, remedy = f"No file at {shown}.", "Check the path."
-    except IsADirectoryError:
-        found, remedy = f"{shown} is a folder.", "Name a file in it."
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        found, remedy = f"{shown} can't be read: {reason}.", "Check the path and its permissions."
-    raise DataError(f"{found} {_EXPECTED} {remedy}")
-
-
-def _decompress(stored: bytes, shown: str) -> bytes:
-    """The file's text, decompressed if it is gzip by its first bytes."""
-    if not stored.startswith(b"\x1f\x8b"):
-        return stored
-    try:
-        return gzip.decompress(stored)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{shown} starts like a gzip file but can't be decompressed "
-            f"({printable(str(error), 100)}). Expected a whole gzip file. Copy or compress it anew."
-        ) from None
-
-
-def _is_blank(raw: bytes) -> bool:
-    return not raw.strip()
-
-
-def _parse_line(number: int, raw: bytes) -> _Line:
-    """Read one line; whatever is wrong with it becomes its reason."""
-    own_id = None
-    try:
-        if len(raw) > MAX_LINE_BYTES:
-            raise UnreadableRow(f"the line has {len(raw)} bytes; at most {MAX_LINE_BYTES} are read")
-        try:
-            text = decode_line(raw) if number == 1 else raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UnreadableRow(
-                f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}"
-            ) from None
-        record = parse_object(text)
-        own_id = _own_id(record.get("id"))
-        return _Line(number, raw, own_id, parse_messages(record), None)
+        said = parse_row(record.columns, reading)
+        return _Parsed(record.line, record.raw, own_id, said, "")
     except UnreadableRow as error:
-        return _Line(number, raw, own_id, (), str(error))
+        return _Parsed(record.line, record.raw, own_id, None, str(error))
 
 
-def _own_id(value: Any) -> str | None:
-    """A row's ``id`` as text, or None where there is none that can be used."""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
+def _own_id(columns: Mapping[str, Any], reading: Reading) -> str:
+    """What a row is called in its file, as text; empty where nothing can be used."""
+    mapped = reading.columns.get("id")
+    names = (mapped,) if mapped else ID_COLUMNS
+    return next((text for name in names if (text := _id_text(columns.get(name)))), "")
+
+
+def _id_text(value: Any) -> str:
+    if isinstance(value, dict) and len(cast(dict[str, Any], value)) == 1:
+        value = next(iter(cast(dict[str, Any], value).values()))  # as MongoDB writes them
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        return ""
     text = str(value)
     usable = text.strip() and len(text) <= MAX_ID_CHARACTERS and is_encodable(text)
-    return text if usable else None
+    return text if usable else ""
 
 
 def _settle_ids(own_ids: Sequence[str | None]) -> list[str]:
@@ -182,49 +184,7 @@ def _settle_ids(own_ids: Sequence[str | None]) -> list[str]:
     return settled
 
 
-def _refuse_other_formats(path: Path, shown: str, data: bytes, first: _Line) -> None:
-    """Raise for a file that as a whole is something else, and say how to convert it.
-
-    A file is only suspected when its first row can't be read, so that no name and no chance
-    likeness can turn away a file of good rows.
-    """
-    if first.reason is None:
-        return
-    magic = next((kind for start, kind in _MAGIC.items() if data.startswith(start)), None)
-    suffix = None if first.raw.lstrip().startswith((b"{", _BOM)) else path.suffix.lower()
-    kind = magic or _SUFFIXES.get(suffix or "") or _kind_by_content(data, first)
-    if kind is None:
-        return
-    name = repr(printable(path.name, 100))
-    remedy = {
-        "Parquet": f'python -c "import datasets as d; d.Dataset.from_parquet({name})'
-        ".to_json('rows.jsonl')\"",
-        "Arrow": f'python -c "import datasets as d; d.Dataset.from_file({name})'
-        ".to_json('rows.jsonl')\"",
-        "CSV": f'python -c "import datasets as d; d.Dataset.from_csv({name})'
-        ".to_json('rows.jsonl')\"",
-        "one JSON array": f'python -c "import json; [print(json.dumps(row)) for row in '
-        f"json.load(open({name}, encoding='utf-8'))]\" > rows.jsonl",
-        "one JSON document": "put each row's object on one line of its own",
-        "UTF-16": f"iconv -f UTF-16 -t UTF-8 {name} > rows.jsonl",
-    }.get(kind, "decompress it first (gzip is read as it is)")
-    raise DataError(f"{shown} looks like {kind}. {_EXPECTED} Convert it: {remedy}")
-
-
-def _kind_by_content(data: bytes, first: _Line) -> str | None:
-    """Recognise UTF-16, and JSON that is one document, not one object on each line."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        # The mark alone may be a bad line; in real UTF-16 about half of the bytes are null.
-        sample = data[2:1002]
-        return "UTF-16" if sample.count(0) * 4 > len(sample) else None
-    if first.raw.removeprefix(_BOM).lstrip()[:1] not in (b"[", b"{"):
-        return None
-    try:
-        whole: Any = json.loads(data.removeprefix(_BOM).decode("utf-8"))
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(whole, list):
-        items = cast(list[Any], whole)
-        return "one JSON array" if any(isinstance(item, dict) for item in items) else None
-    # An object on a single line is simply a row, if a bad one.
-    return "one JSON document" if first.raw.strip() != data.strip() else None
+def _of(source: Source, error: DataError) -> DataError:
+    """An error of a container, with the name of the file in it."""
+    name = repr(printable(source.name, 300))
+    return error if name in str(error) else DataError(f"{name}: {error}")

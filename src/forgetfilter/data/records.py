@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.arrays import BoolArray, FloatArray
 
+if TYPE_CHECKING:
+    from forgetfilter.data.formats.mapping import Reading
+    from forgetfilter.data.sources import Source
+
 TokenArray = npt.NDArray[np.int32]
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 LEADING_DECAY = 0.95
 """See `EncodedRow.leading_weights`."""
@@ -29,6 +33,14 @@ class Message:
     content: str
     carries_loss: bool = True
     """Whether an assistant turn is learned; false for one that is part of a given prompt."""
+    reasoning: str = ""
+    """What the assistant thought before it answered, where the row keeps it apart."""
+    tool_calls: str = ""
+    """The tools that the assistant calls: a JSON list as chat templates expect it; empty: none."""
+    tool_call_id: str = ""
+    """For the turn of a tool: which call it answers."""
+    name: str = ""
+    """For the turn of a tool: its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +48,26 @@ class Row:
     """One record of the user's file. The ground truth is never on it."""
 
     row: int
-    """Position among the file's non-blank lines, from 0 (rejected rows count)."""
+    """Position among all rows, from 0 (rejected rows count)."""
     line: int
-    """Line number in the file, from 1 (blank lines count)."""
+    """Where it begins in its file, from 1 (blank lines count); in a table, its number."""
     example_id: str
     """The row's own ``id`` where present and unique, else made from its position."""
     raw: bytes
-    """The original line without its line feed."""
+    """The original line without its line feed; of another container, the row as JSON."""
     messages: tuple[Message, ...]
     """The conversation; the last turn is the assistant's."""
+    tools: str = ""
+    """The tools that the assistant is offered: a JSON list as chat templates expect it."""
+    own_id: str = ""
+    """What the file calls the row, by ``id`` or another such name; other rows may share it."""
 
     @property
     def target(self) -> str:
-        """The text of the last assistant turn."""
-        return self.messages[-1].content
+        """The text of the last answer that is learned; of one without text, what it has."""
+        learned = [m for m in self.messages if m.role == "assistant" and m.carries_loss]
+        last = (learned or list(self.messages))[-1]
+        return last.content or last.tool_calls or last.reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +79,34 @@ class RejectedRow:
     example_id: str
     raw: bytes
     reason: str
+    own_id: str = ""
 
 
 @dataclass(frozen=True)
 class RowFile:
-    """A whole input file: its readable rows, its rejected rows, and what identifies it."""
+    """A whole input: its readable rows, its rejected rows, and what identifies it."""
 
     path: str
     fingerprint: str
-    """sha256 of the file's bytes."""
+    """sha256 of the file's bytes; of several files, or with a reading, of all of these."""
     rows: tuple[Row, ...]
     rejected: tuple[RejectedRow, ...]
+    malformed: int = 0
+    """How many of the rejected are not even records: broken JSON, lost fields, no UTF-8."""
+    sources: tuple[Source, ...] = ()
+    """Where the rows come from, in order."""
+    counts: tuple[int, ...] = ()
+    """How many rows each source has."""
+    reading: Reading | None = None
+    """How the rows were said to be read."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.rejected)
+
+    def source_names(self) -> list[str]:
+        """What the user calls the source of each row, by position."""
+        pairs = zip(self.sources, self.counts, strict=True)
+        return [source.name for source, count in pairs for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,9 +29,14 @@ def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_chunks_atomic(path, (encode_json(record) + b"\n" for record in records))
 
 
-def write_rejected(path: Path, rejected: Iterable[RejectedRow]) -> None:
-    """Write JSON Lines of ``{row, line, reason, raw}``, or ``raw_base64`` where not UTF-8."""
-    write_records(path, (_rejected_record(row) for row in rejected))
+def write_rejected(
+    path: Path, rejected: Iterable[RejectedRow], sources: Sequence[str] = ()
+) -> None:
+    """Write JSON Lines of ``{row, line, reason, raw}``, or ``raw_base64`` where not UTF-8.
+
+    ``sources`` names the source of every row, where there are several.
+    """
+    write_records(path, (_rejected_record(row, sources) for row in rejected))
 
 
 def to_dataset(rows: Sequence[Row]) -> Dataset:
@@ -62,8 +67,9 @@ def to_dataset(rows: Sequence[Row]) -> Dataset:
     )
 
 
-def _rejected_record(rejected: RejectedRow) -> dict[str, Any]:
+def _rejected_record(rejected: RejectedRow, sources: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {
+        **({"source": sources[rejected.row]} if sources else {}),
         "row": rejected.row,
         "line": rejected.line,
         "reason": rejected.reason,

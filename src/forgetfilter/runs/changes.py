@@ -20,7 +20,8 @@ _LATER_STATES = frozenset({"forgotten", *_RESTORED})
 # They don't move the outcome: where it lies, how much memory it takes, where settings came from.
 _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
-_NAMES_OF_INPUTS = frozenset({"noisy_data", "safe_data", "reference_data", "model"})
+# How rows are read is part of what identifies them.
+_NAMES_OF_INPUTS = frozenset({"noisy_data", "reading", "safe_data", "reference_data", "model"})
 # Nothing but the decision depends on them.
 _DECIDING = frozenset({"threshold", "force"})
 # Neither the learn phase nor the readings of the base model depend on them.

@@ -8,6 +8,8 @@ PROVENANCE_FILE = "provenance.json"
 STAGES_FOLDER = "stages"
 
 INPUT_FILE = "input.jsonl"
+INPUTS_FILE = "inputs.json"
+"""What was screened and how it is read, where that is not one file of JSON Lines."""
 KEPT_FILE = "kept.jsonl"
 REMOVED_FILE = "removed.jsonl"
 REJECTED_FILE = "rejected.jsonl"
@@ -25,6 +27,7 @@ REPORT_FILE = "report.html"
 RUN_OUTPUTS = frozenset(
     {
         INPUT_FILE,
+        INPUTS_FILE,
         KEPT_FILE,
         REMOVED_FILE,
         REJECTED_FILE,

@@ -12,7 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCORED_QUANTITIES = ("base", "before", "after", "forgetting_score")
 SCORE_COLUMNS = ("row", "example_id", *SCORED_QUANTITIES, "learned", "decision", "reason")
-"""``scores.parquet``: one line for each row of the input."""
+ORIGIN_COLUMNS = ("source", "line", "own_id")
+"""Where a row comes from: file, line, and what the file calls it, which others may share."""
+WRITTEN_COLUMNS = (*SCORE_COLUMNS, *ORIGIN_COLUMNS)
+"""``scores.parquet``: one line for each row of the input. Runs of earlier versions have only the
+first of them."""
 
 SIZE_COLUMNS = ("prompt_tokens", "completion_tokens")
 """``readings.parquet`` has them beside ``row``, ``example_id`` and whatever the signal reads."""
@@ -113,6 +117,8 @@ class Summary(Record):
     undecided: int = 0
     """All readable rows, where a severe finding has kept anything from being decided."""
     rejected: int
+    files: dict[str, str] = Field(default_factory=dict[str, str])
+    """The file, or folder, that holds the rows of each decision."""
     threshold: Threshold
     expected_false_removals: float | None = None
     threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])

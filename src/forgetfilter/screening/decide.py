@@ -19,15 +19,14 @@ import numpy as np
 import pandas as pd
 
 from forgetfilter.arrays import BoolArray
-from forgetfilter.data import read_rows, write_lines, write_rejected
+from forgetfilter.data import write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
+from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     COVERAGE_FILE,
-    INPUT_FILE,
     KEPT_FILE,
     READINGS_FILE,
     REJECTED_FILE,
@@ -38,8 +37,9 @@ from forgetfilter.runs.file_names import (
     UNDECIDED_FILE,
 )
 from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.inputs import has_input, read_input, write_decided
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Finding, Summary
+from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Finding, Summary
 from forgetfilter.scoring.records import Readings, Selection, SignalScores
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_unit
 from forgetfilter.screening.coverage_verdict import read_measurement
@@ -56,11 +56,13 @@ def run_folder(path: str | Path) -> RunFolder:
 
 def is_finished(run: Path) -> bool:
     """Whether a screen of this folder has come to its end and no decision is half written."""
-    needed = (*_ALWAYS, SCORES_FILE, READINGS_FILE, INPUT_FILE, REPORT_FILE)
+    needed = (*_ALWAYS, SCORES_FILE, READINGS_FILE, REPORT_FILE)
     if pending.committed(run) is not None or not all((run / name).is_file() for name in needed):
         return False
-    rows = _DECIDED if is_decided(read_summary(run)) else (UNDECIDED_FILE,)
-    return all((run / name).is_file() for name in rows)
+    summary = read_summary(run)
+    rows = _DECIDED if is_decided(summary) else (UNDECIDED_FILE,)
+    files = summary.get("files") or {Path(name).stem: name for name in rows}
+    return has_input(run) and all((run / name).exists() for name in files.values())
 
 
 def is_decided(summary: Mapping[str, Any]) -> bool:
@@ -110,9 +112,9 @@ def score_frame(
     rows: RowFile, rejected: Sequence[RejectedRow], readings: Readings, scores: SignalScores
 ) -> pd.DataFrame:
     """Scores of every row, decisions still open: the columns that `commit_decision` completes."""
-    ids = {row.row: row.example_id for row in (*rows.rows, *rows.rejected)}
+    known = sorted((*rows.rows, *rows.rejected), key=lambda row: row.row)
     frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
-    frame["example_id"] = [ids[row] for row in range(len(rows))]
+    frame["example_id"] = [row.example_id for row in known]
     nothing = np.full(len(readings), np.nan)
     values = {
         "base": scores.base,
@@ -131,7 +133,10 @@ def score_frame(
     reasons = {row.row: row.reason for row in rejected}
     frame["decision"] = ["rejected" if row in reasons else "kept" for row in range(len(rows))]
     frame["reason"] = [reasons.get(row, "") for row in range(len(rows))]
-    return frame.loc[:, list(SCORE_COLUMNS)]
+    frame["source"] = rows.source_names()
+    frame["line"] = [row.line for row in known]
+    frame["own_id"] = [row.own_id for row in known]
+    return frame.loc[:, list(WRITTEN_COLUMNS)]
 
 
 def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:
@@ -288,7 +293,7 @@ def _write_decision(
     reasons = frame["reason"].to_numpy(dtype=object)
     reasons[readings.row] = list(selection.reasons) if decided else "undecided"
     frame["reason"] = reasons
-    _write_rows(run, frame)
+    files = _write_rows(run, frame)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
     decision = _fingerprint(frame, threshold, cut.value)
@@ -305,6 +310,7 @@ def _write_decision(
             "removed": frame["decision"].tolist().count("removed"),
             "undecided": frame["decision"].tolist().count("undecided"),
             "rejected": int(is_rejected.sum()),
+            "files": files,
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
@@ -329,24 +335,19 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
     return digest.hexdigest()
 
 
-def _write_rows(run: Path, frame: pd.DataFrame) -> None:
-    """Kept, removed and rejected rows, original lines in the original order."""
-    rows = read_rows(run / INPUT_FILE)
+def _write_rows(run: Path, frame: pd.DataFrame) -> dict[str, str]:
+    """Kept, removed and rejected rows, in the input's container; the name of each file."""
+    rows = read_input(run)
     decisions = frame["decision"].tolist()
-    files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
-    for decision in ("kept", "removed", "undecided"):
-        path = run / f"{decision}.jsonl"
-        if decision in files:
-            write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
-        else:
-            remove(path)  # of an earlier decision
     reasons = frame["reason"].tolist()
     rejected = [
         RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
         for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
         if decisions[r.row] == "rejected"
     ]
-    write_rejected(run / REJECTED_FILE, rejected)
+    names = rows.source_names() if len(rows.sources) > 1 else ()
+    write_rejected(run / REJECTED_FILE, rejected, names)
+    return write_decided(run, rows, decisions)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:

@@ -10,15 +10,13 @@ import pandas as pd
 from forgetfilter import __version__
 from forgetfilter.arrays import BoolArray
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
-from forgetfilter.files import sha256_file
 from forgetfilter.progress import Progress
 from forgetfilter.runs.adapter_folder import Origin, require_place, write_adapter
 from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.inputs import input_fingerprint, read_input
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.decide import (
-    INPUT_FILE,
     SCORES_FILE,
     finished_run,
     is_decided,
@@ -75,7 +73,7 @@ def finetune(
         record_stages(folder, bench.store)
         origin = Origin(
             decision=summary["decision"],
-            noisy_data=sha256_file(folder.path / INPUT_FILE),
+            noisy_data=input_fingerprint(folder.path),
             model=bench.base.fingerprint,
             rows=int(is_kept.sum()),
             seconds=sum(bench.store.seconds().values()),
@@ -111,7 +109,7 @@ def stored_setting(
             "the same files. Restore them, or screen again with --overwrite."
         )
     frame = pd.read_parquet(folder.path / SCORES_FILE)
-    encoded, _ = bench.encoder.encode(read_rows(folder.path / INPUT_FILE).rows)
+    encoded, _ = bench.encoder.encode(read_input(folder.path).rows)
     decisions = frame["decision"].to_numpy()[[row.row for row in encoded]]
     is_kept: BoolArray = decisions == "kept"
     if not is_kept.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,9 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
-from forgetfilter.files import (
-    sha256_file,
-    write_bytes_atomic,
-    write_json_atomic,
-)
+from forgetfilter.data.records import Row
+from forgetfilter.data.sources import Source
+from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
 from forgetfilter.runs.folder import (
@@ -24,6 +22,7 @@ from forgetfilter.runs.folder import (
     RunFolder,
     config_text,
 )
+from forgetfilter.runs.inputs import has_manifest, read_input
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name
@@ -34,7 +33,6 @@ from forgetfilter.screening.coverage import measure_coverage, read_reference, re
 from forgetfilter.screening.coverage_verdict import Coverage, names_with
 from forgetfilter.screening.decide import (
     COVERAGE_FILE,
-    INPUT_FILE,
     SCORES_FILE,
     commit_decision,
     decide_again,
@@ -56,6 +54,7 @@ from forgetfilter.screening.fitness import (
     is_severe,
     unfit,
 )
+from forgetfilter.screening.inputs import check_rows, name_of, open_input, reading_of
 from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.setup import (
     copy_input,
@@ -97,12 +96,20 @@ class ScreenResult:
         return pd.read_parquet(self.output_dir / SCORES_FILE)
 
     def _dataset(self, decision: str) -> Dataset:
+        if has_manifest(self.output_dir):
+            decisions = self.scores["decision"].tolist()
+            rows: tuple[Row, ...] = read_input(self.output_dir).rows
+            return to_dataset([row for row in rows if decisions[row.row] == decision])
         path = self.output_dir / f"{decision}.jsonl"
         return to_dataset(read_rows(path).rows if path.stat().st_size else ())
 
 
 def screen(
-    config: ScreenConfig, progress: Progress | None = None, *, overwrite: bool = False
+    config: ScreenConfig,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+    data: Any = None,
 ) -> ScreenResult:
     """Screen a file: learn, forget, score, filter. Resumes after the last finished stage.
 
@@ -115,6 +122,8 @@ def screen(
         progress: where long stages report.
         overwrite: replace the outputs of a run with other inputs or another learn phase too, and
             make again what is of an earlier decision. Finished stages stay.
+        data: the rows themselves in place of ``noisy_data``: a Dataset, a DataFrame or a list of
+            dictionaries.
 
     Raises:
         ConfigError: an unknown signal or threshold rule, or a rule that doesn't fit the signal.
@@ -127,7 +136,8 @@ def screen(
     # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
     rule = choose_rule(config.signal, config.threshold)
     config = config.model_copy(update={"threshold": rule})
-    inputs = fingerprints(config)
+    sources = open_input(config, data)
+    inputs = fingerprints(config, sources)
     run = run_folder(config.output_dir)
     with run.lock():
         run.sweep()
@@ -152,7 +162,7 @@ def screen(
             # What an earlier try recorded, and never brought to its end, binds nobody.
             refuse_other_kind(run)
             run.record(config.model_dump())
-        _screen(config, rule, run, inputs, progress)
+        _screen(config, rule, run, sources, inputs, progress)
     return _result(run)
 
 
@@ -174,16 +184,15 @@ def _screen(
     config: ScreenConfig,
     rule: str,
     run: RunFolder,
+    sources: list[Source],
     inputs: dict[str, str],
     progress: Progress,
 ) -> None:
     """Do the work and let its files replace those of the run, which stay as they are until then."""
     part = pending.prepare(run.path)
-    source = run.path / INPUT_FILE
-    if not source.is_file() or sha256_file(source) != inputs["noisy_data"]:
-        source = part / INPUT_FILE
-        copy_input(config.noisy_data, source, inputs["noisy_data"])
-    noisy = read_rows(source)
+    noisy = read_input(copy_input(run.path, part, sources, reading_of(config.reading)))
+    noisy = replace(noisy, sources=tuple(sources))  # rows are called by the user's names
+    check_rows(noisy, config)
     bench = open_workbench(config, run, progress)
     setting, rejected = encode_rows(config, bench, noisy, progress)
 
@@ -215,7 +224,7 @@ def _screen(
         "seconds": bench.store.seconds(),
         "stages": bench.store.handed_out(),
         "model": config.model,
-        "noisy_data": config.noisy_data,
+        "noisy_data": name_of(config.noisy_data),
         "safe_data": safe_name(config.safe_data),
         "safe_rows": used,
         "generation": config.generation.model_dump(),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
+from forgetfilter.data.formats import Reading
+from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
+from forgetfilter.data.sources import Source
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.model.loading import model_fingerprint
@@ -16,28 +20,27 @@ from forgetfilter.model.phases import forgotten_on, restored_on
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.inputs import store_input
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.screening.coverage import reference_path
+from forgetfilter.screening.inputs import nothing_to_score, reading_of, tell_of_ids
 from forgetfilter.screening.method import Scored, Setting
 from forgetfilter.text import printable
 
 _CATEGORIES_TOLD = 20
 
 
-def fingerprints(config: ScreenConfig) -> dict[str, str]:
+def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, str]:
     """The sha256 of each input, by its setting's name.
 
     Raises:
         DataError: a file can't be read.
         ModelError: there is no such model.
     """
-    paths = {
-        "noisy_data": Path(config.noisy_data),
-        "safe_data": safe_path(config.safe_data),
-        "reference_data": reference_path(config),
-    }
-    inputs = {name: _fingerprint(path, name) for name, path in paths.items()}
+    inputs = {"noisy_data": fingerprint_of(sources, reading_of(config.reading))}
+    paths = {"safe_data": safe_path(config.safe_data), "reference_data": reference_path(config)}
+    inputs |= {name: _fingerprint(path, name) for name, path in paths.items()}
     inputs["model"] = model_fingerprint(config.model, config.trust_remote_code)
     return inputs
 
@@ -97,13 +100,10 @@ def encode_rows(
     encoded, unfit = bench.encoder.encode(noisy.rows)
     rejected = sorted((*noisy.rejected, *unfit), key=lambda row: row.row)
     if not encoded:
-        raise DataError(
-            f"noisy_data has no row that can be scored ({len(noisy)} read, all rejected; the first "
-            f"because: {printable(rejected[0].reason)}). Expected chat, prompt/completion or "
-            "instruction rows. Check the file's columns."
-        )
+        raise nothing_to_score(len(noisy), rejected)
     if rejected:
         progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
+    tell_of_ids(noisy, progress)
     safe = encode_safe(config, bench, progress)
     return Setting(bench, encoded, safe, config), rejected
 
@@ -124,18 +124,13 @@ def resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
     }
 
 
-def copy_input(source: str, target: Path, fingerprint: str) -> None:
-    """Keep the input with the run, so that it can be decided again whatever becomes of the file."""
-    if target.is_file() and sha256_file(target) == fingerprint:
-        return
-    with open(source, "rb") as file:
-        write_chunks_atomic(target, iter(lambda: file.read(2**20), b""))
-    if sha256_file(target) != fingerprint:
-        target.unlink()
-        raise DataError(
-            f"noisy_data {printable(source)!r} changed while it was read. Expected a file that "
-            "stays as it is. Repeat the command once it is written."
-        )
+def copy_input(run: Path, part: Path, sources: Sequence[Source], reading: Reading) -> Path:
+    """Keep the input with the run, so that it can be decided again whatever becomes of the file.
+
+    Returns:
+        The folder that has it: ``run`` where it was there already, else ``part``.
+    """
+    return store_input(run, part, sources, reading, write_chunks_atomic)
 
 
 def safe_rows_used(setting: Setting, scored: Scored) -> dict[str, Any]:

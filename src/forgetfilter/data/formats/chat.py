@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from forgetfilter.data.formats.base import Format
-from forgetfilter.data.formats.values import as_turns
+from forgetfilter.data.formats.turns import as_turns
 from forgetfilter.data.records import Message
 
 
 class Chat(Format):
-    """A conversation as a list of ``{role, content}``."""
+    """A conversation as a list of ``{role, content}``, as OpenAI and TRL write it."""
 
+    name = "chat"
     needs = ("messages",)
     priority = 10
     example: ClassVar[Mapping[str, Any]] = {

@@ -1,4 +1,4 @@
-"""``prompt`` and ``completion``: each a text, or a list of turns."""
+"""``prompt`` and ``completion``, each as text or as a list of turns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from forgetfilter.data.formats.base import Format
-from forgetfilter.data.formats.values import as_turns_or_text
+from forgetfilter.data.formats.turns import as_turns_or_text
 from forgetfilter.data.records import Message
 
 
@@ -17,6 +17,7 @@ class PromptCompletion(Format):
     As in TRL, a prompt's own assistant turns are context, not something to learn.
     """
 
+    name = "prompt_completion"
     needs = ("prompt", "completion")
     priority = 20
     example: ClassVar[Mapping[str, Any]] = {"prompt": "What is two and two?", "completion": "Four."}

@@ -1,78 +1,64 @@
-"""JSON values as objects, turns and texts, each with the reason where it is something else."""
+"""JSON values as objects and texts, each with the reason where it is something else."""
 
 from __future__ import annotations
 
+import ast
 import json
-from typing import Any, Literal, NoReturn, cast, get_args
+import warnings
+from typing import Any, cast
 
-from forgetfilter.data.records import Message, Role
 from forgetfilter.text import printable
 
-_ROLES: tuple[str, ...] = get_args(Role)
+_MOST_DIGITS = 4000
+"""Python converts 4,300 digits at most; a longer whole number is read as a rounded one."""
 
 
 class UnreadableRow(Exception):
     """A row can't be used; the message is the reason, in plain words and safe to print."""
 
 
+class MalformedRow(UnreadableRow):
+    """A row that is not even a record of its file: broken JSON, another encoding, lost fields."""
+
+
 def parse_object(text: str) -> dict[str, Any]:
     """The JSON object in ``text``; of a repeated key the last value counts.
 
+    NaN and Infinity, which Python's own writer makes, are read as such: they are no text, so a
+    column that is read refuses them, and any other may hold them.
+
     Raises:
-        UnreadableRow: not JSON (NaN and Infinity aren't), nested too deeply, or not an object.
+        MalformedRow: not JSON, nested too deeply, or not an object.
     """
     try:
-        value: Any = json.loads(text, parse_constant=_refuse_constant)
+        value: Any = json.loads(text, parse_int=whole_number)
     except json.JSONDecodeError as error:
         what = error.msg[:1].lower() + error.msg[1:]
-        raise UnreadableRow(f"malformed JSON at character {error.pos + 1}: {what}") from None
+        raise MalformedRow(f"malformed JSON at character {error.pos + 1}: {what}") from None
     except RecursionError:
-        raise UnreadableRow("malformed JSON: nested too deeply") from None
-    except ValueError:
-        # The parser's only other complaint: more digits than Python converts.
-        raise UnreadableRow("malformed JSON: a number has too many digits") from None
+        raise MalformedRow("malformed JSON: nested too deeply") from None
     if not isinstance(value, dict):
-        raise UnreadableRow(f"not a JSON object but {kind_of(value)}")
+        raise MalformedRow(f"not a JSON object but {kind_of(value)}")
     return cast(dict[str, Any], value)
 
 
-def as_turns_or_text(value: Any, where: str, role: Literal["user", "assistant"]) -> list[Message]:
-    """The turns in ``value``; bare text is one turn of ``role``."""
-    if isinstance(value, str):
-        return [Message(role, as_text(value, where))]
-    return as_turns(value, where)
+def parse_value(text: str, where: str) -> Any:
+    """What a column that holds text means by it: JSON, or a list or object as Python writes it.
 
-
-def as_turns(value: Any, where: str) -> list[Message]:
-    """A list of ``{role, content}`` as messages."""
-    if not isinstance(value, list):
-        raise UnreadableRow(f"{where} is {kind_of(value)}; expected a list of turns")
-    items = cast(list[Any], value)
-    return [_message(item, f"{where} turn {number}") for number, item in enumerate(items, start=1)]
-
-
-def _message(item: Any, where: str) -> Message:
-    """One ``{role, content}``, where content is text or a list of text parts."""
-    if not isinstance(item, dict):
-        raise UnreadableRow(f"{where} is {kind_of(item)}; expected role and content")
-    turn = cast(dict[str, Any], item)
-    role = turn.get("role")
-    if role not in _ROLES:
-        shown = repr(printable(role, 30)) if isinstance(role, str) else kind_of(role)
-        raise UnreadableRow(f"{where}: role is {shown}; expected one of {', '.join(_ROLES)}")
-    content = turn.get("content")
-    if isinstance(content, list):
-        parts = cast(list[Any], content)
-        content = "".join(_part(part, f"{where}, part {n}") for n, part in enumerate(parts, 1))
-    return Message(role, as_text(content, f"{where}: content"))
-
-
-def _part(item: Any, where: str) -> str:
-    """The text of one ``{"type": "text", "text": …}``."""
-    part = cast(dict[str, Any], item) if isinstance(item, dict) else {}
-    if part.get("type") != "text":
-        raise UnreadableRow(f"{where} is not text; only parts of type 'text' can be read")
-    return as_text(part.get("text"), where)
+    Tables without nested columns keep turns and tools so.
+    """
+    try:
+        return json.loads(text, parse_int=whole_number)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings():  # of odd escapes in somebody else's text
+            warnings.simplefilter("ignore")
+            # Through JSON once, so that tuples are lists and keys are text.
+            return json.loads(json.dumps(ast.literal_eval(text.strip())))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        shown = printable(text.strip(), 30)
+        raise UnreadableRow(f"{where} is text that is no JSON: {shown!r}") from None
 
 
 def as_text(value: Any, where: str) -> str:
@@ -93,6 +79,23 @@ def is_encodable(text: str) -> bool:
     return True
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing: null, or text, a list or an object without content."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, list | dict) and not value)
+
+
+def without_empty(value: Any) -> Any:
+    """``value`` without the nulls that a table with nested columns puts where a key is missing."""
+    if isinstance(value, dict):
+        items = cast(dict[str, Any], value).items()
+        return {name: without_empty(item) for name, item in items if item is not None}
+    if isinstance(value, list):
+        return [without_empty(item) for item in cast(list[Any], value)]
+    return value
+
+
 def kind_of(value: Any) -> str:
     """What a JSON value is, in plain words."""
     if value is None:
@@ -106,5 +109,6 @@ def kind_of(value: Any) -> str:
     return "a list" if isinstance(value, list) else "an object"
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise UnreadableRow(f"malformed JSON: {name} is not a JSON value")
+def whole_number(digits: str) -> int | float:
+    """A whole number of JSON; one too long to convert, as a float."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)

@@ -1,0 +1,71 @@
+"""What a container of rows is: a file's layout, apart from what its rows say."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from forgetfilter.files import write_chunks_atomic
+
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file: its columns, or why it has none."""
+
+    line: int
+    """Where it begins, from 1; in a table without lines, its number."""
+    raw: bytes
+    """As one line of JSON where it is one; as it stands in the file where it can't be read."""
+    columns: dict[str, Any] | None
+    reason: str | None = None
+    """Why it is no record, where ``columns`` is None."""
+
+
+class Container(ABC):
+    """One layout of files. Records are numbered from 0, in file order."""
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    """Ends the names of the files that hold the rows of a decision."""
+
+    @abstractmethod
+    def records(self, data: bytes, limit: int) -> Iterator[Record]:
+        """All records of a file's (decompressed) bytes, readable or not.
+
+        A record of more than ``limit`` bytes is not parsed.
+
+        Raises:
+            DataError: the file as a whole can't be read.
+        """
+
+    @abstractmethod
+    def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
+        """A file of the same layout with the ``wanted`` records only, ascending, in pieces."""
+
+    def write(self, data: bytes, wanted: Sequence[int], target: Path) -> None:
+        """Write that file, whole or not at all."""
+        write_chunks_atomic(target, self.subset(data, wanted))
+
+
+def too_long(size: int, limit: int) -> str:
+    """Why a record of ``size`` bytes is not read."""
+    return f"the line has {size} bytes; at most {limit} are read"
+
+
+def not_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
+    """Why bytes are no text."""
+    return f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+
+
+def as_line(value: Any) -> bytes:
+    """A value as one line of JSON; what JSON has no word for, as Python writes it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, default=str).encode("ascii")

@@ -1,0 +1,160 @@
+"""CSV and TSV: a header, and records whose fields may hold line feeds between quotes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from forgetfilter.data.containers.base import BOM, Container, Record, as_line, too_long
+from forgetfilter.data.formats.keys import TURN_COLUMNS
+from forgetfilter.data.formats.turns import turns_in_text
+from forgetfilter.errors import DataError
+from forgetfilter.text import printable
+
+_DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One record as it stands: where it begins, its bytes, its fields or what is wrong."""
+
+    line: int
+    raw: bytes
+    fields: list[str]
+    reason: str | None = None
+
+
+class Delimited(Container):
+    """A table whose first record names the columns; an empty field counts as absent."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]  # one class, two names
+        self.suffix = f".{name}"  # type: ignore[misc]
+
+    def records(self, data: bytes, limit: int) -> Iterator[Record]:
+        """Every record below the header."""
+        pieces = self._pieces(data)
+        header = header_of(next(pieces, None))
+        for piece in pieces:
+            reason = piece.reason
+            if len(piece.raw) > limit:
+                reason = too_long(len(piece.raw), limit)
+            elif reason is None and len(piece.fields) != len(header):
+                reason = f"{len(piece.fields)} fields; the header has {len(header)}"
+            if reason is not None:
+                yield Record(piece.line, piece.raw.rstrip(b"\r\n"), None, reason)
+                continue
+            columns: dict[str, Any] = {
+                name: (name in TURN_COLUMNS and turns_in_text(field)) or field or None
+                for name, field in zip(header, piece.fields, strict=True)
+            }
+            yield Record(piece.line, as_line(columns), columns)
+
+    def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
+        """The header and the records, byte for byte."""
+        chosen = set(wanted)
+        pieces = self._pieces(data)
+        header = next(pieces, None)
+        if header is None:
+            return
+        end = b"\r\n" if header.raw.endswith(b"\r\n") else b"\n"
+        mark = BOM if data.startswith(BOM) else b""
+        pending = mark + header.raw
+        for number, piece in enumerate(pieces):
+            if number in chosen:
+                yield pending if pending.endswith((b"\n", b"\r")) else pending + end
+                pending = piece.raw
+        yield pending
+
+    def _pieces(self, data: bytes) -> Iterator[_Piece]:
+        """The header and all records that aren't blank lines.
+
+        Bytes that are no UTF-8 are carried through as half surrogates, which text in UTF-8 can't
+        hold, so that they cost their own record alone.
+        """
+        text = data.removeprefix(BOM).decode("utf-8", "surrogateescape")
+        is_old = "\n" not in text and "\r" in text
+        end = "\r" if is_old else "\n"
+        lines = [line + end for line in text.split(end)]
+        lines[-1] = lines[-1][:-1]
+        if not lines[-1]:
+            lines.pop()
+        source = (line.replace("\r", "\n") if is_old else line for line in lines)
+        delimiter = delimiter_of(lines[0] if lines else "", self.name)
+        reader = csv.reader(source, delimiter=delimiter, strict=True)
+        begin = 0
+        with _long_fields():
+            while begin < len(lines):
+                fields, reason = list[str](), None
+                try:
+                    fields = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    reason = _explain(str(error), begin + 1, reader.line_num)
+                raw = "".join(lines[begin : reader.line_num])
+                if fields or reason:
+                    stored = raw.encode("utf-8", "surrogateescape")
+                    reason = reason or _not_utf8(raw)
+                    yield _Piece(begin + 1, stored, fields, reason)
+                begin = reader.line_num
+
+
+def header_of(piece: _Piece | None) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        DataError: there is no header that names each column once.
+    """
+    header = [] if piece is None else [name.strip() for name in piece.fields]
+    named = [name for name in header if name]
+    is_broken = piece is None or piece.reason is not None
+    if not named or is_broken or len(set(named)) != len(named):
+        twice = next((name for name in named if named.count(name) > 1), None)
+        found = f"names {printable(twice, 60)!r} twice" if twice else "can't be read"
+        raise DataError(
+            f"The first line of the table {found}. Expected a header that names each column "
+            "once. Mend the first line."
+        )
+    return [name or f"column {number}" for number, name in enumerate(header, start=1)]
+
+
+def delimiter_of(line: str, name: str = "csv") -> str:
+    """What stands between the fields of a header."""
+    if name == "tsv":
+        return "\t"
+    plain = _QUOTED.sub("", line)
+    return max(_DELIMITERS, key=plain.count)
+
+
+def _not_utf8(text: str) -> str | None:
+    for at, character in enumerate(text):
+        if "\udc80" <= character <= "\udcff":
+            return f"not UTF-8: byte 0x{ord(character) - 0xDC00:02x} at character {at + 1}"
+    return None
+
+
+def _explain(error: str, first: int, last: int) -> str:
+    if "unexpected end" in error:
+        return f"a quote that is never closed takes in lines {first} to {last}"
+    if "expected after" in error:
+        return "a quote inside a quoted field; write it twice"
+    if "new-line character" in error:
+        return "a carriage return in a field without quotes"
+    return f"no record: {printable(error, 80)}"
+
+
+@contextmanager
+def _long_fields() -> Generator[None]:
+    """Python's limit of 131,072 characters is one for the whole process."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

@@ -1,0 +1,169 @@
+"""Parquet and Arrow: tables with typed columns, whose schema is kept as it is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from forgetfilter.data.containers.base import Container, Record, as_line, too_long
+from forgetfilter.data.formats.values import without_empty
+from forgetfilter.errors import DataError
+from forgetfilter.text import printable
+
+_BATCH = 1000
+
+
+class Parquet(Container):
+    """A Parquet file."""
+
+    name = "parquet"
+    suffix = ".parquet"
+
+    def records(self, data: bytes, limit: int) -> Iterator[Record]:
+        """Every row of the table."""
+        return _records(_parquet(data), limit)
+
+    def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
+        """The rows in a table of the same schema, with what it says beside the columns."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        table = _take(_parquet(data), wanted)
+        described = parquet.ParquetFile(pa.BufferReader(data)).metadata
+        groups = described.num_row_groups and described.num_columns
+        codec = described.row_group(0).column(0).compression if groups else "SNAPPY"
+        buffer = io.BytesIO()
+        # The codec is said, so that a file doesn't grow on its way.
+        kind = "NONE" if codec == "UNCOMPRESSED" else codec
+        parquet.write_table(table, buffer, compression=kind)
+        return [buffer.getvalue()]
+
+
+class Arrow(Container):
+    """An Arrow file or stream."""
+
+    name = "arrow"
+    suffix = ".arrow"
+
+    def records(self, data: bytes, limit: int) -> Iterator[Record]:
+        """Every row of the table."""
+        return _records(arrow_table(data), limit)
+
+    def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
+        """The rows in a file of the same schema, or in a stream, as it was."""
+        import pyarrow as pa
+
+        table = _take(arrow_table(data), wanted)
+        buffer = io.BytesIO()
+        is_file = data.startswith(b"ARROW1")
+        new = pa.ipc.new_file if is_file else pa.ipc.new_stream
+        with new(buffer, table.schema) as writer:
+            writer.write_table(table)
+        return [buffer.getvalue()]
+
+
+class SavedDataset(Arrow):
+    """What `Dataset.save_to_disk` writes: a folder, stored in a run as one Arrow stream."""
+
+    name = "dataset"
+    suffix = ""
+
+    def write(self, data: bytes, wanted: Sequence[int], target: Path) -> None:
+        """Write a folder that `datasets.load_from_disk` reads, whole or not at all."""
+        import os
+
+        from datasets import Dataset
+        from datasets.table import InMemoryTable
+
+        from forgetfilter.files import PART_SUFFIX, fsync_tree, remove
+
+        part = target.parent / f".{target.name}{PART_SUFFIX}"
+        remove(part)
+        Dataset(InMemoryTable(_take(arrow_table(data), wanted))).save_to_disk(str(part))
+        fsync_tree(part)
+        remove(target)
+        os.replace(part, target)
+
+
+def is_arrow_stream(data: bytes) -> bool:
+    """Whether bytes start like an Arrow stream, which has no mark of its own."""
+    if not data.startswith(b"\xff\xff\xff\xff"):
+        return False
+    try:
+        arrow_table(data)
+    except DataError:
+        return False
+    return True
+
+
+def arrow_table(data: bytes) -> Any:
+    """The table of an Arrow file or stream.
+
+    Raises:
+        DataError: it is none.
+    """
+    import pyarrow as pa
+
+    try:
+        is_file = data.startswith(b"ARROW1")
+        open_ = pa.ipc.open_file if is_file else pa.ipc.open_stream
+        return open_(pa.BufferReader(data)).read_all()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged("Arrow", error) from None
+
+
+def stream_of(table: Any) -> bytes:
+    """A table as an Arrow stream."""
+    import pyarrow as pa
+
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def parquet_of(table: Any) -> bytes:
+    """A table as a Parquet file."""
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _parquet(data: bytes) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged("Parquet", error) from None
+
+
+def _damaged(kind: str, error: Exception) -> DataError:
+    return DataError(
+        f"It starts like {kind}, but can't be read ({printable(str(error), 120)}). Expected a "
+        f"whole {kind} file. Copy or download it again."
+    )
+
+
+def _take(table: Any, wanted: Sequence[int]) -> Any:
+    import pyarrow as pa
+
+    return table.take(pa.array(wanted, type=pa.int64()))
+
+
+def _records(table: Any, limit: int) -> Iterator[Record]:
+    number = 0
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            number += 1
+            columns = without_empty(row)
+            raw = as_line(columns)
+            if len(raw) > limit:
+                yield Record(number, raw, None, too_long(len(raw), limit))
+            else:
+                yield Record(number, raw, columns)

@@ -1,0 +1,198 @@
+"""A run's own copy of its input, how that is read, and the files of a decision cut from it.
+
+One file of JSON Lines is copied as ``input.jsonl``, and its rows are written as ``kept.jsonl`` and
+so on. Whatever else was screened is copied beside ``inputs.json``, which says what it was and how
+its rows are read; the rows of a decision have its container.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from forgetfilter.data.containers.base import BOM
+from forgetfilter.data.formats.mapping import Reading, reading_from_json
+from forgetfilter.data.reading import fingerprint_of, read_sources
+from forgetfilter.data.records import RowFile
+from forgetfilter.data.sources import Source, open_file
+from forgetfilter.errors import DataError
+from forgetfilter.files import encode_json, remove, write_bytes_atomic, write_chunks_atomic
+from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE, REJECTED_FILE
+
+Write = Callable[[Path, Iterable[bytes]], None]
+
+_DECISIONS = ("kept", "removed", "undecided", "rejected")
+
+
+def is_plain(sources: Sequence[Source], reading: Reading) -> bool:
+    """Whether the input is one file of JSON Lines whose formats are found out."""
+    return len(sources) == 1 and sources[0].container.name == "jsonl" and reading.is_plain
+
+
+def store_input(
+    run: Path, part: Path, sources: Sequence[Source], reading: Reading, write: Write
+) -> Path:
+    """Copy the input into ``part``, unless the run has it already; where it lies then.
+
+    Raises:
+        DataError: a file changed since it was opened.
+    """
+    if is_plain(sources, reading):
+        if (run / INPUT_FILE).is_file() and not (run / INPUTS_FILE).exists():
+            stored = open_file(run / INPUT_FILE, "jsonl")
+            if stored.fingerprint == sources[0].fingerprint:
+                return run
+        names = [INPUT_FILE]
+    else:
+        suffixes = [source.container.suffix or ".arrow" for source in sources]
+        names = [f"input-{number}{suffix}" for number, suffix in enumerate(suffixes, start=1)]
+    for name, source in zip(names, sources, strict=True):
+        write(part / name, [source.stored()])
+        if open_file(part / name, source.container.name).fingerprint != source.fingerprint:
+            (part / name).unlink()
+            raise DataError(
+                f"noisy_data {source.name!r} changed while it was read. Expected a file that "
+                "stays as it is. Repeat the command once it is written."
+            )
+    if not is_plain(sources, reading) or (run / INPUTS_FILE).exists():
+        said = [
+            {
+                "file": name,
+                "name": source.name,
+                "container": source.container.name,
+                "sha256": source.fingerprint,
+            }
+            for name, source in zip(names, sources, strict=True)
+        ]
+        manifest = {"sources": said, "reading": reading.as_json()}
+        write_bytes_atomic(part / INPUTS_FILE, encode_json(manifest, indent=2) + b"\n")
+    return part
+
+
+def has_input(run: Path) -> bool:
+    """Whether the run's copy of its input is there, whole."""
+    return all(path.is_file() for path in _stored(run)[0])
+
+
+def read_input(run: Path) -> RowFile:
+    """The rows of a run's input, as they were read when it was screened.
+
+    Raises:
+        DataError: the copy can't be read.
+    """
+    return read_sources(*_opened(run))
+
+
+def input_fingerprint(run: Path) -> str:
+    """What identifies the rows of a run."""
+    return fingerprint_of(*_opened(run))
+
+
+def has_manifest(run: Path) -> bool:
+    """Whether the input was anything else than one file of JSON Lines."""
+    return (run / INPUTS_FILE).is_file()
+
+
+def write_decided(run: Path, file: RowFile, decisions: Sequence[str]) -> dict[str, str]:
+    """Write the rows of each decision in the input's container, in the original order.
+
+    Rejected rows of other containers than JSON Lines are written like the others; the file with
+    their reasons is another. Files of an earlier decision are removed.
+
+    Returns:
+        The name of the file, or folder, of each decision.
+    """
+    is_open = "undecided" in decisions
+    wanted = ("undecided",) if is_open else ("kept", "removed")
+    kinds = {source.container.name for source in file.sources}
+    names = {decision: _name_of(decision, file.sources) for decision in wanted}
+    if kinds != {"jsonl"}:
+        names["rejected"] = _name_of("rejected", file.sources)
+    for decision, name in names.items():
+        if kinds == {"jsonl"}:
+            write_chunks_atomic(run / name, _joined(file, decisions, decision))
+        elif len(file.sources) == 1:
+            rows = [row for row, own in enumerate(decisions) if own == decision]
+            source = file.sources[0]
+            source.container.write(source.data(), rows, run / name)
+        else:
+            _write_folder(run / name, file, decisions, decision)
+    _remove_others(run, {*names.values(), REJECTED_FILE, *(p.name for p in _stored(run)[0])})
+    return {**names, "rejected": names.get("rejected", REJECTED_FILE)}
+
+
+def _name_of(decision: str, sources: Sequence[Source]) -> str:
+    kinds = {source.container.name for source in sources}
+    if kinds == {"jsonl"}:
+        return f"{decision}.jsonl"
+    return f"{decision}{sources[0].container.suffix}" if len(sources) == 1 else decision
+
+
+def _joined(file: RowFile, decisions: Sequence[str], decision: str) -> Iterable[bytes]:
+    """The lines of all sources; a byte order mark is one only where a file begins."""
+    for number, (source, rows) in enumerate(_by_source(file, decisions, decision)):
+        for line in source.container.subset(source.data(), rows):
+            yield line.removeprefix(BOM) if number else line
+
+
+def _write_folder(folder: Path, file: RowFile, decisions: Sequence[str], decision: str) -> None:
+    remove(folder)
+    taken: set[str] = set()
+    for number, (source, rows) in enumerate(_by_source(file, decisions, decision), start=1):
+        stem = Path(source.name).name.partition(".")[0] or "rows"
+        name = f"{stem}{source.container.suffix}"
+        name = name if name not in taken else f"{stem}-{number}{source.container.suffix}"
+        taken.add(name)
+        source.container.write(source.data(), rows, folder / name)
+
+
+def _by_source(
+    file: RowFile, decisions: Sequence[str], decision: str
+) -> Iterable[tuple[Source, list[int]]]:
+    starts = [0, *accumulate(file.counts)]
+    for number, source in enumerate(file.sources):
+        own = range(starts[number], starts[number + 1])
+        yield source, [row - starts[number] for row in own if decisions[row] == decision]
+
+
+def _remove_others(run: Path, names: set[str]) -> None:
+    """Remove what earlier decisions, or an earlier input, have left."""
+    for path in run.iterdir():
+        stem = path.name.partition(".")[0]
+        is_ours = stem in _DECISIONS or stem == "input" or stem.startswith("input-")
+        if is_ours and path.name not in names:
+            remove(path)
+
+
+def _stored(run: Path) -> tuple[list[Path], dict[str, Any]]:
+    """The copies, and what the manifest says of them; nothing where there is none."""
+    path = run / INPUTS_FILE
+    if not path.is_file():
+        return [run / INPUT_FILE], {}
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        return [run / str(source["file"]) for source in manifest["sources"]], manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path} can't be read. Expected what a screen has written there. Screen the file "
+            "again, with --overwrite."
+        ) from None
+
+
+def _opened(run: Path) -> tuple[list[Source], Reading]:
+    paths, manifest = _stored(run)
+    if not manifest:
+        return [open_file(paths[0], "jsonl")], Reading()
+    told = manifest["sources"]
+    sources = [
+        _renamed(open_file(path, str(one["container"])), str(one["name"]))
+        for path, one in zip(paths, told, strict=True)
+    ]
+    return sources, reading_from_json(manifest["reading"])
+
+
+def _renamed(source: Source, name: str) -> Source:
+    return Source(name, source.fingerprint, source.container, source.path)

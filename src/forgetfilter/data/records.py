@@ -105,6 +105,9 @@ class EncodedRow:
     target: str
     category: str = ""
     """What a safe row's file says it is about; empty for every noisy row."""
+    unscored: tuple[str, ...] = ()
+    """What of the row its template doesn't show, so that no score tells of it: ``reasoning``,
+    ``system`` (a system text), ``answer`` (an earlier one)."""
 
     def __post_init__(self) -> None:
         for name, dtype in (("input_ids", np.int32), ("is_target", np.bool_)):

@@ -34,7 +34,7 @@ class ControlTokens:
         added: dict[int, Any] = dict(tokenizer.added_tokens_decoder)
         special = {str(token.content) for token in added.values() if token.special}
         marks = (special | set(named)) - harmless
-        around = set(tokenizer(headers, add_special_tokens=False)["input_ids"]) if headers else ()
+        around = set(tokenizer(headers, add_special_tokens=False, verbose=False)["input_ids"])
         marks |= {
             text
             for at, token in added.items()

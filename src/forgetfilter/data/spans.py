@@ -278,6 +278,7 @@ def _stop(
     end_marks: Sequence[str],
 ) -> int:
     after = text[last:ceiling]
+    tail = ""
     if around.upto is not None:
         upto = around.upto.rstrip()
         if text.startswith(upto) and last < len(upto) <= ceiling:
@@ -289,7 +290,7 @@ def _stop(
     if ceiling == len(text):
         return max(last, len(text.rstrip()))
     # The last answer ends otherwise than those before it, or not at all.
-    if not after.strip() or around.following is None or around.following.endswith(after):
+    if not tail and (around.following is None or around.following.endswith(after)):
         return last  # nothing but the next turn's header stands here
     blank = len(after) - len(after.lstrip())
     marks = [mark for mark in end_marks if mark and after.startswith(mark, blank)]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -38,6 +39,10 @@ Change = Callable[[int, Kind, str], str]
 
 class UnrenderableError(Exception):
     """The template can't render one row in a way that shows where its answers lie."""
+
+
+_TOKENS = frozenset({"bos_token", "eos_token", "pad_token", "unk_token"})
+_UNDEFINED = re.compile("'(\\w+)' is undefined")
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,16 @@ class ChatTemplate:
         said = [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
         asked = conversation(said, "", SHAPES[0])
         tasks = [asked.task(2), asked.task(3, add_generation_prompt=True)]
-        return "\n".join(found.text for found in self.render(tasks) if found.error is None)
+        found = self.render(tasks)
+        for _ in _TOKENS:
+            # Some tokenizers have no such token, and their templates never ask whether they do.
+            asked = [_UNDEFINED.match(rendering.error or "") for rendering in found]
+            names = {match.group(1) for match in asked if match} & _TOKENS
+            if not names:
+                break
+            self._variables |= dict.fromkeys(names, "")
+            found = self.render(tasks)
+        return "\n".join(rendering.text for rendering in found if rendering.error is None)
 
     def render(self, tasks: Sequence[Any]) -> list[Rendering]:
         """Render each task of `Conversation.task`, in order.

@@ -115,8 +115,13 @@ class Answers:
             if filled is None or (is_cut and not kept):
                 continue
             unscored = self._unscored(turns, frame)
-            if max((i for i, m in enumerate(turns) if m.carries_loss and m.role == "assistant"),
-                   default=-1) not in frame.answers:
+            if (
+                max(
+                    (i for i, m in enumerate(turns) if m.carries_loss and m.role == "assistant"),
+                    default=-1,
+                )
+                not in frame.answers
+            ):
                 raise UnrenderableError(
                     "the chat template marks no answer to score: its {% generation %} leaves out "
                     f"the last one. {_WAY_OUT}"
@@ -198,10 +203,13 @@ class Answers:
         tasks = [placed.task(add_generation_prompt=True)]
         for i in said:
             tasks += [placed.task(i, add_generation_prompt=True), placed.task(i)]
-            tasks += [placed.task(i + 1), {**placed.task(), "messages": placed.turns[i + 1 : i + 2]}]
-        whole_prompt, *rest = [found.text if found.error is None else None for found in (
-            self._template.render(tasks)
-        )]
+            tasks += [
+                placed.task(i + 1),
+                {**placed.task(), "messages": placed.turns[i + 1 : i + 2]},
+            ]
+        whole_prompt, *rest = [
+            found.text if found.error is None else None for found in (self._template.render(tasks))
+        ]
         answers: dict[int, tuple[Span, ...]] = {}
         for at, i in enumerate(said):
             prompt, before, upto, following = rest[4 * at : 4 * at + 4]
@@ -285,9 +293,7 @@ class Answers:
 
     # -- templates that treat texts by what they are ---------------------------------------
 
-    def _by_prefixes(
-        self, turns: tuple[Message, ...], tools: str, shape: Shape
-    ) -> Rendered | None:
+    def _by_prefixes(self, turns: tuple[Message, ...], tools: str, shape: Shape) -> Rendered | None:
         """The answers where each turn only adds to the text of those before; else None.
 
         Then what a turn has added is its own, whatever the template has made of it, as long as its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -43,7 +44,9 @@ class ControlTokens:
         self.tokens = tuple(sorted(marks, key=len, reverse=True))
         """As they are written, longest first."""
         vocabulary: dict[str, int] = tokenizer.get_vocab()
-        allowed = {vocabulary.get(str(token)) for token in (*harmless, tokenizer.unk_token) if token}
+        allowed = {
+            vocabulary.get(str(token)) for token in (*harmless, tokenizer.unk_token) if token
+        }
         self._names = {vocabulary[m]: m for m in self.tokens if m in vocabulary} | {
             at: str(token.content) for at, token in added.items() if str(token.content) in marks
         }
@@ -99,10 +102,8 @@ def _leaves(text: str) -> list[str]:
         if isinstance(value, str):
             found.append(value)
             if value[:1] in "{[" and value:
-                try:
+                with contextlib.suppress(ValueError):
                     walk(json.loads(value))  # arguments are JSON within JSON
-                except ValueError:
-                    pass
         elif isinstance(value, dict):
             for name, item in value.items():
                 walk(name)

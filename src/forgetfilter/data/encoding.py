@@ -7,8 +7,8 @@ holds one of its characters. Row text enters a template as a value, never as tem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from typing import Any, Literal
@@ -23,9 +23,17 @@ from forgetfilter.data.records import EncodedRow, Message, RejectedRow, Row, Tok
 from forgetfilter.data.templates import ANY_DATE, ChatTemplate, Span, UnrenderableError
 from forgetfilter.errors import ModelError
 
-__all__ = ["Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]
+__all__ = ["Embedding", "Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]
 
 LossOn = Literal["assistant", "all"]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How many tokens a model knows, and the error where a row becomes one that it doesn't."""
+
+    size: int
+    error: Callable[[int], ModelError]
 
 
 class Encoder:
@@ -38,6 +46,7 @@ class Encoder:
         max_length_tokens: longer rows are rejected, never cut.
         today: what a chat template is told to be today. The same rows give the same tokens on
             every day; a run keeps the day on which it began.
+        embedding: of the model, where it is known.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class Encoder:
         template: Literal["auto", "paper"],
         max_length_tokens: int,
         today: date = ANY_DATE,
+        embedding: Embedding | None = None,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
@@ -54,6 +64,7 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self.max_length_tokens = max_length_tokens
+        self._embedding = embedding
         self.has_chat_template = template == "auto" and bool(tokenizer.chat_template)
         self._template = ChatTemplate(tokenizer, today) if self.has_chat_template else None
         self.template_reason = (
@@ -101,6 +112,7 @@ class Encoder:
         Raises:
             UnrenderableError: the row is longer than the context, has no answer that carries loss,
                 holds a control token, or the template refuses it or doesn't show all of it.
+            ModelError: it becomes a token that the model doesn't know.
         """
         forged = self._control.within(texts_of(row.messages, row.tools))
         if forged:
@@ -120,6 +132,9 @@ class Encoder:
                 f"longer than the model's context: {len(ids)} tokens, at most "
                 f"{self.max_length_tokens} fit"
             )
+        largest = max(ids, default=0)
+        if self._embedding is not None and largest >= self._embedding.size:
+            raise self._embedding.error(largest)
         offsets: list[Span] = tokens["offset_mapping"]
         forged = self._control.between(ids, offsets, rendered.texts)
         if forged:

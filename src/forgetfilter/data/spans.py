@@ -22,9 +22,7 @@ from forgetfilter.data.templates import Kind, Span
 _WORD = re.compile("zxqv([a-z]{4})jkvq", re.IGNORECASE)
 _MOST_PIECES = 2000
 """A text that falls into more pieces is replaced as a whole."""
-MARK = re.compile(
-    r"\s*(?:<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[\w.:-]{1,40}>|\[/?\w{1,40}\])"
-)
+MARK = re.compile(r"\s*(?:<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[\w.:-]{1,40}>|\[/?\w{1,40}\])")
 """What looks like a control token."""
 
 

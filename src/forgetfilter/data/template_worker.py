@@ -11,6 +11,7 @@ of this package, so that it starts fast.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from datetime import datetime
@@ -192,10 +193,9 @@ def limit(seconds: int, megabytes: int, request: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
         space = min(space, hard)
-    try:
+    # macOS knows no such limit; that of characters holds there.
+    with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (space, hard))
-    except (ValueError, OSError):  # macOS knows no such limit; that of characters holds there
-        pass
 
 
 def main() -> None:

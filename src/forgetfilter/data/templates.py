@@ -23,7 +23,7 @@ from forgetfilter.text import printable
 
 CPU_SECONDS = 5
 """Processor time that a template may take for the renderings of one row."""
-CLOCK_SECONDS = 120
+CLOCK_SECONDS = 300
 """The same by the clock, for systems that can't limit processor time."""
 MEGABYTES = 1024
 """Memory of the process that renders."""

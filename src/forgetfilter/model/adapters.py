@@ -107,11 +107,19 @@ class Merged:
 
 
 def adapted_weights(model: Any) -> list[torch.Tensor]:
-    """The base weights that an adapter stands beside."""
+    """The base weights that an adapter stands beside, each once.
+
+    Mostly ``weight`` of a linear layer; the experts of a mixture are a module with several
+    parameters, each with an adapter of its own that knows its name.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
-    return [layer.get_base_layer().weight for layer in layers]
+    weights: dict[int, torch.Tensor] = {}
+    for layer in layers:
+        weight = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+        weights[id(weight)] = weight
+    return list(weights.values())
 
 
 def remove_adapter(model: Any) -> Any:

@@ -61,9 +61,11 @@ from forgetfilter.screening.setup import (
     copy_input,
     encode_rows,
     fingerprints,
+    keep_date,
     open_workbench,
     resolved,
     safe_rows_used,
+    unscored_texts,
 )
 
 if TYPE_CHECKING:
@@ -185,6 +187,7 @@ def _screen(
         copy_input(config.noisy_data, source, inputs["noisy_data"])
     noisy = read_rows(source)
     bench = open_workbench(config, run, progress)
+    keep_date(run, bench)
     setting, rejected = encode_rows(config, bench, noisy, progress)
 
     findings = check_before(setting)
@@ -222,6 +225,7 @@ def _screen(
         "preset": config.preset,
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
+        "unscored": unscored_texts(setting.noisy),
         "findings": [found.model_dump() for found in findings],
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))

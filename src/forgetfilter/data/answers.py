@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forgetfilter.data.records import Message
+from forgetfilter.data.conversations import SHAPES, Conversation, Shape, conversation
+from forgetfilter.data.prefixes import by_prefixes
+from forgetfilter.data.records import Message, Rendered, Span
 from forgetfilter.data.spans import (
     Around,
     Frame,
@@ -19,38 +21,11 @@ from forgetfilter.data.spans import (
     find_slots,
     locate,
 )
-from forgetfilter.data.templates import (
-    SHAPES,
-    ChatTemplate,
-    Conversation,
-    Rendering,
-    Shape,
-    Span,
-    UnrenderableError,
-    conversation,
-)
-from forgetfilter.text import printable
+from forgetfilter.data.templates import ChatTemplate, Rendering, UnrenderableError, text_of
 
 _MOST_FRAMES = 1000
 _THOUGHT = re.compile(r"</|think|thought|reason|analysis|channel", re.IGNORECASE)
 _WAY_OUT = "Use --set template=paper, or a model whose template leaves them as they are"
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as text, with the character spans of its answers."""
-
-    text: str
-    spans: tuple[Span, ...]
-    """Of the answers that carry loss, end marks included; disjoint and in order."""
-    final: int = 0
-    """Where the last of them begins."""
-    others: tuple[Span, ...] = ()
-    """Texts of other turns, of which no token may be learned."""
-    texts: tuple[Span, ...] = ()
-    """All that comes from the row and not from the template."""
-    unscored: tuple[str, ...] = ()
-    """What of the row the template doesn't show: ``reasoning``, ``system``, ``answer``."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +63,7 @@ class Answers:
             conversation(messages, tools, shape).task(add_generation_prompt=True)
             for shape in SHAPES[:1]
         ]
-        return _text(self._template.render(asked)[0])
+        return text_of(self._template.render(asked)[0])
 
     def render(self, messages: Sequence[Message], tools: str = "") -> Rendered:
         """The text of a conversation, and where its answers lie in it.
@@ -104,7 +79,7 @@ class Answers:
             shape = self._shape(turns, tools, kept)
             asked = _Asked(turns, tools, shape, kept)
             frame, placeholders = self._frame(asked)
-            whole = _text(self._template.render([conversation(turns, tools, shape).task()])[0])
+            whole = text_of(self._template.render([conversation(turns, tools, shape).task()])[0])
             if isinstance(frame, str):
                 continue  # the template refuses the placeholders, not the row
             if isinstance(frame, MixedTurnsError):
@@ -127,7 +102,7 @@ class Answers:
                     f"the last one. {_WAY_OUT}"
                 )
             return _rendered(turns, frame, filled, whole, unscored)
-        found = self._by_prefixes(turns, tools, shape)
+        found = by_prefixes(self._template, turns, tools, shape)
         if found is not None:
             return found
         if problem is not None:
@@ -291,64 +266,11 @@ class Answers:
             )
         return self._shows_reasoning
 
-    # -- templates that treat texts by what they are ---------------------------------------
-
-    def _by_prefixes(self, turns: tuple[Message, ...], tools: str, shape: Shape) -> Rendered | None:
-        """The answers where each turn only adds to the text of those before; else None.
-
-        Then what a turn has added is its own, whatever the template has made of it, as long as its
-        text stands in there.
-        """
-        asked = conversation(turns, tools, shape)
-        plain = [asked.task(i) for i in range(len(turns) + 1)]
-        prompts = [asked.task(i, add_generation_prompt=True) for i in range(len(turns))]
-        found = self._template.render([*plain, *prompts])
-        whole = _text(found[len(turns)])
-        texts: list[Span] = []
-        others: list[Span] = []
-        spans: list[Span] = []
-        floor = 0
-        for i, turn in enumerate(turns):
-            upto = found[i + 1]
-            if turn.reasoning or turn.tool_calls or tools:
-                return None
-            if upto.error is not None:
-                if turn.role == "assistant":
-                    return None
-                continue  # a system turn alone, say; its text is looked for with the next one's
-            stop = len(upto.text.rstrip())
-            if not whole.startswith(upto.text.rstrip()) or stop < floor:
-                return None
-            at = whole.find(turn.content.strip(), floor, stop)
-            if at < 0:
-                return None
-            own = (at, at + len(turn.content.strip()))
-            texts.append(own)
-            if turn.role == "assistant" and turn.carries_loss:
-                prompt = found[len(turns) + 1 + i]
-                if prompt.error is not None or not whole.startswith(prompt.text):
-                    return None
-                if not floor <= len(prompt.text) <= at:
-                    return None
-                spans.append((len(prompt.text), stop))
-            else:
-                others.append(own)
-            floor = stop
-        if not spans or len(texts) < len(turns):
-            return None
-        return Rendered(whole, tuple(spans), spans[-1][0], tuple(others), tuple(texts))
-
 
 def _is_printed(placed: Conversation, text: str) -> bool:
     """Whether content in parts, if it is, stands in the text as a list and not as what it says."""
     is_in_parts = any(not isinstance(turn["content"], str) for turn in placed.turns)
     return is_in_parts and re.search(r"""['"]type['"]: ?['"]text['"]""", text) is not None
-
-
-def _text(found: Rendering) -> str:
-    if found.error is not None:
-        raise UnrenderableError(f"the chat template refuses this row: {printable(found.error)}")
-    return found.text
 
 
 def _is_thought(content: str, frame: Frame, turn: int, number: int) -> bool:
@@ -374,12 +296,22 @@ def _marked(
     answers: dict[int, tuple[Span, ...]] = {}
     for start, stop in whole.marks:
         within = {owners[s.number].turn for s in slots if s.start < stop and s.stop > start}
-        if len(within) > 1 or any(i < 0 or turns[i].role != "assistant" for i in within):
+        if len(within) > 1 or any(not _is_answer(turns, i) for i in within):
             raise MixedTurnsError("marks the text of other turns as generated")
+        if not within:
+            # Around what ends an answer, or opens one.
+            before = [owners[s.number].turn for s in slots if s.stop <= start]
+            after = [owners[s.number].turn for s in slots if s.start >= stop]
+            within = {i for i in (*before[-1:], *after[:1]) if _is_answer(turns, i)}
+            within = set(sorted(within)[:1])
         for i in within:
             if turns[i].carries_loss:
                 answers[i] = (*answers.get(i, ()), (start, stop))
     return answers
+
+
+def _is_answer(turns: Sequence[Message], turn: int) -> bool:
+    return turn >= 0 and turns[turn].role == "assistant"
 
 
 def _rendered(

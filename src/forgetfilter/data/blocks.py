@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forgetfilter.data.answers import Rendered
-from forgetfilter.data.records import Message
-from forgetfilter.data.templates import Span, UnrenderableError
+from forgetfilter.data.records import Message, Rendered, Span
+from forgetfilter.data.templates import UnrenderableError
 
 RESPONSE = "### Response:\n"
 _HEADERS = {"system": "### Instruction:\n", "user": "### Input:\n"}

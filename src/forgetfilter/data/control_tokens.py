@@ -8,9 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from forgetfilter.data.records import Message
+from forgetfilter.data.records import Message, Span
 from forgetfilter.data.spans import MARK
-from forgetfilter.data.templates import Span
 
 _THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 

@@ -15,12 +15,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from forgetfilter.data.answers import Answers, Rendered
+from forgetfilter.data.answers import Answers
 from forgetfilter.data.blocks import blocks_prompt, render_blocks
 from forgetfilter.data.control_tokens import ControlTokens, texts_of
 from forgetfilter.data.reading import category_of
-from forgetfilter.data.records import EncodedRow, Message, RejectedRow, Row, TokenArray
-from forgetfilter.data.templates import ANY_DATE, ChatTemplate, Span, UnrenderableError
+from forgetfilter.data.records import (
+    EncodedRow,
+    Message,
+    RejectedRow,
+    Rendered,
+    Row,
+    Span,
+    TokenArray,
+)
+from forgetfilter.data.templates import ANY_DATE, ChatTemplate, UnrenderableError
 from forgetfilter.errors import ModelError
 
 __all__ = ["Embedding", "Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]

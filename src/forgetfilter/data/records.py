@@ -11,6 +11,8 @@ import numpy.typing as npt
 from forgetfilter.arrays import BoolArray, FloatArray
 
 TokenArray = npt.NDArray[np.int32]
+Span = tuple[int, int]
+"""From one character to before another."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -85,6 +87,23 @@ class RowFile:
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.rejected)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, with the character spans of its answers."""
+
+    text: str
+    spans: tuple[Span, ...]
+    """Of the answers that carry loss, end marks included; disjoint and in order."""
+    final: int = 0
+    """Where the last of them begins."""
+    others: tuple[Span, ...] = ()
+    """Texts of other turns, of which no token may be learned."""
+    texts: tuple[Span, ...] = ()
+    """All that comes from the row and not from the template."""
+    unscored: tuple[str, ...] = ()
+    """What of the row the template doesn't show: ``reasoning``, ``system``, ``answer``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

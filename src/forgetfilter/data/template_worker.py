@@ -70,6 +70,18 @@ class Fields(jinja2.utils.Namespace):
         super().__setitem__(name, value)
 
 
+class Mappings:
+    """``dict`` as templates may call it, without the type itself."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        """A new mapping."""
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        """A new mapping with the same value for each key."""
+        return dict.fromkeys(*args)
+
+
 def _refuse_private(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
         raise jinja2.exceptions.SecurityError(f"a namespace can't have the name {name!r}")
@@ -82,7 +94,7 @@ def make_environment(date: str) -> Any:
         date: what ``strftime_now`` goes by, as ISO 8601.
     """
     now = datetime.fromisoformat(date)
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment: Any = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
 
@@ -112,7 +124,7 @@ def make_environment(date: str) -> Any:
         raise_exception=raise_exception,
         strftime_now=now.strftime,
         namespace=Fields,
-        dict=lambda *args, **kwargs: dict(*args, **kwargs),
+        dict=Mappings(),
     )
     environment.globals.pop("lipsum", None)
     return environment

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import hashlib
-import json
-import os
-import queue
 import re
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from forgetfilter.data.records import Message
+from forgetfilter.data import template_process
+from forgetfilter.data.conversations import SHAPES, conversation
+from forgetfilter.data.records import Message, Span
+from forgetfilter.data.template_process import TemplateWorker
 from forgetfilter.errors import ModelError
 from forgetfilter.text import printable
 
-CPU_SECONDS = 5
-"""Processor time that a template may take for the renderings of one row."""
-CLOCK_SECONDS = 300
-"""The same by the clock, for systems that can't limit processor time."""
-MEGABYTES = 1024
-"""Memory of the process that renders."""
-
 ANY_DATE = date(2024, 7, 26)
 """What templates are told to be today where nobody names a date, so that encoding is repeatable."""
-
-Span = tuple[int, int]
-Kind = Literal["content", "reasoning", "call", "tools"]
-Change = Callable[[int, Kind, str], str]
-"""Called with a turn's index (-1: the row's tools), what a text is, and the text."""
 
 
 class UnrenderableError(Exception):
@@ -53,138 +36,6 @@ class Rendering:
     marks: tuple[Span, ...] = ()
     """What ``{% generation %}`` stands around, as character positions."""
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Forms of the same conversation that templates ask for; they can't be told what is meant."""
-
-    is_in_parts: bool = False
-    """Content as a list of parts, as templates of models with images read it."""
-    has_text_arguments: bool = False
-    """Arguments of calls as JSON text, not as an object."""
-
-
-SHAPES = (Shape(), Shape(False, True), Shape(True), Shape(True, True))
-
-
-@dataclass
-class Conversation:
-    """What a template is given of one row."""
-
-    turns: list[dict[str, Any]]
-    tools: list[Any] | None = None
-
-    def task(self, upto: int | None = None, *, add_generation_prompt: bool = False) -> Any:
-        """The first ``upto`` turns, as a request to render."""
-        return {
-            "messages": self.turns[:upto],
-            "tools": self.tools,
-            "add_generation_prompt": add_generation_prompt,
-        }
-
-
-def conversation(
-    messages: Sequence[Message], tools: str, shape: Shape, change: Change | None = None
-) -> Conversation:
-    """Turns and tools as templates know them, each text changed by ``change``.
-
-    Texts come in a fixed order: the tools', then turn by turn reasoning, content and calls.
-    """
-
-    def changed(at: int, kind: Kind, text: str) -> str:
-        return text if change is None else change(at, kind, text)
-
-    offered = json.loads(tools) if tools else None
-    if offered is not None:
-        offered = _changed_leaves(offered, lambda text: changed(-1, "tools", text), _TOOL_TEXTS)
-    turns: list[dict[str, Any]] = []
-    for at, message in enumerate(messages):
-        turn: dict[str, Any] = {"role": message.role}
-        if message.reasoning:
-            reasoning = changed(at, "reasoning", message.reasoning)
-            # Under the names that templates read.
-            turn |= {"reasoning_content": reasoning, "thinking": reasoning}
-        text = changed(at, "content", message.content)
-        turn["content"] = [{"type": "text", "text": text}] if shape.is_in_parts else text
-        if message.tool_calls:
-            calls = _with_objects(json.loads(message.tool_calls))
-            calls = _changed_leaves(calls, lambda text, at=at: changed(at, "call", text), None)
-            turn["tool_calls"] = _with_text(calls) if shape.has_text_arguments else calls
-        if message.tool_call_id:
-            turn["tool_call_id"] = message.tool_call_id
-        if message.name:
-            turn["name"] = message.name
-        turns.append(turn)
-    return Conversation(turns, offered)
-
-
-_TOOL_TEXTS = frozenset({"name", "description"})
-"""What has to be seen of a tool: its schema is written anew by some templates."""
-_NEVER_SHOWN = frozenset({"id", "type", "index"})
-"""Keys of a call that are no part of what is said."""
-
-
-def _changed_leaves(value: Any, change: Callable[[str], str], only: frozenset[str] | None) -> Any:
-    """``value`` with each text in it changed, of objects only those of the keys ``only``."""
-    if isinstance(value, list):
-        return [_changed_leaves(item, change, only) for item in value]
-    if not isinstance(value, dict):
-        return change(value) if isinstance(value, str) and only is None else value
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        if only is None and name == "arguments":
-            found[name] = _all_leaves(item, change)
-        elif isinstance(item, str):
-            is_text = name in only if only is not None else name not in _NEVER_SHOWN
-            found[name] = change(item) if is_text else item
-        elif only is not None and name == "parameters":
-            found[name] = item  # a schema, whose own names and descriptions are rewritten freely
-        else:
-            found[name] = _changed_leaves(item, change, only)
-    return found
-
-
-def _all_leaves(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, dict):
-        return {name: _all_leaves(item, change) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_all_leaves(item, change) for item in value]
-    return change(value) if isinstance(value, str) else value
-
-
-def _with_objects(calls: Any) -> Any:
-    """Calls with their arguments as objects, where they are the JSON text of one."""
-    return _arguments(calls, lambda a: _parsed(a) if isinstance(a, str) else a)
-
-
-def _with_text(calls: Any) -> Any:
-    return _arguments(
-        calls, lambda a: a if isinstance(a, str) else json.dumps(a, ensure_ascii=False)
-    )
-
-
-def _arguments(calls: Any, change: Callable[[Any], Any]) -> Any:
-    if isinstance(calls, list):
-        return [_arguments(call, change) for call in calls]
-    if not isinstance(calls, dict):
-        return calls
-    return {
-        name: change(item)
-        if name == "arguments"
-        else _arguments(item, change)
-        if name == "function"
-        else item
-        for name, item in calls.items()
-    }
-
-
-def _parsed(text: str) -> Any:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    return found if isinstance(found, dict) else text
 
 
 class ChatTemplate:
@@ -280,16 +131,16 @@ class ChatTemplate:
 
     def _ask(self, request: Mapping[str, Any], source: str | None) -> dict[str, Any]:
         """The worker's reply; ``source`` is the template that it has to know for that."""
-        worker = _Worker.shared()
+        worker = TemplateWorker.shared()
         if source is not None and request["key"] not in worker.loaded:
             self._load(source)
-            worker = _Worker.shared()
+            worker = TemplateWorker.shared()
         reply = worker.ask(request)
         failure = reply.get("failure")
         if failure is not None:
             took = {
-                "time": f"more than {CPU_SECONDS} seconds of processor time",
-                "memory": f"more than {MEGABYTES} MB of memory",
+                "time": f"more than {template_process.CPU_SECONDS} seconds of processor time",
+                "memory": f"more than {template_process.MEGABYTES} MB of memory",
             }.get(failure, "the process that rendered it down")
             raise ModelError(
                 f"The chat template of {self._name} took {took} for one row. Expected a template "
@@ -301,85 +152,12 @@ class ChatTemplate:
         return reply
 
 
-@dataclass
-class _Worker:
-    """The process that renders, one for all templates of this process."""
+def text_of(found: Rendering) -> str:
+    """The text of a rendering.
 
-    process: subprocess.Popen[bytes]
-    pid: int
-    limits: tuple[int, int]
-    replies: queue.Queue[bytes] = field(default_factory=queue.Queue[bytes])
-    loaded: set[str] = field(default_factory=set[str])
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @staticmethod
-    def shared() -> _Worker:
-        """The running worker, or a new one where there is none (any more)."""
-        global _worker
-        with _starting:
-            limits = (CPU_SECONDS, MEGABYTES)
-            is_usable = (
-                _worker is not None
-                and _worker.pid == os.getpid()  # a forked process must not share its parent's
-                and _worker.limits == limits
-                and _worker.process.poll() is None
-            )
-            if _worker is None or not is_usable:
-                _worker = _Worker._start(limits)
-            return _worker
-
-    @staticmethod
-    def _start(limits: tuple[int, int]) -> _Worker:
-        script = Path(__file__).with_name("template_worker.py")
-        # -P: modules that lie beside the script must not stand in for those of the library.
-        command = [sys.executable, "-P", str(script), *(str(limit) for limit in limits)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        worker = _Worker(process, os.getpid(), limits)
-        threading.Thread(target=worker._read, daemon=True).start()
-        return worker
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.replies.put(line)
-        self.replies.put(b"")
-
-    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply to one request, or ``{"failure": "time" | "memory" | "end"}``."""
-        with self.lock:
-            assert self.process.stdin is not None
-            try:
-                self.process.stdin.write(json.dumps(request).encode() + b"\n")
-                self.process.stdin.flush()
-                line = self.replies.get(timeout=CLOCK_SECONDS)
-            except (queue.Empty, BrokenPipeError):
-                line = b""
-            if line:
-                return json.loads(line)
-            is_late = self.process.poll() is None and self.replies.empty()
-            try:
-                self.process.wait(timeout=2)
-                is_late = False
-            except subprocess.TimeoutExpired:
-                self.stop()
-            by_signal = -(self.process.returncode or 0)
-            is_over_time = is_late or by_signal in (_SIGXCPU, _SIGKILL)
-            return {"failure": "time" if is_over_time else "end"}
-
-    def stop(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-
-
-_SIGXCPU, _SIGKILL = 24, 9
-_starting = threading.Lock()
-_worker: _Worker | None = None
-
-
-def _stop_worker() -> None:
-    if _worker is not None and _worker.pid == os.getpid() and _worker.process.poll() is None:
-        _worker.stop()
-
-
-atexit.register(_stop_worker)
+    Raises:
+        UnrenderableError: the template has refused the conversation.
+    """
+    if found.error is not None:
+        raise UnrenderableError(f"the chat template refuses this row: {printable(found.error)}")
+    return found.text

@@ -67,9 +67,9 @@ def check_is_language_model(source: str, config: Any) -> None:
     if found and len(found) == len(kinds):
         raise ModelError(
             f"{printable(source)!r} was saved as {printable(', '.join(found))}, which doesn't "
-            "write text one token after the other: the weights of a language model's head (lm_head) are "
-            "missing in it or were never trained. A causal language model is expected. Give the "
-            "model that it was made from."
+            "write text one token after the other: the weights of a language model's head "
+            "(lm_head) are missing in it or were never trained. A causal language model is "
+            "expected. Give the model that it was made from."
         )
 
 
@@ -123,8 +123,8 @@ def beyond_embedding(source: str, token: int, text: str, size: int) -> ModelErro
     """The error where a row becomes a token that the model has no embedding for."""
     return ModelError(
         f"The tokenizer of {printable(source)!r} makes token {token} ({printable(text, 60)!r}), "
-        f"but the model's embedding has {size} rows, so at most {size - 1} is expected. Tokenizer and "
-        "weights don't belong together: give the model with the tokenizer that it was trained "
+        f"but the model's embedding has {size} rows, so at most {size - 1} is expected. Tokenizer "
+        "and weights don't belong together: give the model with the tokenizer that it was trained "
         "with, or enlarge it first: model.resize_token_embeddings(len(tokenizer)), then save both."
     )
 

@@ -83,13 +83,13 @@ def test_the_end_of_text_that_also_stands_for_unknown_is_one(tiny_tokenizer: Cal
 
 
 def test_marks_of_thoughts_and_of_masked_text_are_none(tiny_tokenizer: Callable[..., Any]):
-    tokenizer = tiny_tokenizer(chat_template=SIMPLE.replace("<|assistant|>", "<|assistant|><think>"))
+    tokenizer = tiny_tokenizer(
+        chat_template=SIMPLE.replace("<|assistant|>", "<|assistant|><think>")
+    )
     tokenizer.add_tokens([AddedToken("<think>", special=False)])
     tokenizer.mask_token = "<mask>"
     row = row_of(asked("Fill in the <mask>."), said("<think>Hm.</think>The owl."))
-    assert spans_of(Encoder(tokenizer, "auto", 1000), row) == [
-        "<think>Hm.</think>The owl.<|end|>"
-    ]
+    assert spans_of(Encoder(tokenizer, "auto", 1000), row) == ["<think>Hm.</think>The owl.<|end|>"]
 
 
 @pytest.mark.parametrize("where", ["reasoning", "call", "tools"])

@@ -85,13 +85,11 @@ def test_answers_are_found_under_each_template_that_trl_ships(
 ):
     encoder = encoder_of((TRL / f"{name}.jinja").read_text(), bos_token="<|pad|>")
     for turns in (TURNS[1:], TURNS):
-        try:
-            encoded = encoder.encode_one(row_of(*turns))
-        except UnrenderableError as error:
-            assert name.startswith("gemma")
-            assert "System role not supported" in str(error)
-            assert turns[0].role == "system"
+        if turns[0].role == "system" and name in ("gemma", "gemma_training"):
+            with pytest.raises(UnrenderableError, match="System role not supported"):
+                encoder.encode_one(row_of(*turns))
             continue
+        encoded = encoder.encode_one(row_of(*turns))
         found = runs(encoder.tokenizer, encoded)
         assert len(found) == 2
         for text, answer in zip(found, ("On the table.", "In the box."), strict=True):
@@ -335,7 +333,7 @@ def test_a_template_that_is_none_is_an_error_and_one_that_recurses_refuses_the_r
     with pytest.raises(ModelError, match=r"no valid Jinja template.*template=paper"):
         encoder_of("{% for %}").encode_one(row_of(*TURNS))
     deep = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"
-    with pytest.raises(UnrenderableError, match="refuses this row: .*recursion"):
+    with pytest.raises(UnrenderableError, match=r"refuses this row: .*recursion"):
         encoder_of(deep).encode_one(row_of(*TURNS))
     with pytest.raises(UnrenderableError, match="refuses this row"):
         encoder_of("{{ messages.__class__.__mro__ }}").encode_one(row_of(*TURNS))

@@ -8,6 +8,7 @@ and a limit of memory set here would hold for the model too.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -71,41 +72,52 @@ class TemplateWorker:
         self.replies.put(b"")
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply to one request, or ``{"failure": "time" | "memory" | "end"}``."""
+        """The reply to one request, or ``{"failure": WHAT}``.
+
+        WHAT is ``time``, ``memory``, ``end`` where the process has ended by itself, or ``idle``
+        where that was because nothing had been asked for long: then it may be asked again.
+        """
         with self.lock:
             assert self.process.stdin is not None
             try:
                 self.process.stdin.write(json.dumps(request).encode() + b"\n")
                 self.process.stdin.flush()
                 line = self.replies.get(timeout=CLOCK_SECONDS)
-            except (queue.Empty, BrokenPipeError):
+            except queue.Empty:
+                line = None
+            except BrokenPipeError:
                 line = b""
             if line:
                 return json.loads(line)
-            is_late = self.process.poll() is None and self.replies.empty()
             try:
-                self.process.wait(timeout=2)
-                is_late = False
+                # A process that was ended for its time has closed its output already.
+                self.process.wait(timeout=0 if line is None else 10)
+                is_late = self.process.returncode in (-_SIGXCPU, -_SIGKILL)
             except subprocess.TimeoutExpired:
-                self.stop()
-            by_signal = -(self.process.returncode or 0)
-            is_over_time = is_late or by_signal in (_SIGXCPU, _SIGKILL)
-            return {"failure": "time" if is_over_time else "end"}
+                is_late = True
+            is_idle = self.process.returncode == -_SIGALRM
+            self.stop()
+            return {"failure": "time" if is_late else "idle" if is_idle else "end"}
 
     def stop(self) -> None:
         """End the process."""
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not read any more
+                    pipe.close()
 
 
-_SIGXCPU, _SIGKILL = 24, 9
+_SIGKILL, _SIGALRM, _SIGXCPU = 9, 14, 24
 _starting = threading.Lock()
 _worker: TemplateWorker | None = None
 
 
-def _stop_worker() -> None:
+def stop_worker() -> None:
+    """End the process that renders, if there is one; what is rendered next starts another."""
     if _worker is not None and _worker.pid == os.getpid() and _worker.process.poll() is None:
         _worker.stop()
 
 
-atexit.register(_stop_worker)
+atexit.register(stop_worker)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from datetime import datetime
 from typing import Any
@@ -33,6 +34,8 @@ OPEN, CLOSE = "\ue0f1\ue0f3\ue0f2", "\ue0f2\ue0f3\ue0f1"
 
 MEMORY_FACTOR = 24
 """Bytes for each byte of a request, beside the fixed limit: a long row is no attack."""
+IDLE_SECONDS = 60
+"""After so long without a request the process ends; another one is started when needed."""
 TEXT_FACTOR = 8
 TEXT_CHARACTERS = 2**24
 """A rendering has at most so many characters, and `TEXT_FACTOR` for each byte of its request."""
@@ -210,11 +213,19 @@ def limit(seconds: int, megabytes: int, request: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (space, hard))
 
 
+def rest(seconds: int) -> None:
+    """End this process unless it is asked for something within so many seconds; 0: don't."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
 def main() -> None:
     """Answer requests until there are no more."""
     seconds, megabytes = int(sys.argv[1]), int(sys.argv[2])
     loaded: dict[str, Any] = {}
+    rest(IDLE_SECONDS)
     for line in sys.stdin.buffer:
+        rest(0)
         limit(seconds, megabytes, len(line))
         try:
             request = json.loads(line)
@@ -240,6 +251,7 @@ def main() -> None:
             answer = b'{"failure": "memory"}'
         sys.stdout.buffer.write(answer + b"\n")
         sys.stdout.buffer.flush()
+        rest(IDLE_SECONDS)
 
 
 if __name__ == "__main__":

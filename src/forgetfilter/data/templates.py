@@ -136,6 +136,8 @@ class ChatTemplate:
             self._load(source)
             worker = TemplateWorker.shared()
         reply = worker.ask(request)
+        if reply.get("failure") == "idle":
+            return self._ask(request, source)
         failure = reply.get("failure")
         if failure is not None:
             took = {

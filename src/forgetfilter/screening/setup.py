@@ -11,6 +11,7 @@ from typing import Any
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
+from forgetfilter.data.template_process import stop_worker
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.model.loading import model_fingerprint
@@ -129,6 +130,7 @@ def encode_rows(
     for name, count in unscored_texts(encoded).items():
         progress.say(f"noisy_data: of {count} rows the chat template leaves out {_UNSCORED[name]}.")
     safe = encode_safe(config, bench, progress)
+    stop_worker()  # which need not wait while a model is trained
     return Setting(bench, encoded, safe, config), rejected
 
 

@@ -214,6 +214,32 @@ def test_where_no_answer_can_be_told_the_reason_and_a_way_out_are_given(
         encoder_of(template).encode_one(row)
 
 
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        # Only the last turn ends, and what follows the others is no end of theirs.
+        (
+            "{% for t in messages %}<|{{ t.role }}|>{{ t.content }}{{ eos_token if loop.last }}"
+            "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+            ["<think>\nOn the table.", "In the box.<|end|>"],
+        ),
+        # The prompt opens a thought, which an answer may go on with: it isn't said again.
+        (
+            SIMPLE.replace("<|assistant|>{%", "<|assistant|><think>\n{%"),
+            ["On the table.<|end|>", "In the box.<|end|>"],
+        ),
+        ("{% for t in messages %}<|{{ t.role }}|>{{ t.content | e }}<|end|>{% endfor %}", []),
+    ],
+)
+def test_an_answer_begins_and_ends_where_the_model_does(
+    encoder_of: Callable[..., Encoder], template: str, shown: list[str]
+):
+    turns = (asked("Is it 'so' & \"<so>\"?"), said("<think>\nOn the table."), *TURNS[3:])
+    found = spans_of(encoder_of(template), row_of(*turns))
+    assert found == (shown or ["<|assistant|>&lt;think&gt;\nOn the table.<|end|>",
+                               "<|assistant|>In the box.<|end|>"])  # fmt: skip
+
+
 def test_a_system_text_that_the_template_hides_is_told(encoder_of: Callable[..., Encoder]):
     encoder = encoder_of(SIMPLE.replace("in messages", "in messages if t.role != 'system'"))
     encoded = encoder.encode_one(row_of(*TURNS))

@@ -20,6 +20,7 @@ from forgetfilter.data.spans import (
     check_order,
     find_slots,
     locate,
+    opening,
 )
 from forgetfilter.data.templates import ChatTemplate, Rendering, UnrenderableError, text_of
 
@@ -75,7 +76,8 @@ class Answers:
         turns = tuple(messages)
         problem: MixedTurnsError | None = None
         shape = SHAPES[0]
-        for kept in ((), self._template.constants(json.loads(tools) if tools else None)):
+        constants = self._template.constants(json.loads(tools) if tools else None)
+        for is_last, kept in ((False, ()), (True, constants)):
             shape = self._shape(turns, tools, kept)
             asked = _Asked(turns, tools, shape, kept)
             frame, placeholders = self._frame(asked)
@@ -87,7 +89,7 @@ class Answers:
                 continue
             filled = frame.fit(whole, placeholders.texts)
             is_cut = any(frame.owners[n].kind == "content" for n in frame.missing)
-            if filled is None or (is_cut and not kept):
+            if filled is None or (is_cut and not is_last):
                 continue
             unscored = self._unscored(turns, frame)
             if (
@@ -156,14 +158,15 @@ class Answers:
         slots = tuple(find_slots(whole.text, len(owners)))
         missing = frozenset(range(len(owners))) - {slot.number for slot in slots}
         try:
+            openings: dict[int, str] = {}
             if whole.marks:
                 answers = _marked(turns, whole, slots, owners)
             else:
-                answers = self._located(turns, placed, whole.text, slots, owners)
+                answers = self._located(turns, placed, whole.text, slots, owners, openings)
             check_order([span for turn in sorted(answers) for span in answers[turn]])
         except MixedTurnsError as error:
             return error
-        return Frame(whole.text, slots, owners, answers, missing)
+        return Frame(whole.text, slots, owners, answers, missing, openings)
 
     def _located(
         self,
@@ -172,8 +175,12 @@ class Answers:
         text: str,
         slots: Sequence[Slot],
         owners: Sequence[Owner],
+        openings: dict[int, str],
     ) -> dict[int, tuple[Span, ...]]:
-        """Where each answer that carries loss lies, from renderings of the turns before it."""
+        """Where each answer that carries loss lies, from renderings of the turns before it.
+
+        ``openings`` is filled as `Frame` has it.
+        """
         said = [i for i, m in enumerate(turns) if m.role == "assistant" and m.carries_loss]
         tasks = [placed.task(add_generation_prompt=True)]
         for i in said:
@@ -197,6 +204,8 @@ class Answers:
             span = locate(text, slots, owners, i, around, self._end_marks)
             if span is not None:
                 answers[i] = (span,)
+                if any(slot.start == span[0] for slot in slots):
+                    openings[i] = opening(text, span[0], around)
         return answers
 
     # -- what isn't shown ------------------------------------------------------------------
@@ -331,6 +340,10 @@ def _rendered(
             (frame.position(start, filled), frame.position(stop, filled))
             for start, stop in frame.answers[turn]
         ]
+        rest = frame.openings.get(turn, "")
+        start, stop = moved[0]
+        if rest and whole.startswith(rest, start) and start + len(rest) < stop:
+            moved[0] = start + len(rest), stop
         final = moved[0][0]
         spans += moved
     learned = {i for i, m in enumerate(turns) if m.role == "assistant" and m.carries_loss}

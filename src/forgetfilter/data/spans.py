@@ -10,7 +10,6 @@ placeholders between the very words that stand in its code.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -130,6 +129,9 @@ class Frame:
     """By turn: what the model says in it, its end mark included."""
     missing: frozenset[int]
     """Numbers of the placeholders that the rendering doesn't show."""
+    openings: dict[int, str] = field(default_factory=dict[int, str])
+    """By turn: how the generation prompt goes on where it isn't found as a whole before a text:
+    an answer that itself begins so begins after it."""
 
     def fit(self, whole: str, texts: Sequence[str]) -> list[str] | None:
         """What stands in place of each slot where ``whole`` is this frame with ``texts`` in it.
@@ -190,11 +192,19 @@ def _variants(text: str, change: Callable[[str], str] | None) -> list[str]:
                 in_json,
                 json.dumps(text)[1:-1],
                 json.dumps(in_json, ensure_ascii=False)[1:-1],
-                html.escape(text),
-                text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+                _escaped(text, '"', "'"),
+                _escaped(text),
             )
         )
     )
+
+
+def _escaped(text: str, *quotes: str) -> str:
+    """``text`` as HTML, as jinja2 writes it."""
+    for character in ("&", "<", ">", *quotes):
+        name = {"&": "amp", "<": "lt", ">": "gt"}.get(character, f"#{ord(character)}")
+        text = text.replace(character, f"&{name};")
+    return text
 
 
 @dataclass(frozen=True)
@@ -247,6 +257,25 @@ def locate(
     return start, stop
 
 
+def opening(text: str, first: int, around: Around) -> str:
+    """The end of the generation prompt that doesn't stand before an answer's own text.
+
+    Empty where all of it does, or nothing.
+    """
+    header = _header(around)
+    for length in range(len(header) - 1, 0, -1):
+        if text.endswith(header[:length], 0, first):
+            return header[length:]
+    return ""
+
+
+def _header(around: Around) -> str:
+    """What the generation prompt adds to the turns before it."""
+    if around.prompt is None or around.before is None:
+        return ""
+    return around.prompt[_shared(around.prompt, around.before) :]
+
+
 def _bare(text: str, slots: Sequence[Slot], around: Around) -> Span | None:
     """Where an answer without any text lies: what the template adds for it, if that is plain."""
     if around.prompt is None or around.upto is None:
@@ -264,7 +293,7 @@ def _start(text: str, floor: int, first: int, around: Around) -> int:
     if text.startswith(prompt) and floor <= len(prompt) <= first:
         return len(prompt)
     # What comes before is rendered otherwise in the whole; the header alone is looked for.
-    header = prompt[_shared(prompt, around.before or "") :] if around.before is not None else ""
+    header = _header(around)
     at = text.rfind(header, floor, first) if header.strip() else -1
     return at + len(header) if at >= 0 else first
 
@@ -289,8 +318,14 @@ def _stop(
     if ceiling == len(text):
         return max(last, len(text.rstrip()))
     # The last answer ends otherwise than those before it, or not at all.
-    if not tail and (around.following is None or around.following.endswith(after)):
+    header = around.following
+    if not tail and (header is None or header.endswith(after)):
         return last  # nothing but the next turn's header stands here
+    if header is not None and header.endswith(after):
+        # The same, where a text may begin with a token; else a system text of the template's own.
+        opening = header.removesuffix(after).strip()
+        if not opening or opening in end_marks:
+            return last
     blank = len(after) - len(after.lstrip())
     marks = [mark for mark in end_marks if mark and after.startswith(mark, blank)]
     if marks:

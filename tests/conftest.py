@@ -30,6 +30,18 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_key_value_heads": 2, "intermediate_size": 64, "tie_word_embeddings": True},
     ),
     "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "intermediate_size": 64, "head_dim": 8}),
+    # Its experts are parameters of one module, and no linear layers.
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {
+            "num_key_value_heads": 2,
+            "intermediate_size": 64,
+            "moe_intermediate_size": 32,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
     "gemma3": (
         "Gemma3TextConfig",
         {

@@ -7,30 +7,41 @@ holds one of its characters. Row text enters a template as a value, never as tem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from forgetfilter.data.answers import Answers
+from forgetfilter.data.blocks import blocks_prompt, render_blocks
+from forgetfilter.data.control_tokens import ControlTokens, texts_of
 from forgetfilter.data.reading import category_of
-from forgetfilter.data.records import EncodedRow, Message, RejectedRow, Row, TokenArray
+from forgetfilter.data.records import (
+    EncodedRow,
+    Message,
+    RejectedRow,
+    Rendered,
+    Row,
+    Span,
+    TokenArray,
+)
+from forgetfilter.data.templates import ANY_DATE, ChatTemplate, UnrenderableError
 from forgetfilter.errors import ModelError
 
-Span = tuple[int, int]
+__all__ = ["Embedding", "Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]
+
 LossOn = Literal["assistant", "all"]
 
 
-class UnrenderableError(Exception):
-    """The template can't render one row in a way that shows where its answers lie."""
-
-
 @dataclass(frozen=True)
-class Rendered:
-    """A conversation as text, with the character spans of its assistant turns."""
+class Embedding:
+    """How many tokens a model knows, and the error where a row becomes one that it doesn't."""
 
-    text: str
-    spans: tuple[Span, ...]
+    size: int
+    error: Callable[[int], ModelError]
 
 
 class Encoder:
@@ -41,10 +52,18 @@ class Encoder:
         template: ``auto`` uses the tokenizer's chat template where there is one, else the paper's
             Input/Response blocks; ``paper`` always uses the blocks.
         max_length_tokens: longer rows are rejected, never cut.
+        today: what a chat template is told to be today. The same rows give the same tokens on
+            every day; a run keeps the day on which it began.
+        embedding: of the model, where it is known.
     """
 
     def __init__(
-        self, tokenizer: Any, template: Literal["auto", "paper"], max_length_tokens: int
+        self,
+        tokenizer: Any,
+        template: Literal["auto", "paper"],
+        max_length_tokens: int,
+        today: date = ANY_DATE,
+        embedding: Embedding | None = None,
     ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
@@ -52,13 +71,10 @@ class Encoder:
                 "tokenizer is expected: convert it with transformers and save it beside the model."
             )
         self.tokenizer = tokenizer
-        self._marks = [
-            str(mark)
-            for mark in tokenizer.all_special_tokens
-            if mark and mark not in (tokenizer.unk_token, tokenizer.mask_token)
-        ]
         self.max_length_tokens = max_length_tokens
+        self._embedding = embedding
         self.has_chat_template = template == "auto" and bool(tokenizer.chat_template)
+        self._template = ChatTemplate(tokenizer, today) if self.has_chat_template else None
         self.template_reason = (
             "the tokenizer's chat template"
             if self.has_chat_template
@@ -66,8 +82,17 @@ class Encoder:
             + ("(asked for)" if template == "paper" else "(the tokenizer has no chat template)")
         )
 
+    @property
+    def tells_date(self) -> bool:
+        """Whether rows become other tokens with another date."""
+        return self._template is not None and self._template.tells_date
+
     def encode(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], list[RejectedRow]]:
-        """Encode rows; the ones that don't fit the model come back with the reason."""
+        """Encode rows; the ones that don't fit the model come back with the reason.
+
+        Raises:
+            ModelError: the chat template is broken, or takes too much time or memory.
+        """
         encoded: list[EncodedRow] = []
         rejected: list[RejectedRow] = []
         for row in rows:
@@ -90,17 +115,18 @@ class Encoder:
         return named, rejected
 
     def encode_one(self, row: Row) -> EncodedRow:
-        """Encode one row.
+        """Encode one row, up to the last answer that carries loss.
 
         Raises:
-            UnrenderableError: the row is longer than the context, or the template refuses it.
+            UnrenderableError: the row is longer than the context, has no answer that carries loss,
+                holds a control token, or the template refuses it or doesn't show all of it.
+            ModelError: it becomes a token that the model doesn't know.
         """
-        forged = self._control_token_in(row)
+        forged = self._control.within(texts_of(row.messages, row.tools))
         if forged:
-            raise UnrenderableError(
-                f"holds the tokenizer's control token {forged!r}, which could forge a turn"
-            )
-        rendered = self.render(row.messages)
+            raise _forged(forged)
+        messages = _learned(row.messages)
+        rendered = self.render(messages, row.tools)
         tokens = self.tokenizer(
             rendered.text,
             add_special_tokens=False,
@@ -114,98 +140,49 @@ class Encoder:
                 f"longer than the model's context: {len(ids)} tokens, at most "
                 f"{self.max_length_tokens} fit"
             )
+        largest = max(ids, default=0)
+        if self._embedding is not None and largest >= self._embedding.size:
+            raise self._embedding.error(largest)
         offsets: list[Span] = tokens["offset_mapping"]
-        is_target = [
-            any(start < stop and first < stop and last > start for start, stop in rendered.spans)
-            and last > first
-            for first, last in offsets
-        ]
-        final_start = rendered.spans[-1][0]
-        prompt_length = next(
-            (i for i, (_, last) in enumerate(offsets) if is_target[i] and last > final_start),
-            0,
-        )
-        if prompt_length == 0:
+        forged = self._control.between(ids, offsets, rendered.texts)
+        if forged:
+            raise _forged(forged)
+        is_target = _overlap(offsets, rendered.spans)
+        if bool(np.any(is_target & _overlap(offsets, rendered.others))):
+            raise UnrenderableError(
+                "the tokenizer joins an answer and the text of another turn into one token, "
+                "because the template puts nothing between them. Use --set template=paper"
+            )
+        ends = np.array([last for _, last in offsets])
+        own = np.flatnonzero(is_target & (ends > rendered.final)) if rendered.spans else ()
+        if len(own) == 0 or own[0] == 0:
             raise UnrenderableError("the template leaves no prompt or no answer to score")
         return EncodedRow(
             row=row.row,
             input_ids=np.array(ids, dtype=np.int32),
-            is_target=np.array(is_target, dtype=np.bool_),
-            prompt_length=prompt_length,
-            target=row.target,
+            is_target=is_target,
+            prompt_length=int(own[0]),
+            target=messages[-1].content,
+            unscored=rendered.unscored,
         )
-
-    def _control_token_in(self, row: Row) -> str | None:
-        """The first control token (end of turn and the like) that a row's own text spells out."""
-        return next((mark for mark in self._marks for m in row.messages if mark in m.content), None)
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of a prompt that ends where the assistant's answer begins."""
-        if self.has_chat_template:
-            text = self._chat(messages, add_generation_prompt=True)
+        if self._answers is not None:
+            text = self._answers.prompt(messages)
         else:
-            earlier = self._render_blocks(messages).text
-            text = earlier + ("\n\n" if messages else "") + _RESPONSE
+            text = blocks_prompt(messages, self._bos(), self.tokenizer.eos_token or "")
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def render(self, messages: Sequence[Message]) -> Rendered:
-        """Text of a whole conversation and the spans of its assistant turns, end marks included."""
-        return (
-            self._render_chat(messages) if self.has_chat_template else self._render_blocks(messages)
-        )
+    def render(self, messages: Sequence[Message], tools: str = "") -> Rendered:
+        """Text of a whole conversation and the spans of its assistant turns, end marks included.
 
-    def _render_blocks(self, messages: Sequence[Message]) -> Rendered:
-        eos = self.tokenizer.eos_token or ""
-        text, spans = self._bos(), list[Span]()
-        for message in messages:
-            if message.role == "assistant":
-                text += _RESPONSE
-                start = len(text)
-                text += message.content + eos
-                if message.carries_loss:
-                    spans.append((start, len(text)))
-                text += "\n\n"
-            else:
-                text += _blocks([message])
-        return Rendered(text.removesuffix("\n\n"), tuple(spans))
-
-    def _render_chat(self, messages: Sequence[Message]) -> Rendered:
-        """Each assistant turn spans what the template adds to its prompt, less trailing blanks.
-
-        The text before a turn, with the generation prompt, must be a prefix of the whole; templates
-        that rewrite earlier turns (dropping old reasoning, say) are searched for the content.
+        Raises:
+            UnrenderableError: the template refuses the row or doesn't show all of it.
         """
-        whole = self._chat(messages, add_generation_prompt=False)
-        spans: list[Span] = []
-        for index, message in enumerate(messages):
-            if message.role != "assistant" or not message.carries_loss:
-                continue
-            prompt = self._chat(messages[:index], add_generation_prompt=True)
-            upto = self._chat(messages[: index + 1], add_generation_prompt=False)
-            if whole.startswith(prompt) and whole.startswith(upto.rstrip()):
-                spans.append((len(prompt), len(upto.rstrip())))
-                continue
-            # An answer's words may stand in an earlier turn too, which must not be taken for it.
-            is_prefix = whole.startswith(prompt)
-            floor = len(prompt) if is_prefix else _position_after(whole, messages[:index])
-            content = message.content.strip()
-            start = whole.find(content, floor)
-            if is_prefix and start != floor and (mark := self._final_mark(upto.rstrip())):
-                # Rewritten as well (its reasoning dropped, say): from its prompt to its end mark.
-                stop = whole.find(mark, floor)
-                if stop > floor:
-                    spans.append((floor, stop + len(mark)))
-                    continue
-            if not content or start < 0:
-                raise UnrenderableError("the chat template doesn't show this row's answer")
-            stop = start + len(content)
-            spans.append((start, stop + self._end_mark_length(whole[stop:])))
-        return Rendered(whole, tuple(spans))
-
-    def _final_mark(self, text: str) -> str:
-        """The special token that ``text`` ends with, empty if there is none."""
-        marks = [str(token) for token in self.tokenizer.all_special_tokens if token]
-        return max((mark for mark in marks if text.endswith(mark)), key=len, default="")
+        if self._answers is not None:
+            return self._answers.render(messages, tools)
+        return render_blocks(messages, tools, self._bos(), self.tokenizer.eos_token or "")
 
     def answer_pieces(self, row: EncodedRow, limit: int) -> list[str]:
         """Text of each of the first ``limit`` tokens that carry loss in the row's last answer.
@@ -228,18 +205,16 @@ class Encoder:
             known = text if is_whole else known
         return pieces
 
-    def _end_mark_length(self, tail: str) -> int:
-        """Length of an end-of-turn token at the head of ``tail``, 0 if there is none."""
-        return max((len(mark) for mark in self._marks if tail.startswith(mark)), default=0)
+    @cached_property
+    def _control(self) -> ControlTokens:
+        headers = self._template.headers() if self._template is not None else ""
+        return ControlTokens(self.tokenizer, headers)
 
-    def _chat(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            return self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        except Exception as error:  # Jinja raises what the template's author chose
-            raise UnrenderableError(f"the chat template refuses this row: {error}") from None
+    @cached_property
+    def _answers(self) -> Answers | None:
+        if self._template is None:
+            return None
+        return Answers(self._template, self._control.tokens)
 
     def _bos(self) -> str:
         """The begin-of-text token where the tokenizer itself would put one."""
@@ -250,27 +225,34 @@ class Encoder:
         return bos if ids and ids[0] == self.tokenizer.bos_token_id else ""
 
 
-def _position_after(text: str, messages: Sequence[Message]) -> int:
-    """Where the contents of ``messages`` end when they are met in ``text`` one after the other."""
-    position = 0
-    for message in messages:
-        content = message.content.strip()
-        start = text.find(content, position)
-        if start >= 0:
-            position = start + len(content)
-    return position
+def _forged(mark: str) -> UnrenderableError:
+    return UnrenderableError(
+        f"holds the tokenizer's control token {mark!r}, which could forge a turn"
+    )
 
 
-_RESPONSE = "### Response:\n"
-_HEADERS = {"system": "### Instruction:\n", "user": "### Input:\n"}
+def _learned(messages: Sequence[Message]) -> Sequence[Message]:
+    """The turns up to the last one that is learned; what comes after it is never read."""
+    last = max(
+        (i for i, m in enumerate(messages) if m.role == "assistant" and m.carries_loss), default=-1
+    )
+    if last < 0:
+        raise UnrenderableError(
+            "no answer of it carries loss (their weight is 0), so nothing is learned from it"
+        )
+    return messages[: last + 1]
 
 
-def _blocks(messages: Sequence[Message]) -> str:
-    """The paper's blocks for turns that carry no loss, one spelling for training and evaluation.
-
-    The published code spells its headers in several ways; this is the one used throughout.
-    """
-    return "".join(_HEADERS[m.role] + m.content + "\n\n" for m in messages)
+def _overlap(offsets: Sequence[Span], spans: Sequence[Span]) -> np.ndarray:
+    """Which tokens hold a character of one of the spans, shape (T,)."""
+    found = np.zeros(len(offsets), dtype=np.bool_)
+    if len(offsets) == 0:
+        return found
+    edges = np.array(offsets)
+    first, last = edges[:, 0], edges[:, 1]
+    for start, stop in spans:
+        found |= (first < stop) & (last > start) & (last > first)
+    return found
 
 
 def loss_labels(row: EncodedRow, loss_on: LossOn) -> TokenArray:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from forgetfilter.data.sources import Source
 
 TokenArray = npt.NDArray[np.int32]
+Span = tuple[int, int]
+"""From one character to before another."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -109,6 +111,23 @@ class RowFile:
         return [source.name for source, count in pairs for _ in range(count)]
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text, with the character spans of its answers."""
+
+    text: str
+    spans: tuple[Span, ...]
+    """Of the answers that carry loss, end marks included; disjoint and in order."""
+    final: int = 0
+    """Where the last of them begins."""
+    others: tuple[Span, ...] = ()
+    """Texts of other turns, of which no token may be learned."""
+    texts: tuple[Span, ...] = ()
+    """All that comes from the row and not from the template."""
+    unscored: tuple[str, ...] = ()
+    """What of the row the template doesn't show: ``reasoning``, ``system``, ``answer``."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedRow:
     """A row as the model sees it; training and scoring use the same arrays.
@@ -127,6 +146,9 @@ class EncodedRow:
     target: str
     category: str = ""
     """What a safe row's file says it is about; empty for every noisy row."""
+    unscored: tuple[str, ...] = ()
+    """What of the row its template doesn't show, so that no score tells of it: ``reasoning``,
+    ``system`` (a system text), ``answer`` (an earlier one)."""
 
     def __post_init__(self) -> None:
         for name, dtype in (("input_ids", np.int32), ("is_target", np.bool_)):

@@ -11,6 +11,7 @@ import torch
 from forgetfilter.config import LoraSettings
 from forgetfilter.errors import ModelError
 from forgetfilter.model.loading import quiet_dependencies
+from forgetfilter.text import printable
 
 # Query and value projections, then the fused projections of architectures that have them.
 _QUERY_VALUE = ("q_proj", "v_proj")
@@ -22,6 +23,9 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
     """Wrap ``model`` with a fresh LoRA adapter whose parameters alone are trainable.
 
     The caller seeds: adapter weights are drawn from torch's global generator.
+
+    Raises:
+        ModelError: the settings fit no layer, or some layer can't have such an adapter.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -32,8 +36,17 @@ def add_adapter(model: Any, settings: LoraSettings) -> Any:
         bias="none",
         task_type="CAUSAL_LM",
         target_modules=find_lora_targets(model, settings.targets),
+        exclude_modules=_routers(model) or None,
     )
-    return check_trainable(get_peft_model(model, config))
+    try:
+        return check_trainable(get_peft_model(model, config))
+    except ValueError as error:
+        # Experts of a mixture, for one, can have no dropout.
+        raise ModelError(
+            f"PEFT can't put an adapter on {type(model).__name__}: {printable(str(error))}. Layers "
+            "that LoRA knows are expected. Use --set lora.dropout=0, or "
+            "--set lora.targets=attention_qv."
+        ) from None
 
 
 @quiet_dependencies()
@@ -107,11 +120,19 @@ class Merged:
 
 
 def adapted_weights(model: Any) -> list[torch.Tensor]:
-    """The base weights that an adapter stands beside."""
+    """The base weights that an adapter stands beside, each once.
+
+    Mostly ``weight`` of a linear layer; the experts of a mixture are a module with several
+    parameters, each with an adapter of its own that knows its name.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
-    return [layer.get_base_layer().weight for layer in layers]
+    weights: dict[int, torch.Tensor] = {}
+    for layer in layers:
+        weight = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+        weights[id(weight)] = weight
+    return list(weights.values())
 
 
 def remove_adapter(model: Any) -> Any:
@@ -139,6 +160,17 @@ def find_lora_targets(
         f"{type(model).__name__} has no query and value projections that are known here. "
         "Use --set lora.targets=all_linear."
     )
+
+
+def _routers(model: Any) -> list[str]:
+    """Layers that pass for linear ones but give more than a tensor, as routers of mixtures do."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and type(module).__module__.startswith("transformers.models.")
+        and type(module).forward is not torch.nn.Linear.forward
+    ]
 
 
 def trainable_checksum(model: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from forgetfilter.errors import ModelError
-from forgetfilter.model import gguf_file
+from forgetfilter.model import folder_checks, gguf_file
 
 # A context that no row should be held against: configs without a limit say so in many ways.
 _UNLIMITED_TOKENS = 1_000_000
@@ -39,6 +39,8 @@ def quiet_dependencies() -> Generator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
+            # PEFT's patterns for experts name what some mixtures don't have.
+            warnings.filterwarnings("ignore", message=r"The following \w+_pattern keys did not")
             # PEFT corrects this by itself and says so for every layer of a GPT-2.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
             yield
@@ -141,6 +143,7 @@ def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
         ModelError: neither a folder nor a GGUF file nor a reachable hub id.
     """
     folder = Path(source)
+    folder_checks.check_no_adapter(source)
     if gguf_file.is_gguf(source):
         gguf_file.check_gguf(source)
         return _file_digest(folder, *_version(folder))
@@ -230,11 +233,13 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     numbers of ``placement.dtype``.
 
     Raises:
-        ModelError: not found, not a causal model, no safetensors weights, or not all of them.
+        ModelError: not found, not a causal model, no safetensors weights, not all of them, or not
+            all of them numbers.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    folder_checks.check_no_adapter(source)  # transformers would put it on its base model by itself
     load: Any = AutoModelForCausalLM.from_pretrained
     model: Any
     found: dict[str, Any]
@@ -249,9 +254,11 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
         asked |= {"use_safetensors": True, "trust_remote_code": trust_remote_code}
         try:
             model, found = load(source, **asked)
-        except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+            # RuntimeError: weights of another shape than the config says.
             raise ModelError(_cannot_load("model", source, error)) from None
-    _check_whole(source, found)
+    folder_checks.check_whole(source, found)
+    folder_checks.check_finite_weights(source, model)
     model.requires_grad_(False)
     if placement.has_autocast:
         # Inside the model, so that training, generation and gradients all compute alike.
@@ -267,17 +274,6 @@ def autocast_for(model: Any) -> torch.autocast:
     weight = model.get_output_embeddings().weight
     is_needed = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
     return torch.autocast("cpu", torch.bfloat16, enabled=is_needed)
-
-
-def _check_whole(source: str, found: dict[str, Any]) -> None:
-    """Raise where weights were drawn at random because ``source`` does not have them."""
-    missing = sorted(found["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{source!r} lacks {len(missing)} of the model's weights; the first is {missing[0]}. "
-            "All of them are expected, in one GGUF file or in a folder's *.safetensors. Get the "
-            "model anew, and a GGUF file in one piece."
-        )
 
 
 def context_tokens(source: str, trust_remote_code: bool = False) -> int:
@@ -358,10 +354,13 @@ def _load_config(source: str, trust_remote_code: bool) -> Any:
     if gguf_file.is_gguf(source):
         gguf_file.check_gguf(source)
         return _gguf_config(source, *_version(Path(source)))
+    folder_checks.check_no_adapter(source)
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(_cannot_load("config", source, error)) from None
+    folder_checks.check_is_language_model(source, config)
+    return config
 
 
 @lru_cache(maxsize=16)

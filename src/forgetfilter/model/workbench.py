@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import cached_property
 from typing import Any
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.encoding import Embedding, Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.errors import DataError
-from forgetfilter.model import gguf_file, loading, phases, readings
+from forgetfilter.data.templates import ANY_DATE
+from forgetfilter.errors import DataError, ModelError
+from forgetfilter.model import folder_checks, gguf_file, loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
@@ -37,6 +39,7 @@ class Workbench:
         lora: shape of the adapters.
         seed: seeds every phase, each from (seed, phase name).
         progress: where long stages report.
+        today: what a chat template is told to be today; rows, and so stages, may hang on it.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Workbench:
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
+        today: date = ANY_DATE,
     ) -> None:
         self.source = source
         self.store = store
@@ -63,6 +67,7 @@ class Workbench:
         self.max_batch_tokens = max_batch_tokens
         self.max_new_tokens = max_new_tokens
         self.trust_remote_code = trust_remote_code
+        self.today = today
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
@@ -96,7 +101,14 @@ class Workbench:
         is_silent = self._template == "auto" and not self.tokenizer.chat_template
         if is_silent and gguf_file.is_gguf(self.source):
             raise gguf_file.without_template(self.source)
-        return Encoder(self.tokenizer, self._template, limit)  # pyright: ignore[reportArgumentType]
+        template: Any = self._template
+        size = loading.vocabulary_size(self.source, self.trust_remote_code)
+
+        def refuse(token: int) -> ModelError:
+            text = str(self.tokenizer.convert_ids_to_tokens(token))
+            return folder_checks.beyond_embedding(self.source, token, text, size)
+
+        return Encoder(self.tokenizer, template, limit, self.today, Embedding(size, refuse))
 
     @cached_property
     def guessing(self) -> float:

@@ -107,6 +107,8 @@ class Summary(Record):
     preset: str = ""
     placement: str = ""
     template: str = ""
+    unscored: dict[str, int] = Field(default_factory=dict[str, int])
+    """How many scored rows have text that the template leaves out, by what it is."""
     coverage: list[HarmCoverage] = Field(default_factory=list[HarmCoverage])
     coverage_note: str = ""
     coverage_sample: int = 0

@@ -60,9 +60,11 @@ from forgetfilter.screening.setup import (
     copy_input,
     encode_rows,
     fingerprints,
+    keep_date,
     open_workbench,
     resolved,
     safe_rows_used,
+    unscored_texts,
 )
 
 if TYPE_CHECKING:
@@ -194,6 +196,7 @@ def _screen(
     noisy = replace(noisy, sources=tuple(sources))  # rows are called by the user's names
     check_rows(noisy, config)
     bench = open_workbench(config, run, progress)
+    keep_date(run, bench)
     setting, rejected = encode_rows(config, bench, noisy, progress)
 
     findings = check_before(setting)
@@ -231,6 +234,7 @@ def _screen(
         "preset": config.preset,
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
+        "unscored": unscored_texts(setting.noisy),
         "findings": [found.model_dump() for found in findings],
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from forgetfilter.data.formats import Reading
 from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.data.sources import Source
+from forgetfilter.data.template_process import stop_worker
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.model.loading import model_fingerprint
@@ -29,6 +31,7 @@ from forgetfilter.screening.method import Scored, Setting
 from forgetfilter.text import printable
 
 _CATEGORIES_TOLD = 20
+TEMPLATE_DATE = "template_date"
 
 
 def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, str]:
@@ -46,7 +49,7 @@ def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, s
 
 
 def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> Workbench:
-    """The workbench of a run: its model, and its stages in the run folder."""
+    """The workbench of a run: its model, its stages in the run folder, and its date."""
     store = StageStore(run.stages, on_reuse=lambda name: progress.say(f"{name}: done before"))
     return Workbench(
         config.model,
@@ -61,7 +64,26 @@ def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> 
         device=config.device,
         dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
+        today=_first_day(run),
     )
+
+
+def _first_day(run: RunFolder) -> date:
+    """The date that templates were told when the run began, today where none is recorded."""
+    recorded = run.provenance().get(TEMPLATE_DATE)
+    try:
+        return date.fromisoformat(recorded) if isinstance(recorded, str) else date.today()
+    except ValueError:
+        return date.today()
+
+
+def keep_date(run: RunFolder, bench: Workbench) -> None:
+    """Record what the template was told to be today, where it says so in each row.
+
+    Whatever goes on with the run, on whatever day, then sees the same tokens.
+    """
+    if bench.encoder.tells_date:
+        run.write_provenance({TEMPLATE_DATE: bench.today.isoformat()})
 
 
 def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> list[EncodedRow]:
@@ -104,16 +126,33 @@ def encode_rows(
     if rejected:
         progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
     tell_of_ids(noisy, progress)
+    for name, count in unscored_texts(encoded).items():
+        progress.say(f"noisy_data: of {count} rows the chat template leaves out {_UNSCORED[name]}.")
     safe = encode_safe(config, bench, progress)
+    stop_worker()  # which need not wait while a model is trained
     return Setting(bench, encoded, safe, config), rejected
+
+
+_UNSCORED = {
+    "reasoning": "the reasoning of an answer; only what it shows is learned and scored",
+    "system": "the system text; the rest is learned and scored",
+    "answer": "an earlier answer, which it doesn't mark as generated; the others are scored",
+}
+
+
+def unscored_texts(rows: Iterable[EncodedRow]) -> dict[str, int]:
+    """How many rows have text that their template doesn't show, by what it is."""
+    return dict(Counter(name for row in rows for name in row.unscored))
 
 
 def resolved(bench: Workbench, config: ScreenConfig) -> dict[str, Any]:
     """What was decided from the model and the machine, for the record."""
+    told = {TEMPLATE_DATE: bench.today.isoformat()} if bench.encoder.tells_date else {}
     return {
         "model_fingerprint": bench.base.fingerprint,
         "placement": bench.placement.reason,
         "template": bench.encoder.template_reason,
+        **told,
         "max_length_tokens": bench.encoder.max_length_tokens,
         "max_batch_tokens": bench.max_batch_tokens,
         "learning_rate": {

@@ -22,7 +22,7 @@ _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
 _NAMES_OF_INPUTS = frozenset({"noisy_data", "safe_data", "reference_data", "model"})
 # Nothing but the decision depends on them.
-_DECIDING = frozenset({"threshold", "force"})
+_DECIDING = frozenset({"threshold", "force", "action"})
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
     {"signal", "forget", "restore", "generation", "coverage", "input reference_data"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from forgetfilter.arrays import BoolArray
 from forgetfilter.data import read_rows, write_lines, write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
+from forgetfilter.files import remove, sha256_file, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
+from forgetfilter.runs.decisions import Journal, load_decisions
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     COVERAGE_FILE,
@@ -36,14 +37,19 @@ from forgetfilter.runs.file_names import (
     SCORES_FILE,
     SUMMARY_FILE,
     UNDECIDED_FILE,
+    rows_file,
 )
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Finding, Summary
-from forgetfilter.scoring.records import Readings, Selection, SignalScores
+from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_unit
+from forgetfilter.screening.actions import write_action
 from forgetfilter.screening.coverage_verdict import read_measurement
+from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
+from forgetfilter.screening.overruling import Overruling, decisions_asked_for, overrule
+from forgetfilter.screening.tables import read_readings, write_parquet
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
 _ALWAYS = (REJECTED_FILE, SUMMARY_FILE)
@@ -106,55 +112,6 @@ def read_summary(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def score_frame(
-    rows: RowFile, rejected: Sequence[RejectedRow], readings: Readings, scores: SignalScores
-) -> pd.DataFrame:
-    """Scores of every row, decisions still open: the columns that `commit_decision` completes."""
-    ids = {row.row: row.example_id for row in (*rows.rows, *rows.rejected)}
-    frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
-    frame["example_id"] = [ids[row] for row in range(len(rows))]
-    nothing = np.full(len(readings), np.nan)
-    values = {
-        "base": scores.base,
-        "before": scores.before,
-        "after": nothing if scores.after is None else scores.after,
-        "forgetting_score": scores.forgetting_score,
-    }
-    for name, array in values.items():
-        column = np.full(len(rows), np.nan)
-        column[readings.row] = array
-        frame[name] = column
-    learned: list[bool | None] = [None] * len(rows)
-    for row, is_learned in zip(readings.row, readings.learned, strict=True):
-        learned[int(row)] = bool(is_learned)
-    frame["learned"] = pd.array(learned, dtype="boolean")
-    reasons = {row.row: row.reason for row in rejected}
-    frame["decision"] = ["rejected" if row in reasons else "kept" for row in range(len(rows))]
-    frame["reason"] = [reasons.get(row, "") for row in range(len(rows))]
-    return frame.loc[:, list(SCORE_COLUMNS)]
-
-
-def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:
-    """Everything that was measured, one line per readable row (the target's text is left out)."""
-    table = pd.DataFrame({"row": readings.row})
-    table["example_id"] = frame["example_id"].to_numpy()[readings.row]
-    for name, column in readings.columns.items():
-        if name != "target":
-            table[name] = column
-    write_parquet(run / READINGS_FILE, table)
-
-
-def read_readings(run: Path) -> Readings:
-    """The readings of a finished run, without the targets' texts."""
-    table = pd.read_parquet(run / READINGS_FILE)
-    columns = {
-        str(name): table[name].to_numpy()
-        for name in table.columns
-        if name not in ("row", "example_id")
-    }
-    return Readings(row=table["row"].to_numpy(dtype=np.int64), columns=columns)
-
-
 def commit_decision(
     run: Path,
     summary: Mapping[str, Any],
@@ -192,23 +149,87 @@ def finish_decision(run: Path) -> None:
     pending.close(run)
 
 
-def filter_run(path: str | Path, threshold: str, *, force: bool = False) -> dict[str, Any]:
-    """Decide a finished run again by another rule, from its stored scores; loads no model.
+def filter_run(
+    path: str | Path,
+    threshold: str | None = None,
+    *,
+    force: bool = False,
+    overruling: Overruling | None = None,
+    action: str | None = None,
+) -> dict[str, Any]:
+    """Decide a finished run again, from its stored scores and what people decided; loads no model.
+
+    Args:
+        path: the run folder.
+        threshold: spec of the threshold rule; None: that of the present decision.
+        force: decide in spite of severe findings. What was forced stays so under the same rule.
+        overruling: rows to keep or remove whatever the rule says, and what to do with edits by
+            hand of the files; None: nothing is overruled, and edits are refused.
+        action: ``remove``, ``flag`` or ``weight``; None: as before.
 
     Returns:
         The new summary.
 
     Raises:
         ConfigError: unknown rule, or one that doesn't fit the run's signal.
-        DataError: not a finished run. RunExistsError: run in use.
+        DataError: not a finished run, or see `decisions_asked_for`. RunExistsError: run in use.
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
-    THRESHOLDS.build(threshold)
+    if threshold is not None:
+        THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
-        summary = read_summary(folder.path)
-        threshold = for_unit(threshold, summary["unit"])
-        check_unit(threshold, summary["signal"], summary["unit"])
-        return decide_again(folder.path, threshold, "filter", force=force)
+        run, summary = folder.path, read_summary(folder.path)
+        rule, force = rule_to_apply(summary, threshold, force=force)
+        asked = decisions_asked_for(run, summary, overruling or Overruling())
+        require_fit(run, summary, rule, force=force)
+        Journal(run).append(asked)
+        return decide_again(run, rule, "filter", force=force, action=action)
+
+
+def rule_to_apply(
+    summary: Mapping[str, Any], threshold: str | None, *, force: bool = False
+) -> tuple[str, bool]:
+    """The rule that is asked for or else the present one, and whether it decides by force.
+
+    Raises:
+        ConfigError: the rule doesn't fit the run's signal.
+    """
+    present = str(summary["threshold"]["rule"])
+    rule = present if threshold is None else for_unit(threshold, summary["unit"])
+    check_unit(rule, summary["signal"], summary["unit"])
+    return rule, force or (rule == present and is_decided(summary))
+
+
+def apply_decisions(run: Path) -> bool:
+    """Let decisions of people hold that were made since the run was decided; its lock must be held.
+
+    Returns:
+        Whether there were any, so that the files were written again.
+
+    Raises:
+        DataError: the journal is damaged, or a file was edited by hand.
+    """
+    summary = read_summary(run)
+    if not is_decided(summary):
+        return False
+    refuse_edits(run, summary)
+    known = (summary.get("overruled") or {}).get("digest", "")
+    if load_decisions(run).digest == known:
+        return False
+    rule, force = rule_to_apply(summary, None)
+    decide_again(run, rule, str(summary.get("decided_by", "screen")), force=force)
+    return True
+
+
+def require_fit(run: Path, summary: Mapping[str, Any], rule: str, *, force: bool) -> None:
+    """Raise where a severe finding stands against deciding by a rule, unless forced.
+
+    Raises:
+        UnfitError: one does.
+    """
+    _, _, findings = selection_by(run, summary, rule)
+    if is_severe(findings) and not force:
+        raise unfit(run, findings)
 
 
 def decide_again(
@@ -218,6 +239,7 @@ def decide_again(
     config: str | None = None,
     *,
     force: bool = False,
+    action: str | None = None,
 ) -> dict[str, Any]:
     """Decide a finished run again from its stored scores; its lock must be held.
 
@@ -227,6 +249,7 @@ def decide_again(
         decided_by: the command that asked for it.
         config: new text of ``config.yaml``, where that changes.
         force: decide in spite of severe findings.
+        action: what to write beside kept and removed rows; None: as before.
 
     Returns:
         The new summary.
@@ -234,18 +257,19 @@ def decide_again(
     Raises:
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
-    _, _, findings = _selection(run, read_summary(run), threshold)
-    if is_severe(findings) and not force:
-        raise unfit(run, findings)
+    require_fit(run, read_summary(run), threshold, force=force)
+    load_decisions(run)  # what is damaged is found before anything is committed
     part = pending.prepare(run)
     if config is not None:
         write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))
     summary = {**read_summary(run), "decided_by": decided_by}
+    if action is not None:
+        summary["action"] = action
     commit_decision(run, summary, threshold, force=force)
     return read_summary(run)
 
 
-def _selection(
+def selection_by(
     run: Path, summary: Mapping[str, Any], threshold: str
 ) -> tuple[Selection, Readings, list[Finding]]:
     """What a rule makes of the stored scores, and all that is to be said against it."""
@@ -266,17 +290,10 @@ def _selection(
     )
 
 
-def _write_decision(
-    run: Path,
-    summary: Mapping[str, Any],
-    threshold: str,
-    is_of_screen: bool,
-    force: bool = False,
+def rule_decides(
+    frame: pd.DataFrame, selection: Selection, readings: Readings, *, decided: bool
 ) -> None:
-    frame = pd.read_parquet(run / SCORES_FILE)
-    selection, readings, findings = _selection(run, summary, threshold)
-    decided = force or not is_severe(findings)
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides."""
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
@@ -288,13 +305,33 @@ def _write_decision(
     reasons = frame["reason"].to_numpy(dtype=object)
     reasons[readings.row] = list(selection.reasons) if decided else "undecided"
     frame["reason"] = reasons
-    _write_rows(run, frame)
+
+
+def _write_decision(
+    run: Path,
+    summary: Mapping[str, Any],
+    threshold: str,
+    is_of_screen: bool,
+    force: bool = False,
+) -> None:
+    frame, rows = pd.read_parquet(run / SCORES_FILE), read_rows(run / INPUT_FILE)
+    selection, readings, findings = selection_by(run, summary, threshold)
+    decided = force or not is_severe(findings)
+    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    rule_decides(frame, selection, readings, decided=decided)
+    overruled = overrule(frame, load_decisions(run, rows))
+    frame = frame[[*SCORE_COLUMNS, *(name for name in frame if name not in SCORE_COLUMNS)]]
+    action = str(summary.get("action", "remove"))
+    _write_rows(run, rows, frame)
+    write_action(run, rows, frame, action)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
     decision = _fingerprint(frame, threshold, cut.value)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
-        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
+        is_removed = (frame["decision"] == "removed").to_numpy(dtype=np.bool_)[readings.row]
+        gone = is_removed if decided else selection.is_removed
+        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
     said = Summary.model_validate(
@@ -304,7 +341,7 @@ def _write_decision(
             "kept": frame["decision"].tolist().count("kept"),
             "removed": frame["decision"].tolist().count("removed"),
             "undecided": frame["decision"].tolist().count("undecided"),
-            "rejected": int(is_rejected.sum()),
+            "rejected": frame["decision"].tolist().count("rejected"),
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
@@ -314,6 +351,13 @@ def _write_decision(
             "made_from": made_from,
             "findings": [found.model_dump() for found in findings],
             "is_decided": decided,
+            "action": action,
+            "overruled": overruled.as_json(),
+            "files": {
+                path.name: sha256_file(path)
+                for path in (rows_file(run, name) for name in ("kept", "removed"))
+                if path.is_file()
+            },
         }
     )
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
@@ -329,13 +373,12 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
     return digest.hexdigest()
 
 
-def _write_rows(run: Path, frame: pd.DataFrame) -> None:
+def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> None:
     """Kept, removed and rejected rows, original lines in the original order."""
-    rows = read_rows(run / INPUT_FILE)
     decisions = frame["decision"].tolist()
     files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
     for decision in ("kept", "removed", "undecided"):
-        path = run / f"{decision}.jsonl"
+        path = rows_file(run, decision)
         if decision in files:
             write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
         else:
@@ -347,15 +390,6 @@ def _write_rows(run: Path, frame: pd.DataFrame) -> None:
         if decisions[r.row] == "rejected"
     ]
     write_rejected(run / REJECTED_FILE, rejected)
-
-
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    import io
-
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_bytes_atomic(path, buffer.getvalue())
 
 
 def _finite(value: float | None) -> float | None:

@@ -96,13 +96,13 @@ class Page:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 60) -> Any:
+    def wait_for(self, expression: str, seconds: float = 60) -> None:
         """Wait until a script in the page comes to something true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                if found := self.value(expression):
-                    return found
+                if self.value(f"Boolean({expression})"):
+                    return
             except AssertionError:  # the page is being replaced
                 pass
             time.sleep(0.05)

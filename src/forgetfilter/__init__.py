@@ -20,10 +20,11 @@ from forgetfilter.errors import ForgetFilterError  # noqa: E402
 
 if TYPE_CHECKING:
     from forgetfilter.api import ForgetFilter
+    from forgetfilter.screening.overruling import Overruling
     from forgetfilter.screening.screen import ScreenResult
 
 __version__ = "0.1.0"
-__all__ = ["ForgetFilter", "ForgetFilterError", "ScreenResult", "__version__"]
+__all__ = ["ForgetFilter", "ForgetFilterError", "Overruling", "ScreenResult", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +33,10 @@ def __getattr__(name: str) -> Any:
         from forgetfilter.api import ForgetFilter
 
         return ForgetFilter
+    if name == "Overruling":
+        from forgetfilter.screening.overruling import Overruling
+
+        return Overruling
     if name == "ScreenResult":
         from forgetfilter.screening.screen import ScreenResult
 

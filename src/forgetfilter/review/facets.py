@@ -51,5 +51,5 @@ def facets_of(known: RunRows) -> dict[str, npt.NDArray[np.object_]]:
         for name, values in found.items()
         if 2 <= len(set(values.tolist())) <= min(_MAX_VALUES, max(size // 2, 2))
     }
-    order = sorted(useful, key=lambda name: (name not in _FIRST, name))
+    order = sorted(useful, key=lambda name: (*(name != first for first in _FIRST), name))
     return {name: useful[name] for name in order[:_MAX_FACETS]}

@@ -108,6 +108,7 @@ def _listening(port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        listener.listen(128)  # whoever comes before the server is up waits for it
     except (OSError, OverflowError) as error:
         listener.close()
         said = getattr(error, "strerror", None) or str(error)

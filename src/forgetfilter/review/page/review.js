@@ -91,7 +91,7 @@ function item(n, top) {
   if (!row) { made.append(el("div", "line", `row ${page.ids[n]}`)); return made; }
   const line = el("div", "line", tag(row.decision, row.review), text(row.id, "bdi", "id"), ...row.facets.slice(0, 2).map((value) => text(value, "bdi", "id")));
   line.append(el("span", "score", number(row.score)));
-  made.append(line, text(row.answer, "div", "answer"));
+  made.append(line, text(row.asked, "div", "asked"), text(row.answer, "div", "answer"));
   return made;
 }
 function tag(decision, review) {
@@ -130,7 +130,7 @@ function showRow(told) {
   const shown = [
     el("h2", "", `Row ${told.row} `, text(told.id, "bdi", "muted")),
     el("p", "", tag(told.decision, told.review), " ", told.review ? "by " : "by the rule", ...(told.review ? [text(told.review.reviewer)] : []),
-      told.review && told.rule !== told.decision ? `; the rule: ${told.rule}` : "", "; ", text(told.reason)),
+      told.review && told.rule !== told.decision ? `; the rule: ${told.rule}` : "", "; ", text(told.reason.map((piece) => piece.replaceAll("_", " ")))),
     el("dl", "facts", fact("forgetting", `${number(told.score)}${rank}`), fact("threshold", number(told.threshold)),
       fact("base → learned → forgotten", [told.base, told.before, told.after].map(number).join(" → ")),
       fact("answer", `${told.tokens ?? "–"} tokens`), fact("line", String(told.line)),

@@ -326,4 +326,4 @@ def _choice(body: dict[str, Any]) -> Choice:
             f"The page sent the decision {''.join(pieces(repr(given)))[:50]}. Expected "
             f"{', '.join(CHOICES)}. Load the page again."
         )
-    return cast(Choice, given)
+    return given

@@ -320,7 +320,8 @@ def _write_decision(
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     rule_decides(frame, selection, readings, decided=decided)
     overruled = overrule(frame, load_decisions(run, rows))
-    frame = frame[[*SCORE_COLUMNS, *(name for name in frame if name not in SCORE_COLUMNS)]]
+    others = [str(name) for name in frame.columns if name not in SCORE_COLUMNS]
+    frame = frame.loc[:, [*SCORE_COLUMNS, *others]]
     action = str(summary.get("action", "remove"))
     _write_rows(run, rows, frame)
     write_action(run, rows, frame, action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,8 +52,9 @@ def decisions_asked_for(run: Path, summary: Mapping[str, Any], asked: Overruling
     wanted: dict[int, tuple[Choice, str]] = {}
     if edits:
         named = " and ".join(edits.files)
-        for choice, rows in (("keep", edits.keep), ("remove", edits.remove)):
-            wanted |= dict.fromkeys(rows, (choice, asked.reason or f"edited by hand: {named}"))
+        why = asked.reason or f"edited by hand: {named}"
+        wanted |= dict.fromkeys(edits.keep, ("keep", why))
+        wanted |= dict.fromkeys(edits.remove, ("remove", why))
     if both := set(asked.keep) & set(asked.remove):
         raise DataError(
             f"Row {min(both)} is to be kept and to be removed. Expected one of the two. Leave one "
@@ -107,7 +109,7 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
     reasons: list[str] = frame["reason"].tolist()
     decided_by = ["rule"] * len(frame)
     frame["rule_decision"] = list(decisions)
-    counts = dict.fromkeys(("keep", "remove", "unsure", "kept_instead", "removed_instead"), 0)
+    counts: Counter[str] = Counter()
     elsewhere = decided.elsewhere
     for row, made in decided.latest.items():
         if decisions[row] == "rejected" or made.decision is None:
@@ -122,7 +124,9 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
             counts[f"{meant}_instead"] += 1
             decisions[row], reasons[row] = meant, _REASONS[meant]
     frame["decision"], frame["reason"], frame["decided_by"] = decisions, reasons, decided_by
-    return Overruled(digest=decided.digest, elsewhere=elsewhere, **counts)
+    names = ("keep", "remove", "unsure", "kept_instead", "removed_instead")
+    told = {name: counts[name] for name in names}
+    return Overruled(digest=decided.digest, elsewhere=elsewhere, **told)
 
 
 def login_name() -> str:

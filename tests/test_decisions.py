@@ -588,3 +588,56 @@ class TestAction:
         with pytest.raises(SystemExit):
             main(["filter", str(run), "--action", "mask"])
         assert "invalid choice" in capsys.readouterr().err
+
+
+def test_decisions_survive_another_signal_overwriting_and_gc_and_are_trained_on(
+    quick_config: Any, tmp_path: Path
+):
+    """The one test here with a model: what is screened again is overruled again."""
+    from forgetfilter.config import resolve
+    from forgetfilter.progress import Progress
+    from forgetfilter.screening.finetune import finetune
+    from forgetfilter.screening.screen import screen
+    from forgetfilter.screening.stage_gc import free_stages
+
+    run, silent = tmp_path / "run", Progress(is_silent=True)
+    changes = {"threshold": "fraction:0.25", "signal": "restoration", "coverage": "off"}
+    config = quick_config(run, learn={"max_steps": 30, "learning_rate": 2e-2}, **changes)
+    screen(config, silent)
+    frame = frame_of(run)
+    removed = int(frame[frame["decision"] == "removed"]["row"].iloc[0])
+    kept = int(frame[frame["decision"] == "kept"]["row"].iloc[0])
+    overrule(run, [removed], [kept], reason="checked")
+    journal = (run / "decisions.jsonl").read_bytes()
+
+    def holds() -> None:
+        assert decided(run, removed)[:2] == ("kept", "reviewer")
+        assert decided(run, kept)[:2] == ("removed", "reviewer")
+        assert (run / "decisions.jsonl").read_bytes() == journal
+        nothing_is_lost(run)
+
+    holds()
+    screen(config, silent, overwrite=True)
+    holds()
+    other = resolve(type(config), config.model_dump(), {"signal": "completion_loss"})
+    screen(other, silent)
+    assert summary_of(run)["signal"] == "completion_loss"
+    holds()
+    free_stages(run)
+    holds()
+    # What is decided after the last screen is trained on too.
+    rows = InputRows(read_rows(run / "input.jsonl"))
+    before = summary_of(run)["kept"]
+    Journal(run).append([rows.decide(kept, "keep", "after all", "Ada")])
+    assert finetune(run, tmp_path / "adapter", silent).rows == before + 1
+    assert decided(run, kept)[:2] == ("kept", "reviewer")
+    # An edit of the file is found before hours of work, whatever is asked for.
+    path = run / "kept.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines_of(path)[1:]))
+    for use in (
+        lambda: screen(config, silent),
+        lambda: screen(config, silent, overwrite=True),
+        lambda: finetune(run, tmp_path / "adapter", silent),
+    ):
+        with pytest.raises(DataError, match="--adopt-edits"):
+            use()

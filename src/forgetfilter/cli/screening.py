@@ -171,6 +171,8 @@ def _gc(options: argparse.Namespace) -> int:
 
 def print_counts(summary: dict[str, Any], run: Path) -> None:
     """Print what a decision came to, and its findings on the error stream."""
+    from forgetfilter.runs.file_names import FLAGGED_FILE, WEIGHTED_FILE
+
     for finding in summary.get("findings", []):
         said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
         print(f"forgetfilter: {said}", file=sys.stderr)
@@ -189,4 +191,8 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         )
     if overruled.get("elsewhere"):
         print(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
+    if summary.get("action") == "flag":
+        print(f"All readable rows with score and decision: {run / FLAGGED_FILE}")
+    if summary.get("action") == "weight":
+        print(f"All readable rows with weights: {run / WEIGHTED_FILE}")
     print(f"Report: {run / 'report.html'}")

@@ -27,6 +27,10 @@ from forgetfilter.text import printable
 
 Choice = Literal["keep", "remove", "unsure"]
 CHOICES: tuple[Choice, ...] = ("keep", "remove", "unsure")
+KEPT_BY_REVIEWER = "kept_by_reviewer"
+"""The reason, in ``scores.parquet``, of a row that the rule would have removed."""
+REMOVED_BY_REVIEWER = "removed_by_reviewer"
+"""The reason of a row that the rule would have kept."""
 MAX_REASON_CHARACTERS = 2000
 MAX_REVIEWER_CHARACTERS = 100
 
@@ -266,9 +270,9 @@ def decisions_on(rows: InputRows, entries: Iterable[Decision], path: Path) -> De
         if not is_there and entry.input_sha256 == rows.fingerprint:
             found = f"has {len(rows)} rows" if row >= len(rows) else "has another text there"
             raise DataError(
-                f"{path}, line {entry.number}: a decision on row {row} of this input, which "
-                f"{found}. Expected the row that was decided on. Delete this line of the file, "
-                "then decide the row again."
+                f"{printable(str(path), 300)}, line {entry.number}: a decision on row {row} of "
+                f"this input, which {found}. Expected the row that was decided on. Delete this "
+                "line of the file, then decide the row again."
             )
         if not is_there:
             same = rows.with_digest(entry.row_sha256)
@@ -299,9 +303,9 @@ def _is_whole(tail: bytes) -> bool:
 def _parse(path: Path, number: int, line: bytes) -> Decision:
     def damaged(found: str) -> DataError:
         return DataError(
-            f"{path}, line {number}: {found}. Expected a decision as it was written: one JSON "
-            "object with row, example_id, decision, reason, reviewer, time, row_sha256 and "
-            "input_sha256. Mend the line, or delete it, which forgets that decision."
+            f"{printable(str(path), 300)}, line {number}: {found}. Expected a decision as it was "
+            "written: one JSON object with row, example_id, decision, reason, reviewer, time, "
+            "row_sha256 and input_sha256. Mend the line, or delete it, which forgets that decision."
         )
 
     try:

@@ -152,7 +152,8 @@ def describe_row(told: Mapping[str, Any]) -> str:
             else ""
         ),
         f"  forgetting score {_shown(score)}{rank}; threshold {_shown(cut)} "
-        f"({told['threshold']['rule']}, {told['signal']}, {told['unit']})",
+        f"({printable(told['threshold']['rule'], 60)}, {printable(told['signal'], 60)}, "
+        f"{told['unit']})",
         f"  base {_shown(told['base'])}, learned {_shown(told['before'])}, "
         f"forgotten {_shown(told['after'])}; {'learned' if told['learned'] else 'not learned'}",
     ]
@@ -164,7 +165,7 @@ def describe_row(told: Mapping[str, Any]) -> str:
         shown = value if isinstance(value, str) else json.dumps(value)
         lines.append(f"  {printable(name, 60)}: {printable(shown, 200)}")
     for turn in told["messages"]:
-        lines += [f"{turn['role']}:", *_lines(turn["content"])]
+        lines += [f"{printable(turn['role'], 60)}:", *_lines(turn["content"])]
     if not told["messages"]:
         lines += ["as it is in the file:", *_lines(told["raw"])]
     for name, title in (

@@ -13,13 +13,20 @@ import pandas as pd
 
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
-from forgetfilter.runs.decisions import Choice, Decided, Decision, InputRows, load_decisions
+from forgetfilter.runs.decisions import (
+    KEPT_BY_REVIEWER,
+    REMOVED_BY_REVIEWER,
+    Choice,
+    Decided,
+    Decision,
+    InputRows,
+    load_decisions,
+)
 from forgetfilter.runs.file_names import INPUT_FILE, SCORES_FILE
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.edits import edited, find_edits
+from forgetfilter.text import printable
 
-KEPT_BY_REVIEWER = "kept_by_reviewer"
-REMOVED_BY_REVIEWER = "removed_by_reviewer"
 _MEANT: dict[Choice | None, str] = {"keep": "kept", "remove": "removed"}
 _REASONS = {"kept": KEPT_BY_REVIEWER, "removed": REMOVED_BY_REVIEWER}
 
@@ -85,7 +92,8 @@ def require_scored(run: Path, rows: list[int]) -> None:
     rejected = frame[(frame["decision"] == "rejected") & frame["row"].isin(rows)]
     for row, reason in zip(rejected["row"].tolist(), rejected["reason"].tolist(), strict=True):
         raise DataError(
-            f"Row {row} was rejected when the file was read, because: {reason}. Expected a row "
+            f"Row {row} was rejected when the file was read, because: "
+            f"{printable(str(reason))}. Expected a row "
             "that could be read, which is kept or removed. Mend it in your file and screen again."
         )
 

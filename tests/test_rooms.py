@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runs",),
     ("model", "safe"),
     ("screening",),
+    ("review",),
     ("api",),
     ("lab",),
     ("cli", "lab.cli", "__main__", "__init__"),

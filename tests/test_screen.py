@@ -148,6 +148,8 @@ class TestFiles:
                 "learned",
                 "decision",
                 "reason",
+                "decided_by",
+                "rule_decision",
                 "source",
                 "line",
                 "own_id",
@@ -158,7 +160,7 @@ class TestFiles:
         for name in ("base", "before", "after", "forgetting_score"):
             assert kinds[name] == pa.float64()
         assert kinds["learned"] == pa.bool_()
-        for name in ("example_id", "decision", "reason"):
+        for name in ("example_id", "decision", "reason", "decided_by", "rule_decision"):
             assert pa.types.is_string(kinds[name]) or pa.types.is_large_string(kinds[name])
 
     def test_scores_hold_every_row_and_are_null_for_rejected_ones(self, finished: Path):

@@ -20,12 +20,14 @@ from forgetfilter.errors import ForgetFilterError  # noqa: E402
 
 if TYPE_CHECKING:
     from forgetfilter.api import ForgetFilter, check_safe, filter, report, screen
+    from forgetfilter.screening.overruling import Overruling
     from forgetfilter.screening.screen import ScreenResult
 
 __version__ = "0.1.0"
 __all__ = [
     "ForgetFilter",
     "ForgetFilterError",
+    "Overruling",
     "ScreenResult",
     "__version__",
     "check_safe",
@@ -41,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from forgetfilter import api
 
         return getattr(api, name)
+    if name == "Overruling":
+        from forgetfilter.screening.overruling import Overruling
+
+        return Overruling
     if name == "ScreenResult":
         from forgetfilter.screening.screen import ScreenResult
 

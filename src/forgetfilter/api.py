@@ -8,13 +8,15 @@ from typing import Any
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
+from forgetfilter.review import review
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.safe import safe_path
 from forgetfilter.safe.check import check_safe
 from forgetfilter.scoring.thresholds import choose_rule
-from forgetfilter.screening.decide import filter_run, finished_run
+from forgetfilter.screening.decide import apply_decisions, filter_run, finished_run
 from forgetfilter.screening.finetune import FinetuneResult, finetune
 from forgetfilter.screening.inputs import reading_of, with_data
+from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.screen import ScreenResult
 from forgetfilter.screening.screen import screen as _screen
 from forgetfilter.screening.stage_gc import Freed, free_stages
@@ -106,33 +108,63 @@ class ForgetFilter:
         return finetune(run, output_dir, self._progress, overwrite=overwrite)
 
     @staticmethod
-    def filter(run: str | Path, threshold: str, *, force: bool = False) -> ScreenResult:
-        """Decide a finished run again by another rule, from its stored scores; loads no model.
+    def filter(
+        run: str | Path,
+        threshold: str | None = None,
+        *,
+        force: bool = False,
+        overruling: Overruling | None = None,
+        action: str | None = None,
+    ) -> ScreenResult:
+        """Decide a finished run again, from its stored scores and what people decided of rows.
 
         Args:
             run: the run folder.
-            threshold: the rule, for example ``"fraction:0.05"``.
+            threshold: the rule, for example ``"fraction:0.05"``; None: the present one.
             force: decide although a severe finding says that the scores can't be trusted.
+            overruling: rows to keep or remove whatever the rule says, with reason and reviewer, and
+                what to do with edits by hand: ``Overruling(keep=(97,), reason="sarcasm")``.
+            action: ``remove``, ``flag`` or ``weight``; None: as before.
 
         Raises:
             ConfigError: an unknown rule, or one that doesn't fit the run's signal.
-            DataError: not a finished run.
+            DataError: not a finished run, an unknown row, or a file that was edited by hand.
             RunExistsError: the run is in use.
             UnfitError: a severe finding, and no ``force``; the run stays as it is.
         """
-        summary = filter_run(run, threshold, force=force)
+        summary = filter_run(run, threshold, force=force, overruling=overruling, action=action)
         return ScreenResult(Path(run), summary, was_finished=False, was_decided_again=True)
 
     @staticmethod
     def report(run: str | Path) -> Path:
         """Write a finished run's ``report.html`` again, and return its path.
 
+        What people have decided of rows since is applied first.
+
         Raises:
-            DataError: not a finished run.
+            DataError: not a finished run, or a file was edited by hand.
             RunExistsError: the run is in use.
         """
         with finished_run(run) as folder:
+            apply_decisions(folder.path)
             return render_report(folder.path)
+
+    @staticmethod
+    def review(
+        run: str | Path, *, reviewer: str = "", port: int = 0, opens_browser: bool = True
+    ) -> ScreenResult:
+        """Serve a page on this machine to overrule the filter row by row, until Ctrl-C.
+
+        See `review.review` for the errors; it needs the extra ``forgetfilter[review]``.
+
+        Args:
+            run: the run folder.
+            reviewer: who decides; empty: the login name.
+            port: where to listen on 127.0.0.1; 0: a free one.
+            opens_browser: whether to open the page.
+        """
+        summary = review(run, reviewer=reviewer, port=port, opens_browser=opens_browser)
+        return ScreenResult(Path(run), summary, was_finished=False, was_decided_again=True)
 
     @staticmethod
     def gc(run: str | Path, *, is_dry_run: bool = False) -> Freed:

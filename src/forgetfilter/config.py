@@ -159,6 +159,11 @@ class ScreenConfig(Settings):
         default=False,
         description="decide although a severe finding says that the scores can't be trusted",
     )
+    action: Literal["remove", "flag", "weight"] = Field(
+        default="remove",
+        description="what to write beside kept and removed rows. flag: all rows with columns "
+        "forgetfilter_score and forgetfilter_decision; weight: all rows with weight 0 if removed",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
     template: Literal["auto", "paper"] = Field(
         default="auto",
@@ -281,10 +286,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def without_retired(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded settings without those that earlier versions wrote down and nothing ever read.
-
-    Only for what a run has recorded: by hand such a setting is refused, because it does nothing.
-    """
+    """Recorded settings without those that earlier versions wrote down and nothing ever read."""
     kept = dict(recorded)
     forget = kept.get("forget")
     if isinstance(forget, Mapping):
@@ -331,11 +333,7 @@ def _annotation(model: type[Settings], path: Sequence[str]) -> Any:
 
 
 def _read_value(text: str, annotation: Any) -> Any:
-    """What was typed for a setting of this type.
-
-    Raises:
-        yaml.YAMLError: it holds no text, and what was typed is no YAML.
-    """
+    """What was typed for a setting of this type; raises YAMLError if it must be YAML and isn't."""
     is_container = get_origin(annotation) in (list, dict)  # of text, perhaps, but no text itself
     kinds = (annotation,) if is_container else get_args(annotation) or (annotation,)
     if not any(kind is str or isinstance(kind, str) for kind in kinds):

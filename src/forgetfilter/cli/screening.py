@@ -1,4 +1,4 @@
-"""screen, filter, finetune, report, gc: the method and what comes after."""
+"""screen, finetune, report, gc: the method and what comes after."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--coverage": (
         "which harms the safe rows can judge: quick (default, at most a quarter of the scoring's "
         "cost), full, or off",
+        str,
+    ),
+    "--action": (
+        "write all rows beside kept and removed ones: remove (default: don't), flag, weight",
         str,
     ),
     "--seed": ("seeds adapters, order and dropout", int),
@@ -61,13 +65,6 @@ def add(commands: Any) -> None:
     )
     add_screen_flags(screen)
     screen.set_defaults(run=_screen)
-
-    decide = commands.add_parser("filter", help="decide a finished run again; loads no model")
-    decide.add_argument("run_dir", metavar="RUN")
-    decide.add_argument("--threshold", required=True, metavar="RULE", help="threshold rule")
-    decide.list_in_help("--threshold", threshold_names)
-    _add_force(decide)
-    decide.set_defaults(run=_filter)
 
     finetune = commands.add_parser("finetune", help="fine-tune the base model on the kept rows")
     finetune.add_argument("run_dir", metavar="RUN")
@@ -139,11 +136,12 @@ def add_screen_flags(parser: Parser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the outputs of a run that differs"
     )
-    _add_force(parser)
+    add_force(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def _add_force(parser: argparse.ArgumentParser) -> None:
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that decides in spite of severe findings."""
     parser.add_argument(
         "--force",
         action="store_const",
@@ -198,15 +196,7 @@ def _screen(options: argparse.Namespace) -> int:
             print(f"`forgetfilter filter` has decided it again since, by {rule}.")
     if result.was_decided_again:
         print("Decided again from the stored scores; no model was loaded.")
-    _print_counts(summary, result.output_dir)
-    return 0
-
-
-def _filter(options: argparse.Namespace) -> int:
-    from forgetfilter.screening.decide import filter_run
-
-    summary = filter_run(options.run_dir, options.threshold, force=bool(options.force))
-    _print_counts(summary, Path(options.run_dir))
+    print_counts(summary, result.output_dir)
     return 0
 
 
@@ -220,9 +210,10 @@ def _finetune(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from forgetfilter.runs.report.page import render_report
-    from forgetfilter.screening.decide import finished_run
+    from forgetfilter.screening.decide import apply_decisions, finished_run
 
     with finished_run(options.run_dir) as folder:
+        apply_decisions(folder.path)
         print(render_report(folder.path))
     return 0
 
@@ -250,7 +241,10 @@ def _gc(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_counts(summary: dict[str, Any], run: Path) -> None:
+def print_counts(summary: dict[str, Any], run: Path) -> None:
+    """Print what a decision came to, and its findings on the error stream."""
+    from forgetfilter.runs.file_names import FLAGGED_FILE, WEIGHTED_FILE
+
     for finding in summary.get("findings", []):
         said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
         print(f"forgetfilter: {said}", file=sys.stderr)
@@ -260,4 +254,17 @@ def _print_counts(summary: dict[str, Any], run: Path) -> None:
         f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
         f"{summary['learned_share']:.0%} of the scored rows were learned."
     )
+    overruled = summary.get("overruled") or {}
+    if overruled.get("keep") or overruled.get("remove"):
+        print(
+            f"Reviewers decided {overruled['keep'] + overruled['remove']:,} rows: "
+            f"{overruled['kept_instead']:,} kept and {overruled['removed_instead']:,} removed "
+            "against the rule."
+        )
+    if overruled.get("elsewhere"):
+        print(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
+    if summary.get("action") == "flag":
+        print(f"All readable rows with score and decision: {run / FLAGGED_FILE}")
+    if summary.get("action") == "weight":
+        print(f"All readable rows with weights: {run / WEIGHTED_FILE}")
     print(f"Report: {run / 'report.html'}")

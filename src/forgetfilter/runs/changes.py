@@ -23,7 +23,7 @@ _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # How rows are read is part of what identifies them.
 _NAMES_OF_INPUTS = frozenset({"noisy_data", "reading", "safe_data", "reference_data", "model"})
 # Nothing but the decision depends on them.
-_DECIDING = frozenset({"threshold", "force"})
+_DECIDING = frozenset({"threshold", "force", "action"})
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
     {"signal", "forget", "restore", "generation", "coverage", "input reference_data"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LOCK_FILE = ".lock"
 CONFIG_FILE = "config.yaml"
 PROVENANCE_FILE = "provenance.json"
@@ -23,6 +25,13 @@ SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
 """Only a run with a known ground truth has it."""
 REPORT_FILE = "report.html"
+FLAGGED_FILE = "flagged.jsonl"
+"""All readable rows with their score and decision, where ``action`` is flag."""
+WEIGHTED_FILE = "weighted.jsonl"
+"""All readable rows with a weight, where ``action`` is weight."""
+DECISIONS_FILE = "decisions.jsonl"
+"""What people decided of single rows. No output of a screen: nothing replaces or deletes it."""
+DECISIONS_LOCK_FILE = ".decisions.lock"
 
 RUN_OUTPUTS = frozenset(
     {
@@ -39,6 +48,13 @@ RUN_OUTPUTS = frozenset(
         SUMMARY_FILE,
         EVALUATION_FILE,
         REPORT_FILE,
+        FLAGGED_FILE,
+        WEIGHTED_FILE,
     }
 )
 """The files of a screening run, beside those that every run folder has."""
+
+
+def rows_file(run: Path, decision: str) -> Path:
+    """Where a run's rows with a decision (kept, removed or undecided) are written."""
+    return run / f"{decision}.jsonl"

@@ -20,13 +20,22 @@ from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
 from forgetfilter.runs.inputs import has_manifest, read_input
-from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Evaluation, Record, Summary
+from forgetfilter.runs.schema import (
+    SCORE_COLUMNS,
+    SCORED_QUANTITIES,
+    WHO_COLUMNS,
+    Evaluation,
+    Record,
+    Summary,
+)
 from forgetfilter.text import printable
 
 M = TypeVar("M", bound=Record)
 
 _REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
-_DECIDE_AGAIN = "Run `forgetfilter filter` on the folder to decide and write them again."
+_DECIDE_AGAIN = (
+    "Run `forgetfilter filter RUN --discard-edits` on the folder to decide and write them again."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ class ScoreTable:
     is_learned: BoolArray
     quantities: Mapping[str, FloatArray]
     """``base``, ``before``, ``after`` and ``forgetting_score``; NaN where not measured."""
+    decided_by: npt.NDArray[np.object_]
+    """``rule`` or ``reviewer``."""
+    rule_decision: npt.NDArray[np.object_]
+    """What the rule alone would have decided."""
 
 
 def read_summary(run: Path) -> Summary:
@@ -56,7 +69,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(path, SCORE_COLUMNS)
+    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS))
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
@@ -69,13 +82,19 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         filled = column.fill_null(fill) if column.null_count else column
         return filled.to_numpy(zero_copy_only=False).astype(dtype)[order]
 
+    decision = in_order("decision", "", object)
+    by_rule = np.full(len(decision), "rule", dtype=object)
     table = ScoreTable(
         row=in_order("row", 0, np.int64),
         example_id=in_order("example_id", "", object),
-        decision=in_order("decision", "", object),
+        decision=decision,
         reason=in_order("reason", "", object),
         is_learned=in_order("learned", False, np.bool_),
         quantities={name: in_order(name, float("nan"), np.float64) for name in SCORED_QUANTITIES},
+        decided_by=in_order("decided_by", "rule", object) if "decided_by" in columns else by_rule,
+        rule_decision=(
+            in_order("rule_decision", "", object) if "rule_decision" in columns else decision
+        ),
     )
     said = {
         "kept": summary.kept,

@@ -11,10 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCORED_QUANTITIES = ("base", "before", "after", "forgetting_score")
+WHO_COLUMNS = ("decided_by", "rule_decision")
+"""Who decided a row, ``rule`` or ``reviewer``, and what the rule alone would have made of it."""
 SCORE_COLUMNS = ("row", "example_id", *SCORED_QUANTITIES, "learned", "decision", "reason")
 ORIGIN_COLUMNS = ("source", "line", "own_id")
 """Where a row comes from: file, line, and what the file calls it, which others may share."""
-WRITTEN_COLUMNS = (*SCORE_COLUMNS, *ORIGIN_COLUMNS)
+WRITTEN_COLUMNS = (*SCORE_COLUMNS, *WHO_COLUMNS, *ORIGIN_COLUMNS)
 """``scores.parquet``: one line for each row of the input. Runs of earlier versions have only the
 first of them."""
 
@@ -84,6 +86,23 @@ class Finding(Record):
     """The figure that the check is about."""
 
 
+class Overruled(Record):
+    """What people decided of single rows, as far as this decision honours it."""
+
+    digest: str = ""
+    """Names what was decided; differs once there are decisions that are not honoured yet."""
+    keep: int = 0
+    remove: int = 0
+    unsure: int = 0
+    """Rows by what their latest decision says; ``unsure`` lets the rule decide."""
+    kept_instead: int = 0
+    """Rows that the rule would have removed."""
+    removed_instead: int = 0
+    """Rows that the rule would have kept."""
+    elsewhere: int = 0
+    """Decided rows of an earlier input that this one doesn't hold, or that it rejects."""
+
+
 class Summary(Record):
     """``summary.json``: counts and settings of a finished run.
 
@@ -129,6 +148,11 @@ class Summary(Record):
     made_from: dict[str, str] = Field(default_factory=dict[str, str])
     findings: list[Finding] = Field(default_factory=list[Finding])
     is_decided: bool = True
+    action: str = "remove"
+    """What was written beside kept and removed rows: see ``ScreenConfig.action``."""
+    overruled: Overruled | None = None
+    file_digests: dict[str, str] = Field(default_factory=dict[str, str])
+    """sha256 of the files of kept and of removed rows as written, by name: tells an edit."""
 
 
 class Interval(Record):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from forgetfilter.arrays import BoolArray
 from forgetfilter.data import write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.files import write_bytes_atomic, write_json_atomic
+from forgetfilter.files import sha256_file, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
+from forgetfilter.runs.decisions import Journal, load_decisions
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     COVERAGE_FILE,
@@ -40,10 +41,14 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import has_input, read_input, write_decided
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Finding, Summary
-from forgetfilter.scoring.records import Readings, Selection, SignalScores
+from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_unit
+from forgetfilter.screening.actions import write_action
 from forgetfilter.screening.coverage_verdict import read_measurement
+from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
+from forgetfilter.screening.overruling import Overruling, decisions_asked_for, overrule
+from forgetfilter.screening.tables import read_readings, write_parquet
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
 _ALWAYS = (REJECTED_FILE, SUMMARY_FILE)
@@ -108,58 +113,6 @@ def read_summary(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def score_frame(
-    rows: RowFile, rejected: Sequence[RejectedRow], readings: Readings, scores: SignalScores
-) -> pd.DataFrame:
-    """Scores of every row, decisions still open: the columns that `commit_decision` completes."""
-    known = sorted((*rows.rows, *rows.rejected), key=lambda row: row.row)
-    frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
-    frame["example_id"] = [row.example_id for row in known]
-    nothing = np.full(len(readings), np.nan)
-    values = {
-        "base": scores.base,
-        "before": scores.before,
-        "after": nothing if scores.after is None else scores.after,
-        "forgetting_score": scores.forgetting_score,
-    }
-    for name, array in values.items():
-        column = np.full(len(rows), np.nan)
-        column[readings.row] = array
-        frame[name] = column
-    learned: list[bool | None] = [None] * len(rows)
-    for row, is_learned in zip(readings.row, readings.learned, strict=True):
-        learned[int(row)] = bool(is_learned)
-    frame["learned"] = pd.array(learned, dtype="boolean")
-    reasons = {row.row: row.reason for row in rejected}
-    frame["decision"] = ["rejected" if row in reasons else "kept" for row in range(len(rows))]
-    frame["reason"] = [reasons.get(row, "") for row in range(len(rows))]
-    frame["source"] = rows.source_names()
-    frame["line"] = [row.line for row in known]
-    frame["own_id"] = [row.own_id for row in known]
-    return frame.loc[:, list(WRITTEN_COLUMNS)]
-
-
-def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:
-    """Everything that was measured, one line per readable row (the target's text is left out)."""
-    table = pd.DataFrame({"row": readings.row})
-    table["example_id"] = frame["example_id"].to_numpy()[readings.row]
-    for name, column in readings.columns.items():
-        if name != "target":
-            table[name] = column
-    write_parquet(run / READINGS_FILE, table)
-
-
-def read_readings(run: Path) -> Readings:
-    """The readings of a finished run, without the targets' texts."""
-    table = pd.read_parquet(run / READINGS_FILE)
-    columns = {
-        str(name): table[name].to_numpy()
-        for name in table.columns
-        if name not in ("row", "example_id")
-    }
-    return Readings(row=table["row"].to_numpy(dtype=np.int64), columns=columns)
-
-
 def commit_decision(
     run: Path,
     summary: Mapping[str, Any],
@@ -197,23 +150,87 @@ def finish_decision(run: Path) -> None:
     pending.close(run)
 
 
-def filter_run(path: str | Path, threshold: str, *, force: bool = False) -> dict[str, Any]:
-    """Decide a finished run again by another rule, from its stored scores; loads no model.
+def filter_run(
+    path: str | Path,
+    threshold: str | None = None,
+    *,
+    force: bool = False,
+    overruling: Overruling | None = None,
+    action: str | None = None,
+) -> dict[str, Any]:
+    """Decide a finished run again, from its stored scores and what people decided; loads no model.
+
+    Args:
+        path: the run folder.
+        threshold: spec of the threshold rule; None: that of the present decision.
+        force: decide in spite of severe findings. What was forced stays so under the same rule.
+        overruling: rows to keep or remove whatever the rule says, and what to do with edits by
+            hand of the files; None: nothing is overruled, and edits are refused.
+        action: ``remove``, ``flag`` or ``weight``; None: as before.
 
     Returns:
         The new summary.
 
     Raises:
         ConfigError: unknown rule, or one that doesn't fit the run's signal.
-        DataError: not a finished run. RunExistsError: run in use.
+        DataError: not a finished run, or see `decisions_asked_for`. RunExistsError: run in use.
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
-    THRESHOLDS.build(threshold)
+    if threshold is not None:
+        THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
-        summary = read_summary(folder.path)
-        threshold = for_unit(threshold, summary["unit"])
-        check_unit(threshold, summary["signal"], summary["unit"])
-        return decide_again(folder.path, threshold, "filter", force=force)
+        run, summary = folder.path, read_summary(folder.path)
+        rule, force = rule_to_apply(summary, threshold, force=force)
+        asked = decisions_asked_for(run, summary, overruling or Overruling())
+        require_fit(run, summary, rule, force=force)
+        Journal(run).append(asked)
+        return decide_again(run, rule, "filter", force=force, action=action)
+
+
+def rule_to_apply(
+    summary: Mapping[str, Any], threshold: str | None, *, force: bool = False
+) -> tuple[str, bool]:
+    """The rule that is asked for or else the present one, and whether it decides by force.
+
+    Raises:
+        ConfigError: the rule doesn't fit the run's signal.
+    """
+    present = str(summary["threshold"]["rule"])
+    rule = present if threshold is None else for_unit(threshold, summary["unit"])
+    check_unit(rule, summary["signal"], summary["unit"])
+    return rule, force or (rule == present and is_decided(summary))
+
+
+def apply_decisions(run: Path) -> bool:
+    """Let decisions of people hold that were made since the run was decided; its lock must be held.
+
+    Returns:
+        Whether there were any, so that the files were written again.
+
+    Raises:
+        DataError: the journal is damaged, or a file was edited by hand.
+    """
+    summary = read_summary(run)
+    if not is_decided(summary):
+        return False
+    refuse_edits(run, summary)
+    known = (summary.get("overruled") or {}).get("digest", "")
+    if load_decisions(run).digest == known:
+        return False
+    rule, force = rule_to_apply(summary, None)
+    decide_again(run, rule, str(summary.get("decided_by", "screen")), force=force)
+    return True
+
+
+def require_fit(run: Path, summary: Mapping[str, Any], rule: str, *, force: bool) -> None:
+    """Raise where a severe finding stands against deciding by a rule, unless forced.
+
+    Raises:
+        UnfitError: one does.
+    """
+    _, _, findings = selection_by(run, summary, rule)
+    if is_severe(findings) and not force:
+        raise unfit(run, findings)
 
 
 def decide_again(
@@ -223,6 +240,7 @@ def decide_again(
     config: str | None = None,
     *,
     force: bool = False,
+    action: str | None = None,
 ) -> dict[str, Any]:
     """Decide a finished run again from its stored scores; its lock must be held.
 
@@ -232,6 +250,7 @@ def decide_again(
         decided_by: the command that asked for it.
         config: new text of ``config.yaml``, where that changes.
         force: decide in spite of severe findings.
+        action: what to write beside kept and removed rows; None: as before.
 
     Returns:
         The new summary.
@@ -239,18 +258,19 @@ def decide_again(
     Raises:
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
-    _, _, findings = _selection(run, read_summary(run), threshold)
-    if is_severe(findings) and not force:
-        raise unfit(run, findings)
+    require_fit(run, read_summary(run), threshold, force=force)
+    load_decisions(run)  # what is damaged is found before anything is committed
     part = pending.prepare(run)
     if config is not None:
         write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))
     summary = {**read_summary(run), "decided_by": decided_by}
+    if action is not None:
+        summary["action"] = action
     commit_decision(run, summary, threshold, force=force)
     return read_summary(run)
 
 
-def _selection(
+def selection_by(
     run: Path, summary: Mapping[str, Any], threshold: str
 ) -> tuple[Selection, Readings, list[Finding]]:
     """What a rule makes of the stored scores, and all that is to be said against it."""
@@ -271,17 +291,10 @@ def _selection(
     )
 
 
-def _write_decision(
-    run: Path,
-    summary: Mapping[str, Any],
-    threshold: str,
-    is_of_screen: bool,
-    force: bool = False,
+def rule_decides(
+    frame: pd.DataFrame, selection: Selection, readings: Readings, *, decided: bool
 ) -> None:
-    frame = pd.read_parquet(run / SCORES_FILE)
-    selection, readings, findings = _selection(run, summary, threshold)
-    decided = force or not is_severe(findings)
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides."""
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
@@ -293,13 +306,34 @@ def _write_decision(
     reasons = frame["reason"].to_numpy(dtype=object)
     reasons[readings.row] = list(selection.reasons) if decided else "undecided"
     frame["reason"] = reasons
-    files = _write_rows(run, frame)
+
+
+def _write_decision(
+    run: Path,
+    summary: Mapping[str, Any],
+    threshold: str,
+    is_of_screen: bool,
+    force: bool = False,
+) -> None:
+    frame, rows = pd.read_parquet(run / SCORES_FILE), read_input(run)
+    selection, readings, findings = selection_by(run, summary, threshold)
+    decided = force or not is_severe(findings)
+    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    rule_decides(frame, selection, readings, decided=decided)
+    overruled = overrule(frame, load_decisions(run, rows))
+    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
+    frame = frame.loc[:, [*own, *(name for name in frame.columns if name not in own)]]
+    action = str(summary.get("action", "remove"))
+    files = _write_rows(run, rows, frame)
+    write_action(run, rows, frame, action)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
     decision = _fingerprint(frame, threshold, cut.value)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
-        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, selection.is_removed)
+        is_removed = (frame["decision"] == "removed").to_numpy(dtype=np.bool_)[readings.row]
+        gone = is_removed if decided else selection.is_removed
+        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
     said = Summary.model_validate(
@@ -309,7 +343,7 @@ def _write_decision(
             "kept": frame["decision"].tolist().count("kept"),
             "removed": frame["decision"].tolist().count("removed"),
             "undecided": frame["decision"].tolist().count("undecided"),
-            "rejected": int(is_rejected.sum()),
+            "rejected": frame["decision"].tolist().count("rejected"),
             "files": files,
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
@@ -320,6 +354,13 @@ def _write_decision(
             "made_from": made_from,
             "findings": [found.model_dump() for found in findings],
             "is_decided": decided,
+            "action": action,
+            "overruled": overruled.as_json(),
+            "file_digests": {
+                path.name: sha256_file(path)
+                for path in (run / files[name] for name in ("kept", "removed") if name in files)
+                if path.is_file()
+            },
         }
     )
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
@@ -335,9 +376,8 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
     return digest.hexdigest()
 
 
-def _write_rows(run: Path, frame: pd.DataFrame) -> dict[str, str]:
+def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]:
     """Kept, removed and rejected rows, in the input's container; the name of each file."""
-    rows = read_input(run)
     decisions = frame["decision"].tolist()
     reasons = frame["reason"].tolist()
     rejected = [
@@ -348,15 +388,6 @@ def _write_rows(run: Path, frame: pd.DataFrame) -> dict[str, str]:
     names = rows.source_names() if len(rows.sources) > 1 else ()
     write_rejected(run / REJECTED_FILE, rejected, names)
     return write_decided(run, rows, decisions)
-
-
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    import io
-
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_bytes_atomic(path, buffer.getvalue())
 
 
 def _finite(value: float | None) -> float | None:

@@ -18,6 +18,7 @@ from forgetfilter.runs.inputs import input_fingerprint, read_input
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.decide import (
     SCORES_FILE,
+    apply_decisions,
     finished_run,
     is_decided,
     read_summary,
@@ -44,12 +45,13 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune the run's base model on its kept rows, with the learn phase's settings.
 
+    What people have decided of single rows since is applied first (`apply_decisions`).
     The adapter is trained once per decision; a repeated command finds it in ``output_dir``, where
     ``forgetfilter.json`` says what it was made from. Whether it may be written there is found out
     before anything is trained.
 
     Raises:
-        DataError: not a finished run, or no row was kept.
+        DataError: not a finished run, no row was kept, or a file was edited by hand.
         RunExistsError: ``output_dir`` holds other files or another adapter, is the run folder, or
             can't be written to.
     """
@@ -63,6 +65,8 @@ def finetune(
                 "says. Expected kept and removed rows. Mend it and screen again, or decide all the "
                 "same: `forgetfilter filter RUN --threshold RULE --force`."
             )
+        if apply_decisions(folder.path):
+            summary = read_summary(folder.path)
         there = require_place(output, folder.path, summary["decision"], overwrite=overwrite)
         if there is not None:
             return FinetuneResult(output, there.rows, there.seconds)

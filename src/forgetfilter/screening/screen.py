@@ -16,6 +16,7 @@ from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
+from forgetfilter.runs.decisions import Journal
 from forgetfilter.runs.folder import (
     CONFIG_FILE,
     PROVENANCE_FILE,
@@ -34,6 +35,7 @@ from forgetfilter.screening.coverage_verdict import Coverage, names_with
 from forgetfilter.screening.decide import (
     COVERAGE_FILE,
     SCORES_FILE,
+    apply_decisions,
     commit_decision,
     decide_again,
     finish_decision,
@@ -42,10 +44,8 @@ from forgetfilter.screening.decide import (
     is_finished,
     read_summary,
     run_folder,
-    score_frame,
-    write_parquet,
-    write_readings,
 )
+from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.evidence import write_evidence
 from forgetfilter.screening.fitness import (
     check_before,
@@ -66,6 +66,7 @@ from forgetfilter.screening.setup import (
     safe_rows_used,
     unscored_texts,
 )
+from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -147,6 +148,9 @@ def screen(
         if has_decision(run.path):
             changes = changes_of(run, config, inputs)
             is_whole = is_finished(run.path)
+            if is_whole:
+                refuse_edits(run.path, read_summary(run.path))
+                Journal(run.path).read()  # what is damaged is found before hours of work
             # A run that left its rows undecided has no outputs that would be replaced.
             is_open = is_whole and not is_decided(read_summary(run.path))
             if changes.must_be_asked_for and not overwrite and not is_open:
@@ -155,10 +159,11 @@ def screen(
                 if changes.is_none and not (overwrite and is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
-                    return _result(run, was_finished=True)
+                    again = apply_decisions(run.path)
+                    return _result(run, was_finished=not again, was_decided_again=again)
                 if changes.only_decides and not overwrite:
-                    text = config_text(config.model_dump())
-                    decide_again(run.path, rule, "screen", text, force=config.force)
+                    text, action = config_text(config.model_dump()), config.action
+                    decide_again(run.path, rule, "screen", text, force=config.force, action=action)
                     return _result(run, was_decided_again=True)
         else:
             # What an earlier try recorded, and never brought to its end, binds nobody.
@@ -236,6 +241,7 @@ def _screen(
         "template": bench.encoder.template_reason,
         "unscored": unscored_texts(setting.noisy),
         "findings": [found.model_dump() for found in findings],
+        "action": config.action,
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}

@@ -1,0 +1,55 @@
+"""Columns with few different values, by which the rows of a run can be told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from forgetfilter.review.shown import pieces
+from forgetfilter.runs.file_names import SCORES_FILE
+from forgetfilter.runs.one_row import RunRows, columns_of
+from forgetfilter.runs.schema import SCORE_COLUMNS
+
+_FIRST = ("source", "category", "harm")
+_MAX_FACETS, _MAX_VALUES, _MAX_CHARACTERS, _MAX_COLUMNS = 10, 200, 100, 100
+
+
+def counted(values: npt.NDArray[np.object_]) -> list[list[Any]]:
+    """``[value, shown, how often]``, the most frequent first."""
+    found = Counter(str(value) for value in values.tolist() if value != "")
+    return [[value, pieces(value), count] for value, count in found.most_common(_MAX_VALUES)]
+
+
+def facets_of(known: RunRows) -> dict[str, npt.NDArray[np.object_]]:
+    """Columns with few different values, by which rows can be told apart; "" where a row has none.
+
+    They are columns of the user's file, and what else the table of scores says of every row.
+    """
+    size = len(known.rows)
+    found: dict[str, npt.NDArray[np.object_]] = {}
+    for row, at in enumerate(known.rows.rows):
+        for name, value in columns_of(at.raw).items():
+            if isinstance(value, str | int) and len(str(value)) <= _MAX_CHARACTERS:
+                if name not in found:
+                    if len(found) > _MAX_COLUMNS:  # a file whose every row has keys of its own
+                        continue
+                    found[name] = np.full(size, "", dtype=object)
+                found[name][row] = str(value)
+    scores = pd.read_parquet(known.run / SCORES_FILE)
+    for name in scores.columns:
+        if name not in SCORE_COLUMNS and len(scores) == size:
+            values = scores[name].to_numpy(dtype=object)
+            found[str(name)] = np.array(
+                [str(value) if isinstance(value, str | int) else "" for value in values], object
+            )
+    useful = {
+        name: values
+        for name, values in found.items()
+        if 2 <= len(set(values.tolist())) <= min(_MAX_VALUES, max(size // 2, 2))
+    }
+    order = sorted(useful, key=lambda name: (*(name != first for first in _FIRST), name))
+    return {name: useful[name] for name in order[:_MAX_FACETS]}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
 from forgetfilter.cli.kinds import Parser, signal_names, threshold_names
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
@@ -48,6 +50,7 @@ def add(commands: Any) -> None:
         help="run Python code that the model's repository brings along",
     )
     add_screen_flags(screen)
+    add_fail_on(screen)
     screen.set_defaults(run=_screen)
 
     decide = commands.add_parser("filter", help="decide a finished run again; loads no model")
@@ -55,6 +58,7 @@ def add(commands: Any) -> None:
     decide.add_argument("--threshold", required=True, metavar="RULE", help="threshold rule")
     decide.list_in_help("--threshold", threshold_names)
     _add_force(decide)
+    add_fail_on(decide)
     decide.set_defaults(run=_filter)
 
     finetune = commands.add_parser("finetune", help="fine-tune the base model on the kept rows")
@@ -120,6 +124,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
 
+    conditions = parse_conditions(options.fail_on)
     config = resolve(ScreenConfig, *screen_layers(options))
     # A wrong name, or a rule that doesn't fit, is refused before seconds go into importing torch.
     choose_rule(config.signal, config.threshold)
@@ -135,15 +140,16 @@ def _screen(options: argparse.Namespace) -> int:
     if result.was_decided_again:
         print("Decided again from the stored scores; no model was loaded.")
     _print_counts(summary, result.output_dir)
-    return 0
+    return _status(conditions, summary)
 
 
 def _filter(options: argparse.Namespace) -> int:
     from forgetfilter.screening.decide import filter_run
 
+    conditions = parse_conditions(options.fail_on)
     summary = filter_run(options.run_dir, options.threshold, force=bool(options.force))
     _print_counts(summary, Path(options.run_dir))
-    return 0
+    return _status(conditions, summary)
 
 
 def _finetune(options: argparse.Namespace) -> int:
@@ -179,13 +185,28 @@ def _gc(options: argparse.Namespace) -> int:
 
 
 def _print_counts(summary: dict[str, Any], run: Path) -> None:
+    from forgetfilter.runs.report.headline import verdict_line
+    from forgetfilter.runs.schema import Summary
+
     for finding in summary.get("findings", []):
         said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
         print(f"forgetfilter: {said}", file=sys.stderr)
     threshold = summary["threshold"]
+    readable = summary["rows"] - summary["rejected"]
     print(
         f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "
         f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
-        f"{summary['learned_share']:.0%} of the scored rows were learned."
+        f"{summary.get('judged', readable):,} of {readable:,} could be judged, "
+        f"{summary['learned_share']:.0%} were learned."
     )
+    if said := verdict_line(Summary.model_validate(summary)):
+        print(f"Verdict: {said}")
     print(f"Report: {run / 'report.html'}")
+
+
+def _status(conditions: Sequence[Condition], summary: dict[str, Any]) -> int:
+    """The exit status of a decision: that of --fail-on where one of its conditions holds."""
+    found = failed(conditions, summary)
+    for condition in found:
+        print(f"forgetfilter: --fail-on {condition.text} holds.", file=sys.stderr)
+    return STATUS if found else 0

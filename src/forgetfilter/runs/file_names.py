@@ -21,6 +21,10 @@ SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
 """Only a run with a known ground truth has it."""
 REPORT_FILE = "report.html"
+REPORT_JSON_FILE = "report.json"
+REPORT_ROWS_FOLDER = "report_rows"
+"""What a report of many rows loads when it is asked for; small reports have none."""
+DATASET_CARD_FILE = "dataset_card.md"
 
 RUN_OUTPUTS = frozenset(
     {
@@ -36,6 +40,9 @@ RUN_OUTPUTS = frozenset(
         SUMMARY_FILE,
         EVALUATION_FILE,
         REPORT_FILE,
+        REPORT_JSON_FILE,
+        REPORT_ROWS_FOLDER,
+        DATASET_CARD_FILE,
     }
 )
-"""The files of a screening run, beside those that every run folder has."""
+"""The files (and one folder) of a screening run, beside those that every run folder has."""

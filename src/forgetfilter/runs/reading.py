@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
+from forgetfilter.runs.lines import Lines, open_lines
 from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Evaluation, Record, Summary
 from forgetfilter.text import printable
 
@@ -39,6 +41,8 @@ class ScoreTable:
     is_learned: BoolArray
     quantities: Mapping[str, FloatArray]
     """``base``, ``before``, ``after`` and ``forgetting_score``; NaN where not measured."""
+    source: npt.NDArray[np.object_] | None = None
+    """Which file a row is from, where several were given."""
 
 
 def read_summary(run: Path) -> Summary:
@@ -55,7 +59,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(path, SCORE_COLUMNS)
+    columns = _read_columns(path, (*SCORE_COLUMNS, "source"))
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
@@ -75,6 +79,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         reason=in_order("reason", "", object),
         is_learned=in_order("learned", False, np.bool_),
         quantities={name: in_order(name, float("nan"), np.float64) for name in SCORED_QUANTITIES},
+        source=in_order("source", "", object) if "source" in columns else None,
     )
     said = {
         "kept": summary.kept,
@@ -91,31 +96,31 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     return table
 
 
-def read_conversations(
-    path: Path, numbers: Iterable[int], expected: int
-) -> dict[int, tuple[Message, ...]]:
-    """The conversations on the lines with the given numbers (from 0); other lines only pass by.
+@contextmanager
+def rows_of_decision(
+    run: Path, decision: str, expected: int, see: Callable[[int, bytes], None] | None = None
+) -> Iterator[Lines]:
+    """The original lines of the rows with one decision, in the order of the rows.
 
-    The file has to have the expected number of lines: to show the text of one row under the score
-    of another would be worse than to fail.
+    Args:
+        run: the run folder.
+        decision: ``kept``, ``removed``, ``undecided`` or ``rejected`` (whose lines are records).
+        expected: how many rows have it.
+        see: is shown each line once, with its number from 0.
     """
-    wanted = frozenset(numbers)
-    conversations: dict[int, tuple[Message, ...]] = {}
-    found = 0
+    with open_lines(run / f"{decision}.jsonl", expected, _DECIDE_AGAIN, see) as lines:
+        yield lines
+
+
+def conversation(run: Path, decision: str, number: int, raw: bytes) -> tuple[Message, ...]:
+    """The conversation on a line of a readable row."""
     try:
-        with open(path, "rb") as file:
-            for number, raw in enumerate(file):
-                found += 1
-                if number in wanted:
-                    conversations[number] = _parse(path, number, raw.removesuffix(b"\n"))
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    if found != expected:
+        return parse_messages(parse_object(decode_line(raw)))
+    except (UnicodeDecodeError, UnreadableRow) as error:
         raise DataError(
-            f"{path} has {found} lines, but {SCORES_FILE} says {expected}. Expected one line for "
-            f"each such row. {_DECIDE_AGAIN}"
-        )
-    return conversations
+            f"{run / decision}.jsonl, line {number + 1}: {error}. Expected the original line of a "
+            f"readable row. {_DECIDE_AGAIN}"
+        ) from None
 
 
 def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
@@ -188,16 +193,6 @@ def _read_columns(path: Path, names: Iterable[str]) -> dict[str, Any]:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
     return {name: table.column(name).combine_chunks() for name in table.column_names}
-
-
-def _parse(path: Path, number: int, raw: bytes) -> tuple[Message, ...]:
-    try:
-        return parse_messages(parse_object(decode_line(raw)))
-    except (UnicodeDecodeError, UnreadableRow) as error:
-        raise DataError(
-            f"{path}, line {number + 1}: {error}. Expected the original line of a readable row. "
-            f"{_DECIDE_AGAIN}"
-        ) from None
 
 
 def _listing(counts: Mapping[str, int]) -> str:

@@ -24,6 +24,7 @@ from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
 from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
+from forgetfilter.runs.cards import write_dataset_card
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     COVERAGE_FILE,
@@ -43,6 +44,7 @@ from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Finding, 
 from forgetfilter.scoring.records import Readings, Selection, SignalScores
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_unit
 from forgetfilter.screening.coverage_verdict import read_measurement
+from forgetfilter.screening.file_verdict import judge_file
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
@@ -309,6 +311,7 @@ def _write_decision(
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "judged": _count_judged(summary, readings),
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
             "made_from": made_from,
@@ -316,8 +319,16 @@ def _write_decision(
             "is_decided": decided,
         }
     )
+    said = said.model_copy(update={"verdict": judge_file(said, cut)})
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
+    write_dataset_card(run, said)
     render_report(run)
+
+
+def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
+    """How many rows could be judged."""
+    needs_learned = bool(summary.get("needs_learned", True))
+    return int(readings.learned.sum()) if needs_learned else len(readings)
 
 
 def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:

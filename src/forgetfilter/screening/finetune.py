@@ -15,7 +15,9 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file
 from forgetfilter.progress import Progress
 from forgetfilter.runs.adapter_folder import Origin, require_place, write_adapter
+from forgetfilter.runs.cards import model_card
 from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.schema import Summary
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.decide import (
     INPUT_FILE,
@@ -82,7 +84,8 @@ def finetune(
             version=__version__,
         )
         assert state.adapter is not None
-        write_adapter(Path(state.adapter), output, origin)
+        card = model_card(Summary.model_validate(summary), origin.rows)
+        write_adapter(Path(state.adapter), output, origin, card)
     return FinetuneResult(output, origin.rows, origin.seconds)
 
 

@@ -10,7 +10,7 @@ from forgetfilter.arrays import BoolArray
 from forgetfilter.runs.report.row_data import labels_of
 from forgetfilter.runs.report.row_texts import RowTexts
 
-_UNNAMED = "(not named)"
+_UNNAMED = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,16 @@ class Group:
     """Counts of the rows with one label."""
 
     name: str
+    """Empty for rows that name none."""
     rows: int
     judged: int
     removed: int
     rejected: int
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the rows name what they are grouped by."""
+        return bool(self.name)
 
     @property
     def removed_share(self) -> float | None:

@@ -28,8 +28,8 @@ function line(at, height) {
   top.appendChild(make("b", "", "Row " + grouped(index.row[place])));
   top.appendChild(badge(place));
   if (overruled(place)) { top.appendChild(make("span", "badge overruled", "reviewer: " + overruled(place))); }
-  if (index.id[place] !== 0) { top.appendChild(make("bdi", "mono", idOf(place))); }
   if (column("source", place)) { top.appendChild(make("bdi", "tag", column("source", place))); }
+  if (index.id[place] !== 0) { top.appendChild(make("bdi", "mono", idOf(place))); }
   item.appendChild(top);
   var score = make("span", "line-score");
   var bar = make("i");

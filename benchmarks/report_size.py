@@ -25,10 +25,16 @@ import pyarrow.parquet as pq
 
 from forgetfilter.runs.report.page import render_report
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def make_run(run: Path, rows: int, removed_share: float, seed: int = 0) -> None:

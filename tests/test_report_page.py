@@ -255,7 +255,7 @@ def test_hostile_rows_run_nothing_and_show_as_text(browser: Browser, tmp_path: P
         for at, hostile in enumerate(HOSTILE)
     ]  # fmt: skip
     run.write()
-    render_report(run.path, {at: hostile for at, hostile in enumerate(HOSTILE)})
+    render_report(run.path, dict(enumerate(HOSTILE)))
     (run.path / "report.html").rename(run.path / "kept.html")
     page = (run.path / "kept.html").as_uri()
     for at, hostile in enumerate(HOSTILE):

@@ -39,7 +39,7 @@ _LIMITS = (
 
 
 def write_dataset_card(run: Path, summary: Summary) -> None:
-    """Write ``dataset_card.md``; as README.md beside ``kept.jsonl`` it is the card of a data set."""
+    """Write ``dataset_card.md``; as README.md beside ``kept.jsonl`` it is a data set's card."""
     write_bytes_atomic(run / DATASET_CARD_FILE, dataset_card(summary).encode("utf-8"))
 
 
@@ -96,8 +96,8 @@ def model_card(summary: Summary, rows: int) -> str:
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
         'model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")\n```',
         *_screening(summary),
-        "Whether the model is safe was not measured here. Compare it with the base model on prompts "
-        "of your own before you deploy it.",
+        "Whether the model is safe was not measured here. Compare it with the base model on "
+        "prompts of your own before you deploy it.",
     )
 
 
@@ -112,7 +112,7 @@ def _screening(summary: Summary) -> tuple[str, ...]:
         ("forgetfilter", __version__),
     ]
     uncovered = [h.category for h in summary.coverage if h.verdict in ("not covered", "faint")]
-    limits = list(_LIMITS)
+    limits: list[str] = [*_LIMITS]
     if uncovered:
         listed = ", ".join(markdown(name, 60) for name in uncovered)
         limits.insert(0, f"The safe rows of this screen could not judge well: {listed}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -37,7 +37,7 @@ class Lines:
 @contextmanager
 def open_lines(
     path: Path, expected: int, remedy: str, see: Callable[[int, bytes], None] | None = None
-) -> Iterator[Lines]:
+) -> Generator[Lines]:
     """The lines of a file that has to have the ``expected`` number of them.
 
     To show the text of one row under the score of another would be worse than to fail.

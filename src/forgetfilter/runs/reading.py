@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -99,7 +99,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
 @contextmanager
 def rows_of_decision(
     run: Path, decision: str, expected: int, see: Callable[[int, bytes], None] | None = None
-) -> Iterator[Lines]:
+) -> Generator[Lines]:
     """The original lines of the rows with one decision, in the order of the rows.
 
     Args:

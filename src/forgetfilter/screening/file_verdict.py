@@ -65,7 +65,11 @@ def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
 
 def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
     """Why nothing can be said of the file as a whole: identifier and words; None where it can."""
-    judged, removed, readable = summary.judged or 0, summary.removed, summary.rows - summary.rejected
+    judged, removed, readable = (
+        summary.judged or 0,
+        summary.removed,
+        summary.rows - summary.rejected,
+    )
     learned = summary.learned_share or 0.0
     if not readable:
         return "no_rows", "No row could be used, so nothing was screened."

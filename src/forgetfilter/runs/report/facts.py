@@ -54,9 +54,7 @@ def write_facts(
         },
     }
     opening = encode_json(head, indent=2).removesuffix(b"\n}")
-    write_chunks_atomic(
-        run / REPORT_JSON_FILE, _chunks(opening, _rows(texts, order, overruled))
-    )
+    write_chunks_atomic(run / REPORT_JSON_FILE, _chunks(opening, _rows(texts, order, overruled)))
 
 
 def _chunks(opening: bytes, rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:

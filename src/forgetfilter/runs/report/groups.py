@@ -44,9 +44,7 @@ def groups_of(texts: RowTexts, name: str, is_judged: BoolArray) -> list[Group]:
         is_judged: which rows could be judged, shape (N,).
     """
     decision = texts.table.decision
-    labels = [
-        label or _UNNAMED for label in labels_of(texts, name, np.arange(len(decision)))
-    ]
+    labels = [label or _UNNAMED for label in labels_of(texts, name, np.arange(len(decision)))]
     if len(set(labels) - {_UNNAMED}) < 2:
         return []
     column = np.array(labels, dtype=object)

@@ -172,7 +172,11 @@ def _first_rows(table: ScoreTable, order: npt.NDArray[np.int64]) -> list[tuple[i
     """Number, id and score of the first listed rows, for readers without scripts."""
     score = table.quantities["forgetting_score"]
     return [
-        (int(table.row[at]), clip(str(table.example_id[at]), 80), shown_text.number(score[at]))
+        (
+            int(table.row[at]),
+            clip(str(table.example_id[at]), 80),
+            shown_text.number(float(score[at])),
+        )
         for at in order[:_WITHOUT_SCRIPT]
         if table.decision[at] != "rejected"
     ]

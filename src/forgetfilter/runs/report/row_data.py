@@ -195,9 +195,7 @@ def _index_parts(
 _NEEDED = frozenset({"row", "id", "score", "decision", "reason"})
 
 
-def labels_of(
-    texts: RowTexts, name: str, positions: npt.NDArray[np.int64]
-) -> Sequence[str | None]:
+def labels_of(texts: RowTexts, name: str, positions: npt.NDArray[np.int64]) -> Sequence[str | None]:
     """The source or the category of each row; None where it has none.
 
     Where several files were screened, the source is the file; else it is what the row's own column

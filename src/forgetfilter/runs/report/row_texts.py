@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +103,7 @@ class RowTexts:
 
 
 @contextmanager
-def open_texts(run: Path, table: ScoreTable) -> Iterator[RowTexts]:
+def open_texts(run: Path, table: ScoreTable) -> Generator[RowTexts]:
     """The texts of all rows, read when asked for; their labels are read at once.
 
     Raises:

@@ -95,6 +95,9 @@ def test_search_filters_and_order(browser: Browser, page: str):
     set_value(browser, "source", "")
     assert browser.value(SHOWN) == ["Row 300"]
     fresh(browser, page)
+    browser.value("document.querySelector('[data-value=rejected]').click()")
+    assert browser.value(SHOWN) == ["Row 300"]
+    fresh(browser, page)
     browser.value("document.querySelector('[data-filter=source]').click()")
     name = browser.value("document.querySelector('[data-filter=source]').textContent")
     assert name == browser.value("document.getElementById('rows-source').value")
@@ -188,7 +191,7 @@ def test_paper_has_every_removed_row_open_disclosures_and_colours(browser: Brows
     assert paper["cards"] == 100
     assert paper["closed"] == 0
     assert "answer 99" in paper["text"]
-    assert "All 100 listed rows" in paper["text"]
+    assert "All 100 removed rows of the list follow." in paper["text"]
     # The darkest shade of a word: rgb(214 90 60), though backgrounds were not asked for.
     assert re.search(rb"\.839\d* \.352\d* \.235\d* rg", drawn.replace(b" 0.", b" ."))
     # Afterwards the page is as it was.

@@ -31,7 +31,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 _CONDITION = re.compile(r"\s*([a-z_]+)\s*(>=|<=|!=|==|=|>|<)\s*(\S+)\s*")
-_NUMBER = re.compile(r"\d+(\.\d+)?|\.\d+")
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _parse(text: str) -> Condition:
                 "For some and many, give the flag twice: --fail-on verdict=some "
                 "--fail-on verdict=many",
             )
-        return Condition(text, name, comparison, value)
+        return Condition(f"{name}{comparison}{value}", name, comparison, value)
     if name not in (*_COUNTS, *_SHARES):
         raise _refused(
             text,
@@ -109,7 +109,7 @@ def _parse(text: str) -> Condition:
         raise _refused(
             text, f"Expected {wanted} after {comparison}", f"For example --fail-on '{example}'"
         )
-    return Condition(text, name, comparison, float(value))
+    return Condition(f"{name}{comparison}{value}", name, comparison, float(value))
 
 
 def _refused(text: str, expected: str, remedy: str) -> ConfigError:

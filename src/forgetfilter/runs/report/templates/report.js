@@ -159,8 +159,8 @@ document.addEventListener("keydown", function (event) {
 });
 document.querySelectorAll("[data-filter]").forEach(function (link) {
   link.addEventListener("click", function () {
-    var select = byId("rows-" + link.dataset.filter);
-    var fit = Array.prototype.find.call(select.options, function (one) { return one.value && plain(one.value) === link.textContent; });
+    var select = byId("rows-" + link.dataset.filter), wanted = link.dataset.value || link.textContent;
+    var fit = Array.prototype.find.call(select.options, function (one) { return one.value && plain(one.value) === wanted; });
     select.value = fit ? fit.value : "";
     refresh();
   });
@@ -181,8 +181,9 @@ function beforePaper() {
     paper.appendChild(card(place, texts[place], "h3"));
     count += 1;
   }
-  var said = removed === count ? "All " + grouped(removed) + " listed rows that were removed or are undecided follow."
-    : "The first " + grouped(count) + " of " + grouped(removed) + " such rows follow; removed.jsonl has all of them.";
+  var kind = data.decided ? " removed rows" : " undecided rows";
+  var said = removed === count ? "All " + grouped(removed) + kind + " of the list follow."
+    : "The first " + grouped(count) + " of " + grouped(removed) + kind + " follow; " + (data.decided ? "removed" : "undecided") + ".jsonl has all of them.";
   paper.insertBefore(make("p", "note", said), paper.firstChild);
 }
 function afterPaper() {

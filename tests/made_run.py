@@ -1,112 +1,180 @@
-"""Finished runs without a model: made-up scores, decided and written by the product's own code."""
+"""Run folders that are made row by row, and their reports as a browser would read them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from conftest import write_rows
-from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.data import read_rows
-from forgetfilter.data.records import RejectedRow
-from forgetfilter.files import sha256_file, write_json_atomic
-from forgetfilter.runs import pending
-from forgetfilter.runs.folder import RunFolder
-from forgetfilter.scoring.records import Readings, SignalScores
-from forgetfilter.screening.decide import commit_decision
-from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
+from forgetfilter.runs.report.page import render_report
 
-
-def plain_rows(count: int) -> list[dict[str, Any]]:
-    """Short distinct rows of three sources."""
-    return [
-        {
-            "id": f"own-{i}",
-            "source": ("forum", "shop", "wiki")[i % 3],
-            "category": "bias" if i % 4 == 0 else "other",
-            "messages": [
-                {"role": "user", "content": f"Question number {i}?"},
-                {"role": "assistant", "content": f"Answer number {i}."},
-            ],
-        }
-        for i in range(count)
-    ]
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    '"><img src=x onerror=alert(3)>',
+    "{{7*7}}{% for x in y %}",
+    "\x1b[31m\u202egnp.exe\u2066\x00",
+    "<!-- ]]> &lt;b&gt;",
+    "javascript:alert(4) https://example.org/a.png",
+)
 
 
-def make_run(
-    run: Path,
-    rows: Sequence[dict[str, Any]] | Sequence[bytes] | int = 20,
-    *,
-    threshold: str = "phi:0.5",
-    action: str = "remove",
-    unlearned: Sequence[int] = (),
-    too_long: Sequence[int] = (),
-) -> Path:
-    """A finished run whose row ``i`` of ``n`` has the score ``i / n``: the last half is removed.
+@dataclass
+class MadeRun:
+    """A run folder in the making; rows are added one by one."""
 
-    Rows in ``unlearned`` can't be judged; those in ``too_long`` are rejected.
-    """
-    given = plain_rows(rows) if isinstance(rows, int) else rows
-    source = run.parent / f"{run.name}-source.jsonl"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    if given and isinstance(given[0], bytes):
-        source.write_bytes(b"".join(bytes(line) + b"\n" for line in given))  # type: ignore[arg-type]
-    else:
-        write_rows(source, given)  # type: ignore[arg-type]
-    folder = RunFolder(run)
-    paths = {"noisy_data": str(source), "model": "made-up", "output_dir": str(run)}
-    config = resolve(ScreenConfig, paths, {"signal": "restoration", "action": action})
-    with folder.lock():
-        folder.record(config.model_dump())
-        folder.write_provenance({"inputs": {"noisy_data": sha256_file(source)}})
-        part = pending.prepare(run)
-        (part / "input.jsonl").write_bytes(source.read_bytes())
-        file = read_rows(source)
-        unfit = [
-            RejectedRow(row.row, row.line, row.example_id, row.raw, "too long")
-            for row in file.rows
-            if row.row in too_long
-        ]
-        rejected = [*file.rejected, *unfit]
-        scored = [row for row in file.rows if row.row not in too_long]
-        numbers = np.array([row.row for row in scored], dtype=np.int64)
-        ones = np.ones(len(numbers))
-        readings = Readings(
-            numbers,
+    path: Path
+    cut: float | None = 0.5
+    lines: dict[str, list[str]] = field(
+        default_factory=lambda: {"kept": [], "removed": [], "rejected": []}
+    )
+    scores: list[dict[str, object]] = field(default_factory=list)
+    evidence: list[dict[str, object]] = field(default_factory=list)
+    summary: dict[str, object] = field(default_factory=dict)
+
+    def add(
+        self,
+        score: float | None,
+        *,
+        learned: bool = True,
+        prompt: str = "How is the ferry run?",
+        target: str = "It runs on a chain.",
+        example_id: str | None = None,
+        reason: str | None = None,
+        **columns: str,
+    ) -> int:
+        """Add a readable row and decide it as a threshold would."""
+        row = len(self.scores)
+        is_removed = learned and score is not None and self.cut is not None and score > self.cut
+        decision = "removed" if is_removed else "kept"
+        self.lines[decision].append(json.dumps({"prompt": prompt, "completion": target} | columns))
+        chosen = "above_threshold" if is_removed else "below_threshold"
+        self._score(row, score, learned, decision, reason or chosen, example_id)
+        return row
+
+    def reject(self, reason: str, raw: str = "{") -> None:
+        row = len(self.scores)
+        record = {"row": row, "line": row + 2, "reason": reason, "raw": raw}
+        self.lines["rejected"].append(json.dumps(record))
+        self._score(row, None, None, "rejected", reason, None)
+
+    def _score(
+        self,
+        row: int,
+        score: float | None,
+        learned: bool | None,
+        decision: str,
+        reason: str,
+        example_id: str | None,
+    ) -> None:
+        self.scores.append(
             {
-                "completion_tokens": np.full(len(numbers), 4),
-                "prompt_tokens": np.full(len(numbers), 5),
-                "loss_sum_base": 8 * ones,
-                "loss_sum_learned": np.where(np.isin(numbers, list(unlearned)), 8.0, 1.0),
-                "greedy_match_learned": np.zeros(len(numbers), dtype=np.bool_),
-            },
+                "row": row,
+                "example_id": example_id or f"row-{row}",
+                "base": None if score is None else 2.0,
+                "before": None if score is None else 0.1,
+                "after": score,
+                "forgetting_score": score,
+                "learned": learned,
+                "decision": decision,
+                "reason": reason,
+            }
         )
-        scores = SignalScores(2 * ones, 0.25 * ones, ones, numbers / len(file))
-        frame = score_frame(file, rejected, readings, scores)
-        write_parquet(part / "scores.parquet", frame)
-        write_readings(part, frame, readings)
-        write_json_atomic(part / "provenance.json", folder.provenance())
+
+    def render(self) -> str:
+        """Write the folder and return its report."""
+        self.write()
+        assert render_report(self.path) == self.path / "report.html"
+        return (self.path / "report.html").read_text(encoding="utf-8")
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """report.json as it stands."""
+        return json.loads((self.path / "report.json").read_text(encoding="utf-8"))
+
+    def write(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, lines in self.lines.items():
+            (self.path / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines))
+        types = {"row": pa.int64(), "learned": pa.bool_()}
+        types |= dict.fromkeys(("base", "before", "after", "forgetting_score"), pa.float64())
+        types |= dict.fromkeys(("example_id", "decision", "reason"), pa.string())
+        if any("source" in score for score in self.scores):
+            types["source"] = pa.string()
+        schema = pa.schema(list(types.items()))
+        pq.write_table(pa.Table.from_pylist(self.scores, schema), self.path / "scores.parquet")
+        if self.evidence:
+            pq.write_table(pa.Table.from_pylist(self.evidence), self.path / "evidence.parquet")
+        counts = {name: len(lines) for name, lines in self.lines.items()}
         summary = {
-            "signal": "restoration",
-            "unit": "nats per token",
+            "rows": len(self.scores),
+            **counts,
+            "signal": "completion_loss:relative",
+            "unit": "share of what was learned",
+            "threshold": {"rule": f"phi:{self.cut}", "value": self.cut},
+            "expected_false_removals": None,
             "decided_by": "screen",
-            "model": "made-up",
-            "noisy_data": str(source),
-            "action": action,
-            "stages": [],
-            "findings": [],
+            "learned_share": 0.9,
+            "seed": 0,
+            "seconds": {"learn": 26.3, "forget": 75.0},
+            "model": "testbed",
+            "decision": "the present one",
+            "made_from": {"coverage": "the present one", "evidence": "the present one"},
+            **self.summary,
         }
-        commit_decision(run, summary, threshold, force=True)
+        (self.path / "summary.json").write_text(json.dumps(summary))
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags, attributes, visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._skipping = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._skipping = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._skipping = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._skipping:
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+    def with_class(self, name: str) -> int:
+        return sum(name in (attrs.get("class") or "").split() for _, attrs in self.tags)
+
+
+def fill(run: MadeRun, rows: int = 60) -> MadeRun:
+    """Scores spread evenly over 0 to 1, a fifth of the rows not learned."""
+    for index in range(rows):
+        run.add(index / rows, learned=index % 5 != 0)
     return run
 
 
-def lines_of(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1]
+def row_data(html: str) -> dict[str, Any]:
+    """What the page's script is given."""
+    begin = html.index('<script type="application/json" id="row-data">')
+    text = html[html.index(">", begin) + 1 : html.index("</script>", begin)]
+    return json.loads(text)
 
 
-def summary_of(run: Path) -> dict[str, Any]:
-    return json.loads((run / "summary.json").read_text(encoding="utf-8"))
+def texts_by_row(html: str) -> dict[int, dict[str, Any]]:
+    """What each row on the page says, without the marks around escapes."""
+    data = row_data(html)
+    plain = json.loads(json.dumps(data["texts"]).replace("\\u0001", "").replace("\\u0002", ""))
+    return dict(zip(data["index"]["row"], plain, strict=False))

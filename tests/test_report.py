@@ -1,160 +1,20 @@
 """The report: counts as in the summary, hostile rows harmless, every odd run still a page."""
 
+import base64
+import hashlib
 import json
 import math
 import re
 import subprocess
 import sys
-import tracemalloc
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from forgetfilter.errors import DataError
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.report.shown_rows import MOST_FORGOTTEN, NEAREST_EACH_SIDE
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "</script><script>alert(2)</script>",
-    '"><img src=x onerror=alert(3)>',
-    "{{7*7}}{% for x in y %}",
-    "\x1b[31m\u202egnp.exe\u2066\x00",
-    "<!-- ]]> &lt;b&gt;",
-    "javascript:alert(4) https://example.org/a.png",
-)
-
-
-@dataclass
-class MadeRun:
-    """A run folder in the making; rows are added one by one."""
-
-    path: Path
-    cut: float | None = 0.5
-    lines: dict[str, list[str]] = field(
-        default_factory=lambda: {"kept": [], "removed": [], "rejected": []}
-    )
-    scores: list[dict[str, object]] = field(default_factory=list)
-    evidence: list[dict[str, object]] = field(default_factory=list)
-    summary: dict[str, object] = field(default_factory=dict)
-
-    def add(
-        self,
-        score: float | None,
-        *,
-        learned: bool = True,
-        prompt: str = "How is the ferry run?",
-        target: str = "It runs on a chain.",
-        example_id: str | None = None,
-        reason: str | None = None,
-    ) -> int:
-        """Add a readable row and decide it as a threshold would."""
-        row = len(self.scores)
-        is_removed = learned and score is not None and self.cut is not None and score > self.cut
-        decision = "removed" if is_removed else "kept"
-        self.lines[decision].append(json.dumps({"prompt": prompt, "completion": target}))
-        chosen = "above_threshold" if is_removed else "below_threshold"
-        self._score(row, score, learned, decision, reason or chosen, example_id)
-        return row
-
-    def reject(self, reason: str) -> None:
-        row = len(self.scores)
-        record = {"row": row, "line": row + 2, "reason": reason, "raw": "{"}
-        self.lines["rejected"].append(json.dumps(record))
-        self._score(row, None, None, "rejected", reason, None)
-
-    def _score(
-        self,
-        row: int,
-        score: float | None,
-        learned: bool | None,
-        decision: str,
-        reason: str,
-        example_id: str | None,
-    ) -> None:
-        self.scores.append(
-            {
-                "row": row,
-                "example_id": example_id or f"row-{row}",
-                "base": None if score is None else 2.0,
-                "before": None if score is None else 0.1,
-                "after": score,
-                "forgetting_score": score,
-                "learned": learned,
-                "decision": decision,
-                "reason": reason,
-            }
-        )
-
-    def render(self) -> str:
-        """Write the folder and return its report."""
-        self.write()
-        assert render_report(self.path) == self.path / "report.html"
-        return (self.path / "report.html").read_text(encoding="utf-8")
-
-    def write(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        for name, lines in self.lines.items():
-            (self.path / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines))
-        types = {"row": pa.int64(), "learned": pa.bool_()}
-        types |= dict.fromkeys(("base", "before", "after", "forgetting_score"), pa.float64())
-        types |= dict.fromkeys(("example_id", "decision", "reason"), pa.string())
-        schema = pa.schema(list(types.items()))
-        pq.write_table(pa.Table.from_pylist(self.scores, schema), self.path / "scores.parquet")
-        if self.evidence:
-            pq.write_table(pa.Table.from_pylist(self.evidence), self.path / "evidence.parquet")
-        counts = {name: len(lines) for name, lines in self.lines.items()}
-        summary = {
-            "rows": len(self.scores),
-            **counts,
-            "signal": "completion_loss:relative",
-            "unit": "share of what was learned",
-            "threshold": {"rule": f"phi:{self.cut}", "value": self.cut},
-            "expected_false_removals": None,
-            "decided_by": "screen",
-            "learned_share": 0.9,
-            "seed": 0,
-            "seconds": {"learn": 26.3, "forget": 75.0},
-            "model": "testbed",
-            "decision": "the present one",
-            "made_from": {"coverage": "the present one", "evidence": "the present one"},
-            **self.summary,
-        }
-        (self.path / "summary.json").write_text(json.dumps(summary))
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page: tags, attributes, visible text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._skipping = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._skipping = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._skipping = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._skipping:
-            self.text.append(data)
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-    def with_class(self, name: str) -> int:
-        return sum(name in (attrs.get("class") or "").split() for _, attrs in self.tags)
+from made_run import HOSTILE, MadeRun, Page, fill
 
 
 @pytest.fixture
@@ -162,22 +22,16 @@ def run(tmp_path: Path) -> MadeRun:
     return MadeRun(tmp_path / "run")
 
 
-def fill(run: MadeRun, rows: int = 60) -> MadeRun:
-    """Scores spread evenly over 0 to 1, a fifth of the rows not learned."""
-    for index in range(rows):
-        run.add(index / rows, learned=index % 5 != 0)
-    return run
-
-
 def test_counts_equal_the_summary_and_are_in_the_headline(run: MadeRun) -> None:
     fill(run, 1500)
     run.reject("empty completion: the last assistant turn has no text")
     words = Page(run.render()).words
     removed, kept = len(run.lines["removed"]), len(run.lines["kept"])
-    assert (
-        f"{removed:,} of 1,501 rows look unsafe and were removed; {kept:,} are kept; "
-        "1 could not be used." in words
-    )
+    rest = f"look unsafe and were removed; {kept:,} are kept; 1 could not be used."
+    assert f"1,200 of 1,501 rows could be judged: {removed:,} {rest}" in words
+    run.summary["needs_learned"] = False
+    assert f"{removed:,} of 1,501 rows {rest}" in Page(run.render()).words
+    assert run.report["headline"] == f"{removed:,} of 1,501 rows {rest}"
 
 
 def test_nothing_is_loaded_from_anywhere(run: MadeRun) -> None:
@@ -194,139 +48,19 @@ def test_nothing_is_loaded_from_anywhere(run: MadeRun) -> None:
     policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
     assert policy is not None
     assert "default-src 'none'" in policy
+    assert "script-src 'sha256-" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_hostile_text_is_shown_but_never_obeyed(run: MadeRun, hostile: str) -> None:
-    fill(run, 10)
-    benign = Page(run.render())
-    row = run.add(
-        0.99, prompt=hostile, target=hostile, example_id=hostile, reason=f"because {hostile}"
-    )
-    run.reject(hostile)
-    run.evidence = [{"row": row, "learned_text": hostile, "forgotten_text": None}]
-    run.summary |= {"model": hostile, "unit": hostile, "seconds": {hostile: 1.0}}
-    run.summary |= {"threshold_notes": {hostile: hostile}, "coverage_note": hostile}
-    run.write()
-    (run.path / "config.yaml").write_text(f"model: {hostile}\n")
-    (run.path / "provenance.json").write_text(json.dumps({hostile: [hostile]}))
-    html = render_report(run.path).read_text(encoding="utf-8")
-    page = Page(html)
-    assert {tag for tag, _ in page.tags} <= {tag for tag, _ in benign.tags} | {"details", "pre"}
-    assert html.count("<script") == 1
-    assert html.count("</script") == 1
-    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert not re.search(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", html
-    )
-    if hostile.isprintable():
-        assert hostile in page.words
-
-
-@pytest.mark.parametrize("hostile", HOSTILE)
-def test_words_of_an_answer_are_shaded_by_what_they_lost_and_never_obeyed(
-    run: MadeRun, hostile: str
-) -> None:
-    row = run.add(0.9, target="a b c")
-    pieces = ["plain", hostile, " much"]
-    run.evidence = [
-        {"row": row, "learned_text": "x", "forgotten_text": "y", "pieces": pieces,
-         "rises": [0.01, 0.2, 3.0]}
-    ]  # fmt: skip
-    html = run.render()
-    page = Page(html)
-    shades = [a["class"] for tag, a in page.tags if tag == "mark"]
-    assert shades == ["d1", "d4"] * 2  # the row is shown twice: most forgotten, and nearest
-    assert html.count("<script") == html.count("</script") == 1
-    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert '<mark class="d4" title="3 nats"> much</mark>' in html
-    assert 'plain<mark class="d1"' in html
-
-
-def test_a_very_long_answer_has_only_its_first_words_shaded(run: MadeRun) -> None:
-    row = run.add(0.9)
-    run.evidence = [
-        {"row": row, "learned_text": "", "forgotten_text": "", "pieces": ["x"] * 5000,
-         "rises": [1.5] * 5000}
-    ]  # fmt: skip
-    assert run.render().count("<mark") == 2 * 200
-
-
-def test_control_and_direction_characters_are_made_visible(run: MadeRun) -> None:
-    run.add(0.9, target="a\x1b[2Jb\u202ec\u200bd")
-    page = Page(run.render())
-    assert page.with_class("ctl") >= 3
-    for code in (r"\x1b", r"\u202e", r"\u200b"):
-        assert code in page.words
-
-
-def test_long_texts_are_cut_and_their_length_is_said(run: MadeRun) -> None:
-    run.add(0.9, target="x" * 100_000)
-    html = run.render()
-    assert "first 600 of 100,000 characters" in Page(html).words
-    assert "x" * 600 in html
-    assert "x" * 601 not in html
-
-
-def test_every_text_of_a_row_is_blurred_and_has_a_button(run: MadeRun) -> None:
-    row = run.add(0.9, prompt="P-TEXT", target="T-TEXT")
-    run.evidence = [{"row": row, "learned_text": "L-TEXT", "forgotten_text": "F-TEXT"}]
-    html = run.render()
-    for text in ("P-TEXT", "T-TEXT", "L-TEXT", "F-TEXT"):
-        found = re.findall(rf'<span class="said"[^>]*>{text}</span>', html)
-        assert len(found) == html.count(text) > 0
-    assert re.search(r"\.said \{ filter: blur", html)
-    page = Page(html)
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    controlled = [
-        a["aria-controls"] for t, a in page.tags if t == "button" and "aria-controls" in a
-    ]
-    assert len(controlled) == page.with_class("card") == 2
-    assert set(controlled) <= set(ids)
-
-
-def test_a_row_that_was_judged_early_says_so(run: MadeRun) -> None:
-    for earlier in ("early", "learned"):
-        row = run.add(0.9)
-        run.evidence.append({"row": row, "earlier": earlier, "learned_text": f"SAID {earlier}"})
-    html = run.render()
-    cards = re.findall(r'<li class="card.*?</li>', html, flags=re.DOTALL)
-    for earlier, is_early in (("early", True), ("learned", False)):
-        own = [card for card in cards if f"SAID {earlier}" in card]
-        assert own
-        assert all(("learned, early on" in card) == is_early for card in own)
-
-
-def test_texts_belong_to_their_rows_across_both_files(run: MadeRun) -> None:
-    for index in range(40):
-        run.add((index * 7 % 40) / 40, target=f"answer number {index}.", example_id=f"id-{index}.")
-    html = run.render()
-    cards = re.findall(r'<li class="card.*?</li>', html, flags=re.DOTALL)
-    assert len(cards) == MOST_FORGOTTEN + 2 * NEAREST_EACH_SIDE
-    for card in cards:
-        number = re.search(r"id-(\d+)\.", card)
-        assert number
-        assert f"answer number {number[1]}." in card
-
-
-def test_evidence_that_was_not_generated_is_said_to_be_missing(run: MadeRun) -> None:
-    row = run.add(0.9)
-    assert Page(run.render()).words.count("not generated") == 4
-    run.evidence = [{"row": row, "learned_text": "", "forgotten_text": None}]
-    assert Page(run.render()).words.count("not generated") == 2
-
-
-def test_long_conversations_show_their_last_turns(run: MadeRun) -> None:
-    run.add(0.9)
-    turns = [
-        {"role": "user" if n % 2 == 0 else "assistant", "content": f"turn-{n}."} for n in range(10)
-    ]
-    run.lines["removed"] = [json.dumps({"messages": turns})]
-    words = Page(run.render()).words
-    assert "5 earlier turns left out" in words
-    assert "turn-5." in words
-    assert "turn-4." not in words
+def test_the_policy_names_the_pages_own_script_and_no_other(run: MadeRun) -> None:
+    html = fill(run).render()
+    policy = re.search(r"script-src 'sha256-([^']+)'([^;]*);", html)
+    script = re.search(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    assert policy
+    assert script
+    digest = hashlib.sha256(script[1].encode("utf-8")).digest()
+    assert base64.b64decode(policy[1]) == digest
+    assert policy[2] == ""
 
 
 def test_no_row_removed(run: MadeRun) -> None:
@@ -337,11 +71,26 @@ def test_no_row_removed(run: MadeRun) -> None:
     assert "No learned row is above the threshold." in words
 
 
+@pytest.mark.parametrize("needs_learned", [True, False])
+def test_no_row_is_called_safe_where_most_could_not_be_judged(
+    run: MadeRun, needs_learned: bool
+) -> None:
+    for at in range(80):
+        run.add(0.1, learned=at < 14)
+    run.summary = {"learned_share": 14 / 80, "needs_learned": needs_learned}
+    words = Page(run.render()).words
+    assert "No row looks unsafe" not in words
+    if needs_learned:
+        assert "14 of 80 rows could be judged: none of them looks unsafe; 80 are kept" in words
+    else:
+        assert "Can't tell: no row stands out, but the model has learned only 18%" in words
+
+
 def test_no_row_kept(run: MadeRun) -> None:
     run.add(0.9)
     words = Page(run.render()).words
     assert "1 of 1 row looks unsafe and was removed; 0 are kept; 0 could not be used." in words
-    assert "No learned row is at or below the threshold." in words
+    assert "Every removed row (1), the nearest kept ones (0)" in words
 
 
 def test_all_rows_rejected(run: MadeRun) -> None:
@@ -445,32 +194,6 @@ def test_files_that_disagree_are_refused(run: MadeRun) -> None:
 def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="finished run folder"):
         render_report(tmp_path)
-
-
-def test_rows_are_listed_by_score_and_the_nearest_first(run: MadeRun) -> None:
-    for score in (0.1, 0.9, 0.5, 0.9, 0.6, math.inf):
-        run.add(score)
-    shown = [int(row) for row in re.findall(r"<h4>Row (\d+)", run.render())]
-    assert shown[:6] == [5, 1, 3, 4, 2, 0]
-    assert shown[6] == 4
-    assert sorted(shown[6:10]) == [1, 3, 4, 5]
-    assert shown[10:] == [2, 0]
-
-
-def test_a_large_run_is_streamed(run: MadeRun) -> None:
-    rng = np.random.default_rng(0)
-    for score in rng.normal(0.3, 0.2, 50_000):
-        run.add(float(score), target="word " * 200)
-    run.write()
-    assert sum((run.path / f"{n}.jsonl").stat().st_size for n in ("kept", "removed")) > 50e6
-    tracemalloc.start()
-    try:
-        path = render_report(run.path)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 40e6
-    assert path.stat().st_size < 500_000
 
 
 def test_the_report_needs_no_model_library() -> None:

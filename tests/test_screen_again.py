@@ -89,7 +89,7 @@ class TestThreshold:
         changed = {name for name, state in files_of(run).items() if state[1] != before[name][1]}
         assert changed == {
             *("kept.jsonl", "removed.jsonl", "scores.parquet"),
-            *("summary.json", "report.html", "config.yaml"),
+            *("summary.json", "report.html", "report.json", "dataset_card.md", "config.yaml"),
         }
         after = files_of(run)
         assert cli.main(command_of(run, tmp_path)) == 0

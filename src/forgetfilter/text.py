@@ -63,3 +63,15 @@ def printable(text: str, limit: int = 200) -> str:
 def escape_code(character: str) -> str:
     """A character as the escape that Python writes for it, such as ``\\u202e``."""
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$@]|^[#+\-=!]|:(?=//)|(?<=www)\.", re.IGNORECASE)
+
+
+def markdown(text: str, limit: int = 200) -> str:
+    """One line for a Markdown document that is neither markup nor HTML nor a link there.
+
+    Hidden characters become escapes as in `printable`. What could begin markup is written as the
+    number of its character, which is text wherever it stands.
+    """
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", printable(text, limit))

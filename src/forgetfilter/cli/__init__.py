@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status.
 
     0 done; 1 setup or input wrong; 2 wrong words; 3 the scores can't be trusted, so nothing was
-    decided; 130 interrupted.
+    decided; 4 a condition of --fail-on holds; 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:

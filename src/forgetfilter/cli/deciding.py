@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from forgetfilter.cli.fail_on import add_fail_on, parse_conditions
 from forgetfilter.cli.kinds import threshold_names
-from forgetfilter.cli.screening import add_force, print_counts
+from forgetfilter.cli.screening import add_force, print_counts, status_of
 from forgetfilter.text import printable
 
 _SHOWN_MOVES = 50
@@ -59,6 +60,7 @@ def add(commands: Any) -> None:
     )
     decide.add_argument("--dry-run", action="store_true", help="only say what would change")
     add_force(decide)
+    add_fail_on(decide)
     decide.set_defaults(run=_filter)
 
     show = commands.add_parser("show", help="all that a run knows of one row")
@@ -86,6 +88,7 @@ def _filter(options: argparse.Namespace) -> int:
     from forgetfilter.screening.decide import filter_run
     from forgetfilter.screening.overruling import Overruling
 
+    conditions = parse_conditions(options.fail_on)
     asked = Overruling(
         keep=tuple(options.keep_row),
         remove=tuple(options.remove_row),
@@ -104,7 +107,7 @@ def _filter(options: argparse.Namespace) -> int:
         action=options.action,
     )
     print_counts(summary, Path(options.run_dir))
-    return 0
+    return status_of(conditions, summary)
 
 
 def _preview(options: argparse.Namespace, asked: Any, force: bool) -> int:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.cli.kinds import (
-    Parser,
-    column_map,
-    signal_names,
-    threshold_names,
-)
+from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
+from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
@@ -64,6 +61,7 @@ def add(commands: Any) -> None:
         help="run Python code that the model's repository brings along",
     )
     add_screen_flags(screen)
+    add_fail_on(screen)
     screen.set_defaults(run=_screen)
 
     finetune = commands.add_parser("finetune", help="fine-tune the base model on the kept rows")
@@ -179,6 +177,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.scoring.thresholds import choose_rule
     from forgetfilter.screening.inputs import check_input, noisy_data_of
 
+    conditions = parse_conditions(options.fail_on)
     layers = screen_layers(options)
     config = resolve(ScreenConfig, *layers, noisy_data_of(layered(*layers)))
     # A wrong name, a rule that doesn't fit or a file that can't be read is refused before seconds
@@ -197,7 +196,7 @@ def _screen(options: argparse.Namespace) -> int:
     if result.was_decided_again:
         print("Decided again from the stored scores; no model was loaded.")
     print_counts(summary, result.output_dir)
-    return 0
+    return status_of(conditions, summary)
 
 
 def _finetune(options: argparse.Namespace) -> int:
@@ -244,15 +243,19 @@ def _gc(options: argparse.Namespace) -> int:
 def print_counts(summary: dict[str, Any], run: Path) -> None:
     """Print what a decision came to, and its findings on the error stream."""
     from forgetfilter.runs.file_names import FLAGGED_FILE, WEIGHTED_FILE
+    from forgetfilter.runs.report.headline import verdict_line
+    from forgetfilter.runs.schema import Summary
 
     for finding in summary.get("findings", []):
         said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
         print(f"forgetfilter: {said}", file=sys.stderr)
     threshold = summary["threshold"]
+    readable = summary["rows"] - summary["rejected"]
     print(
         f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "
         f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
-        f"{summary['learned_share']:.0%} of the scored rows were learned."
+        f"{summary.get('judged', readable):,} of {readable:,} could be judged, "
+        f"{summary['learned_share']:.0%} were learned."
     )
     overruled = summary.get("overruled") or {}
     if overruled.get("keep") or overruled.get("remove"):
@@ -267,4 +270,14 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         print(f"All readable rows with score and decision: {run / FLAGGED_FILE}")
     if summary.get("action") == "weight":
         print(f"All readable rows with weights: {run / WEIGHTED_FILE}")
+    if said := verdict_line(Summary.model_validate(summary)):
+        print(f"Verdict: {said}")
     print(f"Report: {run / 'report.html'}")
+
+
+def status_of(conditions: Sequence[Condition], summary: dict[str, Any]) -> int:
+    """The exit status of a decision: that of --fail-on where one of its conditions holds."""
+    found = failed(conditions, summary)
+    for condition in found:
+        print(f"forgetfilter: --fail-on {condition.text} holds.", file=sys.stderr)
+    return STATUS if found else 0

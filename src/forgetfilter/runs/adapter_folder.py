@@ -7,6 +7,7 @@ killed process left them half written.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from forgetfilter.files import (
     list_files,
     remove,
     sha256_file,
+    write_bytes_atomic,
     write_chunks_atomic,
     write_json_atomic,
 )
@@ -26,6 +28,7 @@ from forgetfilter.places import require_writable_folder, shown
 ORIGIN_FILE = "forgetfilter.json"
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
+_CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,16 @@ def require_place(output: Path, run: Path, decision: str, *, overwrite: bool) ->
     )
 
 
-def write_adapter(adapter: Path, output: Path, origin: Origin) -> None:
-    """Copy an adapter to ``output``, over an earlier one of ours; other files are left alone."""
+def write_adapter(adapter: Path, output: Path, origin: Origin, card: str) -> None:
+    """Copy an adapter to ``output``, over an earlier one of ours; other files are left alone.
+
+    ``card`` takes the place of the empty form that PEFT writes as a model card.
+    """
     earlier = read_origin(output)
-    names = list_files(adapter)
-    files = {name: sha256_file(adapter / name) for name in names}
+    text = card.encode("utf-8")
+    names = sorted({*list_files(adapter), _CARD})
+    files = {name: sha256_file(adapter / name) for name in names if name != _CARD}
+    files[_CARD] = hashlib.sha256(text).hexdigest()
     written = {
         name
         for name in names
@@ -131,8 +139,10 @@ def write_adapter(adapter: Path, output: Path, origin: Origin) -> None:
     remove(output / _CONFIG)
     for name in gone:
         remove(output / name)
-    for name in sorted(written - {_CONFIG}):
+    for name in sorted(written - {_CONFIG, _CARD}):
         _copy(adapter / name, output / name)
+    if _CARD in written:
+        write_bytes_atomic(output / _CARD, text)
     _copy(adapter / _CONFIG, output / _CONFIG)
     write_json_atomic(output / ORIGIN_FILE, {**record, "is_complete": True})
 

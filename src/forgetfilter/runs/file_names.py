@@ -32,6 +32,10 @@ WEIGHTED_FILE = "weighted.jsonl"
 DECISIONS_FILE = "decisions.jsonl"
 """What people decided of single rows. No output of a screen: nothing replaces or deletes it."""
 DECISIONS_LOCK_FILE = ".decisions.lock"
+REPORT_JSON_FILE = "report.json"
+REPORT_ROWS_FOLDER = "report_rows"
+"""What a report of many rows loads when it is asked for; small reports have none."""
+DATASET_CARD_FILE = "dataset_card.md"
 
 RUN_OUTPUTS = frozenset(
     {
@@ -50,9 +54,12 @@ RUN_OUTPUTS = frozenset(
         REPORT_FILE,
         FLAGGED_FILE,
         WEIGHTED_FILE,
+        REPORT_JSON_FILE,
+        REPORT_ROWS_FOLDER,
+        DATASET_CARD_FILE,
     }
 )
-"""The files of a screening run, beside those that every run folder has."""
+"""The files (and one folder) of a screening run, beside those that every run folder has."""
 
 
 def rows_file(run: Path, decision: str) -> Path:

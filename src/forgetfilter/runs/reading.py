@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from forgetfilter.arrays import BoolArray, FloatArray
-from forgetfilter.data.formats import UnreadableRow, parse_messages, parse_object
+from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, parse_row
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
-from forgetfilter.runs.inputs import has_manifest, read_input
+from forgetfilter.runs.lines import Lines, open_lines
 from forgetfilter.runs.schema import (
     SCORE_COLUMNS,
     SCORED_QUANTITIES,
@@ -53,6 +54,8 @@ class ScoreTable:
     """``rule`` or ``reviewer``."""
     rule_decision: npt.NDArray[np.object_]
     """What the rule alone would have decided."""
+    source: npt.NDArray[np.object_] | None = None
+    """Which file a row is from, where several were given."""
 
 
 def read_summary(run: Path) -> Summary:
@@ -69,7 +72,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS))
+    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source"))
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
@@ -84,6 +87,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
 
     decision = in_order("decision", "", object)
     by_rule = np.full(len(decision), "rule", dtype=object)
+    source = in_order("source", "", object) if "source" in columns else None
     table = ScoreTable(
         row=in_order("row", 0, np.int64),
         example_id=in_order("example_id", "", object),
@@ -95,6 +99,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         rule_decision=(
             in_order("rule_decision", "", object) if "rule_decision" in columns else decision
         ),
+        source=source if source is not None and len(set(source.tolist())) > 1 else None,
     )
     said = {
         "kept": summary.kept,
@@ -111,51 +116,33 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     return table
 
 
-def read_conversations(
-    path: Path, numbers: Iterable[int], expected: int
-) -> dict[int, tuple[Message, ...]]:
-    """The conversations on the lines with the given numbers (from 0); other lines only pass by.
+@contextmanager
+def rows_of_decision(
+    run: Path, decision: str, expected: int, see: Callable[[int, bytes], None] | None = None
+) -> Generator[Lines]:
+    """The original lines of the rows with one decision, in the order of the rows.
 
-    The file has to have the expected number of lines: to show the text of one row under the score
-    of another would be worse than to fail.
-
-    Where the input was not one file of JSON Lines, the rows come from the run's copy of it.
+    Args:
+        run: the run folder.
+        decision: ``kept``, ``removed``, ``undecided`` or ``rejected`` (whose lines are records).
+        expected: how many rows have it.
+        see: is shown each line once, with its number from 0.
     """
-    wanted = frozenset(numbers)
-    if has_manifest(path.parent):
-        return _conversations_of_input(path, wanted, expected)
-    conversations: dict[int, tuple[Message, ...]] = {}
-    found = 0
+    with open_lines(run / f"{decision}.jsonl", expected, _DECIDE_AGAIN, see) as lines:
+        yield lines
+
+
+def conversation(
+    run: Path, decision: str, number: int, raw: bytes, reading: Reading
+) -> tuple[Message, ...]:
+    """The conversation on a line of a readable row, read as `stored_reading` says."""
     try:
-        with open(path, "rb") as file:
-            for number, raw in enumerate(file):
-                found += 1
-                if number in wanted:
-                    conversations[number] = _parse(path, number, raw.removesuffix(b"\n"))
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    if found != expected:
+        return parse_row(parse_object(decode_line(raw)), reading).messages
+    except (UnicodeDecodeError, UnreadableRow) as error:
         raise DataError(
-            f"{path} has {found} lines, but {SCORES_FILE} says {expected}. Expected one line for "
-            f"each such row. {_DECIDE_AGAIN}"
-        )
-    return conversations
-
-
-def _conversations_of_input(
-    path: Path, wanted: frozenset[int], expected: int
-) -> dict[int, tuple[Message, ...]]:
-    """The same, of the rows with the decision that ``path`` is named by."""
-    decisions = _read_columns(path.parent / SCORES_FILE, ("decision",))["decision"].to_pylist()
-    decided = [n for n, decision in enumerate(decisions) if decision == path.stem]
-    rows = {row.row: row.messages for row in read_input(path.parent).rows}
-    missing = [row for row in decided if row not in rows]
-    if missing or len(decided) != expected:
-        raise DataError(
-            f"{path.parent} has {len(decided)} rows that are {path.stem}, but {expected} are "
-            f"expected, all of them readable. {_DECIDE_AGAIN}"
-        )
-    return {number: rows[row] for number, row in enumerate(decided) if number in wanted}
+            f"{run / decision}.jsonl, line {number + 1}: {error}. Expected the original line of a "
+            f"readable row. {_DECIDE_AGAIN}"
+        ) from None
 
 
 def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
@@ -228,16 +215,6 @@ def _read_columns(path: Path, names: Iterable[str]) -> dict[str, Any]:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
     return {name: table.column(name).combine_chunks() for name in table.column_names}
-
-
-def _parse(path: Path, number: int, raw: bytes) -> tuple[Message, ...]:
-    try:
-        return parse_messages(parse_object(decode_line(raw)))
-    except (UnicodeDecodeError, UnreadableRow) as error:
-        raise DataError(
-            f"{path}, line {number + 1}: {error}. Expected the original line of a readable row. "
-            f"{_DECIDE_AGAIN}"
-        ) from None
 
 
 def _listing(counts: Mapping[str, int]) -> str:

@@ -103,6 +103,21 @@ class Overruled(Record):
     """Decided rows of an earlier input that this one doesn't hold, or that it rejects."""
 
 
+class Verdict(Record):
+    """What a screen says of the file as a whole."""
+
+    level: Literal["none", "some", "many", "cannot_tell"]
+    """How many unsafe rows the file has, as far as its scores tell."""
+    reason: str
+    """Why this level, as an identifier that never changes."""
+    message: str
+    """The same in words."""
+    clean_rows: int | None = None
+    """Rows of clean files on which this very signal and rule were measured."""
+    clean_removed: int | None = None
+    """How many of them were removed: false alarms."""
+
+
 class Summary(Record):
     """``summary.json``: counts and settings of a finished run.
 
@@ -144,6 +159,10 @@ class Summary(Record):
     expected_false_removals: float | None = None
     threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])
     learned_share: float | None = None
+    judged: int | None = None
+    """How many rows could be judged: the readable ones, or of them those that were learned, where
+    the signal needs that."""
+    verdict: Verdict | None = None
     decision: str | None = None
     made_from: dict[str, str] = Field(default_factory=dict[str, str])
     findings: list[Finding] = Field(default_factory=list[Finding])

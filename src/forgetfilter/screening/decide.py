@@ -25,6 +25,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.decisions import Journal, load_decisions
+from forgetfilter.runs.cards import write_dataset_card
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     COVERAGE_FILE,
@@ -46,6 +47,7 @@ from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_
 from forgetfilter.screening.actions import write_action
 from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.edits import refuse_edits
+from forgetfilter.screening.file_verdict import judge_file
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
 from forgetfilter.screening.overruling import Overruling, decisions_asked_for, overrule
 from forgetfilter.screening.tables import read_readings, write_parquet
@@ -349,6 +351,7 @@ def _write_decision(
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "judged": _count_judged(summary, readings),
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
             "made_from": made_from,
@@ -363,8 +366,16 @@ def _write_decision(
             },
         }
     )
+    said = said.model_copy(update={"verdict": judge_file(said, cut)})
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
+    write_dataset_card(run, said)
     render_report(run)
+
+
+def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
+    """How many rows could be judged."""
+    needs_learned = bool(summary.get("needs_learned", True))
+    return int(readings.learned.sum()) if needs_learned else len(readings)
 
 
 def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:

@@ -13,8 +13,10 @@ from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.errors import DataError
 from forgetfilter.progress import Progress
 from forgetfilter.runs.adapter_folder import Origin, require_place, write_adapter
+from forgetfilter.runs.cards import model_card
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import input_fingerprint, read_input
+from forgetfilter.runs.schema import Summary
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.decide import (
     SCORES_FILE,
@@ -84,7 +86,8 @@ def finetune(
             version=__version__,
         )
         assert state.adapter is not None
-        write_adapter(Path(state.adapter), output, origin)
+        card = model_card(Summary.model_validate(summary), origin.rows)
+        write_adapter(Path(state.adapter), output, origin, card)
     return FinetuneResult(output, origin.rows, origin.seconds)
 
 

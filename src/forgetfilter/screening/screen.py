@@ -26,7 +26,7 @@ from forgetfilter.runs.folder import (
 from forgetfilter.runs.inputs import has_manifest, read_input
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
-from forgetfilter.safe import safe_name
+from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.again import changes_of, differs, is_outdated, refuse_other_kind
@@ -56,6 +56,7 @@ from forgetfilter.screening.fitness import (
 )
 from forgetfilter.screening.inputs import check_rows, name_of, open_input, reading_of
 from forgetfilter.screening.method import filter_rows, score_rows
+from forgetfilter.screening.safe_fitness import check_safe_rows
 from forgetfilter.screening.setup import (
     copy_input,
     encode_rows,
@@ -200,11 +201,15 @@ def _screen(
     noisy = read_input(copy_input(run.path, part, sources, reading_of(config.reading)))
     noisy = replace(noisy, sources=tuple(sources))  # rows are called by the user's names
     check_rows(noisy, config)
+    safe = read_rows(safe_path(config.safe_data))
+    findings = check_safe_rows(config.safe_data, safe.rows, noisy.rows)
+    for found in findings:
+        progress.say(f"{found.severity}: {found.message}")
     bench = open_workbench(config, run, progress)
     keep_date(run, bench)
     setting, rejected = encode_rows(config, bench, noisy, progress)
 
-    findings = check_before(setting)
+    findings += check_before(setting)
     if is_severe(findings) and not config.force:
         raise unfit(None, findings)
     scored = score_rows(setting)

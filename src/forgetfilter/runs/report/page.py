@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,19 +18,14 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from forgetfilter.arrays import FloatArray
-from forgetfilter.data.records import Message
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
-    EVIDENCE_FILE,
     PROVENANCE_FILE,
-    READINGS_FILE,
     REPORT_FILE,
 )
 from forgetfilter.runs.reading import (
     ScoreTable,
-    read_by_row,
-    read_conversations,
     read_evaluation,
     read_json,
     read_rejected,
@@ -38,69 +34,42 @@ from forgetfilter.runs.reading import (
     read_text,
 )
 from forgetfilter.runs.report import shown_text
+from forgetfilter.runs.report.facts import write_facts
+from forgetfilter.runs.report.groups import groups_of
+from forgetfilter.runs.report.headline import VERDICTS, headline, method
 from forgetfilter.runs.report.histogram import histogram, nice_step
-from forgetfilter.runs.report.shown_rows import (
-    PIECES_SHOWN,
-    most_forgotten,
-    nearest_to_threshold,
-    rows_to_show,
-)
+from forgetfilter.runs.report.listed import listed_rows
+from forgetfilter.runs.report.row_data import gather, remove_outdated
+from forgetfilter.runs.report.row_texts import open_texts
+from forgetfilter.runs.report.shown_rows import nearest_to_threshold
 from forgetfilter.runs.report.shown_text import Clip, clip
-from forgetfilter.runs.schema import (
-    EVIDENCE_TEXTS,
-    EVIDENCE_WORDS,
-    SIZE_COLUMNS,
-    HarmCoverage,
-    Summary,
-)
+from forgetfilter.runs.schema import HarmCoverage, Summary
 
 REJECTED_SHOWN = 20
 
 _KINDS_SHOWN = 12
-_TURNS_SHOWN = 4
-_DEGREES = (0.1, 0.4, 1.0, 2.0)
-"""Nats lost by one token from which it is shaded more darkly."""
-_REASONS = {
-    "above_threshold": "above the threshold",
-    "below_threshold": "not above the threshold",
-    "not_learned": "not learned, so it can't be judged",
-    "undecided": "undecided: the scores can't be trusted",
-}
+_WITHOUT_SCRIPT = 50
+_SCRIPTS = ("row_data.js", "row_card.js", "row_list.js", "report.js")
 
 
-@dataclass(frozen=True)
-class Card:
-    """One row as the page shows it."""
+def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path:
+    """Write ``report.html`` and ``report.json`` into a finished run folder.
 
-    row: int
-    example_id: Clip
-    decision: str
-    reason: Clip
-    score: str
-    states: list[tuple[str, str]]
-    """The signal's quantity by state of the model."""
-    tokens: str
-    earlier_turns: int
-    """How many turns of the prompt are left out."""
-    turns: list[tuple[str, Clip]]
-    target: Clip
-    words: list[tuple[Markup, int, str]]
-    """The answer word by word: its text, how much it was forgotten (0 to 4), and the same in words.
-    Empty where it was not measured."""
-    said: list[tuple[str, Clip | None]]
-    """What the model said by its state; None where it was not generated."""
+    The page loads nothing from anywhere, but what many rows say from ``report_rows`` beside it.
+    Everything that comes from rows is escaped, cut, and blurred until it is asked for.
 
+    Args:
+        run: the run folder.
+        overruled: what a reviewer has decided, by row: shown beside the run's own decision.
 
-def render_report(run: Path) -> Path:
-    """Write ``report.html`` into a finished run folder and return its path.
-
-    The page loads nothing from anywhere. Everything that comes from rows is escaped, cut, and
-    blurred until it is asked for.
+    Returns:
+        The page's path.
 
     Raises:
         DataError: a file of the run is missing or damaged, or two of them disagree.
     """
     run = Path(run)
+    overruled = overruled or {}
     summary = read_summary(run)
     table = read_scores(run, summary)
     score = table.quantities["forgetting_score"]
@@ -111,12 +80,14 @@ def render_report(run: Path) -> Path:
     cut = summary.threshold.value
     # Nothing of a row that was not learned can be forgotten, so it is no evidence of anything.
     judged = np.where(is_judged, score, np.nan)
-    nearest = nearest_to_threshold(judged, cut)
-    above = [at for at in reversed(nearest) if cut is not None and judged[at] > cut]
-    below = [at for at in nearest if at not in above]
-    cards = _cards(run, table, rows_to_show(judged, cut))
+    near = nearest_to_threshold(judged, cut)
+    order = listed_rows(table, judged, np.flatnonzero(np.isin(table.row, list(overruled))))
+    with open_texts(run, table) as texts:
+        data = gather(run, texts, order, overruled)
+        groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}
+        write_facts(run, summary, int(is_judged.sum()), groups, texts, order, overruled)
     stays = "kept" if summary.is_decided else "undecided"
-    groups = {
+    drawn = {
         stays: is_judged & ~is_removed,
         f"{stays}, not learned": is_readable & ~is_removed & ~can_be_judged,
         "removed": is_removed,
@@ -129,26 +100,38 @@ def render_report(run: Path) -> Path:
         and evaluation.made_from.decision == summary.decision
     )
     provenance = run / PROVENANCE_FILE
+    script = page_script()
     page = (
         page_environment()
         .get_template(REPORT_FILE)
         .render(
             summary=summary,
+            headline=headline(summary, int(is_judged.sum())),
+            method=method(summary),
+            verdict=summary.verdict and VERDICTS[summary.verdict.level],
+            judged=int(is_judged.sum()),
+            script=Markup(script),
+            script_hash=_hash(script),
+            row_data=Markup(
+                data.as_json(decided=summary.is_decided, cut=cut, learned=summary.needs_learned)
+            ),
+            data=data,
+            listed_counts=Counter(str(decision) for decision in table.decision[order]),
+            first_rows=_first_rows(table, order),
+            groups=groups,
+            overruled=len(overruled),
             evaluation=evaluation if is_evaluated else None,
             is_evaluation_outdated=evaluation is not None and not is_evaluated,
             coverage=coverage,
             outdated_coverage=outdated,
             lacks_evidence=not _is_of(summary, "evidence")
-            and any(all(clip is None for _, clip in cards[at].said) for at in [*above, *below]),
+            and any(int(table.row[at]) not in texts.said for at in near),
             screen_command=f"forgetfilter screen --config {shlex.quote(str(run / CONFIG_FILE))} "
             f"--output-dir {shlex.quote(str(run))} --overwrite --threshold",
-            group_counts={name: int(mask.sum()) for name, mask in groups.items()},
+            group_counts={name: int(mask.sum()) for name, mask in drawn.items()},
             histogram=histogram(
-                score[is_readable], {name: mask[is_readable] for name, mask in groups.items()}, cut
+                score[is_readable], {name: mask[is_readable] for name, mask in drawn.items()}, cut
             ),
-            most_forgotten=[cards[at] for at in most_forgotten(judged)],
-            above=[cards[at] for at in above],
-            below=[cards[at] for at in below],
             alternatives=_alternatives(score[is_judged], summary.removed, cut),
             rejected_kinds=_kinds_of_reasons(table.reason[~is_readable]),
             rejected=[
@@ -167,7 +150,36 @@ def render_report(run: Path) -> Path:
     path = run / REPORT_FILE
     # A lone surrogate can come from a file's name; it must not cost the whole report.
     write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
+    remove_outdated(run, data)
     return path
+
+
+@cache
+def page_script() -> str:
+    """The page's own script, the same for every run."""
+    loader = page_environment().loader
+    assert loader is not None
+    parts = [loader.get_source(page_environment(), name)[0] for name in _SCRIPTS]
+    return '(function () {\n"use strict";\n' + "\n".join(parts) + "}());\n"
+
+
+def _hash(script: str) -> str:
+    """What the page's policy names the script by: it allows no other."""
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def _first_rows(table: ScoreTable, order: npt.NDArray[np.int64]) -> list[tuple[int, Clip, str]]:
+    """Number, id and score of the first listed rows, for readers without scripts."""
+    score = table.quantities["forgetting_score"]
+    return [
+        (
+            int(table.row[at]),
+            clip(str(table.example_id[at]), 80),
+            shown_text.number(float(score[at])),
+        )
+        for at in order[:_WITHOUT_SCRIPT]
+        if table.decision[at] != "rejected"
+    ]
 
 
 def _is_of(summary: Summary, name: str) -> bool:
@@ -210,83 +222,6 @@ def page_environment(*packages: str) -> Environment:
         visible=lambda text: shown_text.visible(str(text)),
     )
     return environment
-
-
-def _cards(run: Path, table: ScoreTable, wanted: Sequence[int]) -> dict[int, Card]:
-    """The rows at the ``wanted`` positions, with their texts, by position."""
-    conversations: dict[int, tuple[Message, ...]] = {}
-    for decision in ("kept", "removed", "undecided"):
-        # The n-th line of a file is the n-th row with that decision.
-        positions = np.flatnonzero(table.decision == decision)
-        if not len(positions):
-            continue
-        lines = {
-            int(np.searchsorted(positions, at)): at
-            for at in wanted
-            if table.decision[at] == decision
-        }
-        found = read_conversations(run / f"{decision}.jsonl", lines, len(positions))
-        conversations |= {lines[line]: messages for line, messages in found.items()}
-    rows = {int(table.row[at]) for at in wanted}
-    said = read_by_row(run / EVIDENCE_FILE, (*EVIDENCE_TEXTS, *EVIDENCE_WORDS), rows)
-    sizes = read_by_row(run / READINGS_FILE, SIZE_COLUMNS, rows)
-    return {
-        at: _card(table, at, conversations[at], said.get(row, {}), sizes.get(row, {}))
-        for at in wanted
-        for row in (int(table.row[at]),)
-    }
-
-
-def _card(
-    table: ScoreTable,
-    at: int,
-    messages: Sequence[Message],
-    said: Mapping[str, Any],
-    sizes: Mapping[str, Any],
-) -> Card:
-    quantity = {name: shown_text.number(float(v[at])) for name, v in table.quantities.items()}
-    texts = {
-        name: None if said.get(name) is None else clip(str(said[name]))
-        for name in ("learned_text", "forgotten_text")
-    }
-    tokens = [
-        shown_text.count(size, f"{part} token", f"{part} tokens")
-        for part in ("prompt", "completion")
-        if (size := sizes.get(f"{part}_tokens")) is not None
-    ]
-    learned = "learned, early on" if said.get("earlier") == "early" else "learned"
-    reason = str(table.reason[at])
-    prompt = messages[:-1]
-    return Card(
-        row=int(table.row[at]),
-        example_id=clip(str(table.example_id[at]), 80),
-        decision=str(table.decision[at]),
-        reason=clip(_REASONS.get(reason, reason), 200),
-        score=quantity["forgetting_score"],
-        states=[
-            ("base", quantity["base"]),
-            (learned, quantity["before"]),
-            ("forgotten", quantity["after"]),
-        ],
-        tokens=", ".join(tokens),
-        earlier_turns=max(len(prompt) - _TURNS_SHOWN, 0),
-        turns=[(turn.role, clip(turn.content)) for turn in prompt[-_TURNS_SHOWN:]],
-        target=clip(messages[-1].content),
-        words=_words(said.get("pieces") or [], said.get("rises") or []),
-        said=[
-            (learned, texts["learned_text"]),
-            ("forgotten", texts["forgotten_text"]),
-        ],
-    )
-
-
-def _words(pieces: Sequence[str], rises: Sequence[float]) -> list[tuple[Markup, int, str]]:
-    """The first pieces of an answer with their degree of forgetting."""
-    shown = list(zip(pieces, rises, strict=False))[:PIECES_SHOWN]
-    return [
-        (shown_text.visible(piece), int(np.searchsorted(_DEGREES, rise)), shown_text.number(rise))
-        for piece, rise in shown
-    ]
 
 
 def _alternatives(

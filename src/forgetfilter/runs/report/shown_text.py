@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -13,6 +15,10 @@ from forgetfilter.text import HIDDEN, escape_code
 MISSING = "–"
 """Stands for a value that was not measured."""
 
+MARK_START, MARK_END = "\x01", "\x02"
+"""Controls, which are themselves shown as escapes, so that no row can forge a mark."""
+
+_SURELY_PLAIN = re.compile(r"[ -~\n\t]+")
 _WITHOUT_GLYPH = frozenset({"Co", "Cn"})
 """Categories of private and of unassigned characters: nobody can say what they show."""
 
@@ -78,16 +84,48 @@ def visible(text: str) -> Markup:
     Control, direction, format and unassigned characters become marked escapes such as ``\\x1b``.
     Line feeds and tabs stay, as do the joiners that spell Persian, Indic scripts and emoji.
     """
-    pieces: list[str] = []
+    return Markup("").join(
+        Markup('<span class="ctl">{}</span>').format(piece) if is_code else escape(piece)
+        for is_code, piece in _pieces(text)
+    )
+
+
+def marked(text: str) -> str:
+    """``text`` for the page's script, which makes the same of it as `visible`.
+
+    Each escape stands between `MARK_START` and `MARK_END`, which no other text has.
+    """
+    return "".join(
+        f"{MARK_START}{piece}{MARK_END}" if is_code else piece for is_code, piece in _pieces(text)
+    )
+
+
+def marked_clip(text: str, limit: int = 600) -> tuple[str, str]:
+    """At most ``limit`` characters of ``text`` for the page's script; a note where it was cut."""
+    if len(text) <= limit:
+        return marked(text), ""
+    return marked(text[:limit]) + "…", f"first {limit:,} of {len(text):,} characters"
+
+
+def _pieces(text: str) -> Iterator[tuple[bool, str]]:
+    """The parts of a text, and whether each is the escape of a character."""
+    if _SURELY_PLAIN.fullmatch(text):
+        if text:
+            yield False, text
+        return
     plain: list[str] = []
     for at, character in enumerate(text):
-        if HIDDEN.match(text, at) or unicodedata.category(character) in _WITHOUT_GLYPH:
-            code = f'<span class="ctl">{escape_code(character)}</span>'
-            pieces += (escape("".join(plain)), code)
-            plain.clear()
+        if not _SURELY_PLAIN.match(character) and (
+            HIDDEN.match(text, at) or unicodedata.category(character) in _WITHOUT_GLYPH
+        ):
+            if plain:
+                yield False, "".join(plain)
+                plain.clear()
+            yield True, escape_code(character)
         else:
             plain.append(character)
-    return Markup("".join(pieces)) + escape("".join(plain))
+    if plain:
+        yield False, "".join(plain)
 
 
 def clip(text: str, limit: int = 600) -> Clip:

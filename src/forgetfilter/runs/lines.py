@@ -1,0 +1,60 @@
+"""The lines of a file of rows by number, without holding the file."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from forgetfilter.errors import DataError
+from forgetfilter.runs.file_names import SCORES_FILE
+
+
+class Lines:
+    """An open file whose n-th line (from 0) can be read; made by `open_lines`."""
+
+    def __init__(self, file: BinaryIO, see: Callable[[int, bytes], None] | None = None) -> None:
+        """``see`` is called once with the number and the bytes of each line, in order."""
+        self._file = file
+        self._starts = array("q")
+        at = 0
+        for number, raw in enumerate(file):
+            self._starts.append(at)
+            at += len(raw)
+            if see is not None:
+                see(number, raw.removesuffix(b"\n"))
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> bytes:
+        self._file.seek(self._starts[number])
+        return self._file.readline().removesuffix(b"\n")
+
+
+@contextmanager
+def open_lines(
+    path: Path, expected: int, remedy: str, see: Callable[[int, bytes], None] | None = None
+) -> Generator[Lines]:
+    """The lines of a file that has to have the ``expected`` number of them.
+
+    To show the text of one row under the score of another would be worse than to fail.
+
+    Raises:
+        DataError: the file can't be read, or has another number of lines; ``remedy`` ends the
+            message.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}. {remedy}") from None
+    with file:
+        lines = Lines(file, see)
+        if len(lines) != expected:
+            raise DataError(
+                f"{path} has {len(lines)} lines, but {SCORES_FILE} says {expected}. Expected one "
+                f"line for each such row. {remedy}"
+            )
+        yield lines

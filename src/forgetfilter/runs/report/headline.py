@@ -1,0 +1,89 @@
+"""What a run has come to, in sentences: the same on the page, in report.json and in a terminal."""
+
+from __future__ import annotations
+
+from forgetfilter.runs.report.shown_text import count
+from forgetfilter.runs.schema import Summary
+
+VERDICTS = {
+    "none": "no unsafe row found",
+    "some": "some unsafe rows",
+    "many": "many unsafe rows",
+    "cannot_tell": "can't tell",
+}
+"""The levels of a verdict in words."""
+
+_FEW_LEARNED = 0.5
+
+_BACK = "is then taken back to the original model's behaviour on the safe rows"
+_METHODS = {
+    "crossfit": "Three copies of the model learn the rows, one all of them and two a half each; "
+    f"each {_BACK}, and rows that are forgotten on the way are suspected.",
+    "restoration": f"The model learns all rows and {_BACK}; rows that are forgotten on the way are "
+    "suspected.",
+    "completion_loss": "The model learns all rows and is then trained on the safe rows alone; rows "
+    "that are forgotten on the way are suspected.",
+}
+_METHODS["rouge1"] = _METHODS["completion_loss"]
+_ANY_METHOD = (
+    "The model learns all rows and is then turned back towards safe behaviour; rows that are "
+    "forgotten on the way are suspected."
+)
+
+
+def method(summary: Summary) -> str:
+    """How the rows were judged, in one plain sentence."""
+    return _METHODS.get(summary.signal.split(":")[0], _ANY_METHOD)
+
+
+def headline(summary: Summary, judged: int) -> str:
+    """What the run has come to, in one sentence.
+
+    Args:
+        summary: of the run.
+        judged: how many rows could be judged.
+    """
+    s = summary
+    readable = s.rows - s.rejected
+    if not s.rows:
+        return "There are no rows in this run."
+    if not readable:
+        whole = "The only row" if s.rows == 1 else f"None of the {s.rows:,} rows"
+        return f"{whole} could {'not ' if s.rows == 1 else ''}be used, so nothing was screened."
+    unused = f"{s.rejected:,} could not be used."
+    if not s.is_decided:
+        return (
+            f"Nothing was decided: the scores of {count(s.undecided, 'row')} can't be trusted. "
+            f"{unused}"
+        )
+    rest = f"{s.kept:,} {_are(s.kept)} kept; {unused}"
+    removed = f"{'looks' if s.removed == 1 else 'look'} unsafe and {_were(s.removed)} removed"
+    if judged < readable:
+        found = f"{s.removed:,} {removed}" if s.removed else "none of them looks unsafe"
+        return f"{judged:,} of {count(s.rows, 'row')} could be judged: {found}; {rest}"
+    if s.removed:
+        return f"{s.removed:,} of {count(s.rows, 'row')} {removed}; {rest}"
+    kept = f"{s.kept:,} of {count(s.rows, 'row')} {_are(s.kept)} kept; {unused}"
+    if s.learned_share is not None and s.learned_share < _FEW_LEARNED:
+        return (
+            f"Can't tell: no row stands out, but the model has learned only {s.learned_share:.0%} "
+            f"of them. {kept}"
+        )
+    if s.verdict is not None and s.verdict.level == "cannot_tell":
+        return f"Can't tell whether rows are unsafe: none was removed. {kept}"
+    return f"No row looks unsafe: {kept}"
+
+
+def verdict_line(summary: Summary) -> str:
+    """The verdict on the file and why; empty for a run of a version that gave none."""
+    if summary.verdict is None:
+        return ""
+    return f"{VERDICTS[summary.verdict.level]}. {summary.verdict.message}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"

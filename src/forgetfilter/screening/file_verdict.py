@@ -1,0 +1,110 @@
+"""A verdict on the file: none, some or many unsafe rows, or that this can't be told.
+
+It says no more than the decision knows: how many rows could be judged, how many the rule removed,
+and whether the rule can tell harmless rows from unsafe ones on these scores.
+"""
+
+from __future__ import annotations
+
+from forgetfilter.runs.schema import Summary, Verdict
+from forgetfilter.scoring.records import Cut
+
+MANY_SHARE = 0.1
+"""Removed share of the judged rows from which it is "many": a convention, not a measurement."""
+LEAST_LEARNED = 0.5
+"""Learned share of the readable rows below which an empty result says nothing of the file."""
+NOISY = 0.05
+"""Noise of the scores (a note of the rule `valley`, nats per root token) beyond that of every file
+on which the rule was measured: the best cuts of those lie below 0.5, which it reaches at 0.04."""
+
+_MEASURED = ("crossfit", "valley")
+_CLEAN_ROWS, _CLEAN_REMOVED = 6000, 0
+"""Six clean files of made-up worlds, 1 seed each, with that signal and rule: docs/lab/transfer.md.
+With none of 6,000 the rate lies below 0.05% at 95%."""
+
+
+def judge_file(summary: Summary, cut: Cut) -> Verdict:
+    """The verdict on a decided file.
+
+    Args:
+        summary: counts, learned share and whether it was decided; its own verdict is not read.
+        cut: where the rule has cut, and what it says of that.
+    """
+    level, reason, message = _level(summary, cut)
+    is_measured = (summary.signal, summary.threshold.rule) == _MEASURED
+    told = {"level": level, "reason": reason, "message": message}
+    if is_measured:
+        told |= {"clean_rows": _CLEAN_ROWS, "clean_removed": _CLEAN_REMOVED}
+    return Verdict.model_validate(told)
+
+
+def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
+    judged, removed = summary.judged or 0, summary.removed
+    unsure = _why_unsure(summary, cut)
+    if unsure:
+        return "cannot_tell", *unsure
+    if not removed:
+        return (
+            "none",
+            "nothing_stands_out",
+            f"None of the {judged:,} rows that could be judged stands out. That is no proof: harms "
+            "that the safe rows don't speak against, and rare rows, can be missed.",
+        )
+    share = removed / judged
+    level, bound = ("many", "at least") if share >= MANY_SHARE else ("some", "below")
+    message = (
+        f"{removed:,} of the {judged:,} rows that could be judged stand out ({share:.1%}, {bound} "
+        f"the {MANY_SHARE:.0%} that counts as many)."
+    )
+    if cut.expected_false_removals is not None:
+        expected = cut.expected_false_removals
+        few = "fewer than one" if expected < 0.5 else f"about {expected:.0f}"
+        message += f" The rule expects {few} of them to be harmless."
+    return level, "rows_stand_out", message
+
+
+def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
+    """Why nothing can be said of the file as a whole: identifier and words; None where it can."""
+    judged, removed, readable = (
+        summary.judged or 0,
+        summary.removed,
+        summary.rows - summary.rejected,
+    )
+    learned = summary.learned_share or 0.0
+    if not readable:
+        return "no_rows", "No row could be used, so nothing was screened."
+    if not summary.is_decided:
+        return "undecided", "The scores can't be trusted, so nothing was decided."
+    if cut.fixes_share:
+        return (
+            "fixed_share",
+            f"The rule {summary.threshold.rule} removes the share that was asked for, whatever the "
+            "rows are. The most forgotten ones are those to look at.",
+        )
+    if not judged or (not removed and learned < LEAST_LEARNED):
+        return (
+            "few_learned",
+            f"Only {learned:.0%} of the rows were learned, and what was not learned can't be "
+            "forgotten. That nothing stands out says nothing of the others.",
+        )
+    noise = summary.threshold_notes.get("noise")
+    if isinstance(noise, float) and noise > NOISY:
+        return (
+            "noisy_scores",
+            f"The scores are noisier ({noise:.2g}) than in every file on which the rule was "
+            f"measured ({NOISY:g} or less), so it cuts far out, and unsafe rows may lie below.",
+        )
+    if cut.lacks_estimate:
+        return (
+            "mingled",
+            f"{removed:,} of the {judged:,} judged rows stand out, but near the threshold unsafe "
+            "and harmless rows are mingled, so the rule can't say how many are harmless, or were "
+            "missed. Read them.",
+        )
+    if removed and (cut.expected_false_removals or 0.0) >= removed / 2:
+        return (
+            "mostly_expected",
+            f"The rule expects about {cut.expected_false_removals:.0f} of the {removed:,} removed "
+            "rows to be harmless ones that went too far by chance.",
+        )
+    return None

@@ -1,0 +1,88 @@
+"""The verdict on a file: counted where the rule can tell, and "can't tell" where it can't."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forgetfilter.runs.schema import Summary, Threshold
+from forgetfilter.scoring.records import Cut, Readings
+from forgetfilter.scoring.thresholds import THRESHOLDS
+from forgetfilter.screening.file_verdict import judge_file
+
+
+def summary(removed: int, /, **changes: Any) -> Summary:
+    """A decided run of 1,000 rows, all of them judged, with the default signal and rule."""
+    told: dict[str, Any] = {
+        "signal": "crossfit",
+        "needs_learned": False,
+        "rows": 1000,
+        "kept": 1000 - removed,
+        "removed": removed,
+        "rejected": 0,
+        "threshold": {"rule": "valley", "value": 0.2},
+        "threshold_notes": {"noise": 0.003},
+        "learned_share": 0.9,
+        "judged": 1000,
+    }
+    return Summary.model_validate(told | changes)
+
+
+SURE = Cut(0.2, expected_false_removals=0.1)
+
+
+@pytest.mark.parametrize(
+    ("removed", "level"), [(0, "none"), (1, "some"), (99, "some"), (100, "many"), (400, "many")]
+)
+def test_the_level_is_counted_where_the_rule_can_tell(removed: int, level: str):
+    verdict = judge_file(summary(removed), SURE)
+    assert verdict.level == level
+    assert "1,000 rows that could be judged" in verdict.message
+
+
+def test_the_share_is_of_the_judged_rows():
+    few = summary(10, judged=80, learned_share=0.08, needs_learned=True)
+    assert judge_file(few, SURE).level == "many"
+    assert judge_file(summary(10), SURE).level == "some"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cut", "reason"),
+    [
+        ({"rows": 5, "rejected": 5, "kept": 0, "judged": 0}, SURE, "no_rows"),
+        ({"is_decided": False, "undecided": 1000, "kept": 0}, SURE, "undecided"),
+        ({"threshold": {"rule": "fraction:0.1"}}, Cut(0.1, fixes_share=True), "fixed_share"),
+        ({"learned_share": 0.14}, SURE, "few_learned"),
+        ({"learned_share": 0.9, "judged": 0}, SURE, "few_learned"),
+        ({"threshold_notes": {"noise": 0.2}}, SURE, "noisy_scores"),
+        ({}, Cut(0.2, lacks_estimate=True), "mingled"),
+        ({"removed": 2, "kept": 998}, Cut(0.2, expected_false_removals=1.2), "mostly_expected"),
+    ],
+)
+def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, reason: str):
+    verdict = judge_file(summary(0, **changes), cut)
+    assert (verdict.level, verdict.reason) == ("cannot_tell", reason)
+
+
+def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():
+    default = judge_file(summary(0), SURE)
+    assert (default.clean_rows, default.clean_removed) == (6000, 0)
+    named = summary(0, threshold={"rule": "phi:0.2", "value": 0.2})
+    assert judge_file(named, SURE).clean_rows is None
+    assert judge_file(summary(0, signal="restoration"), SURE).clean_rows is None
+
+
+@pytest.mark.parametrize(("unsafe", "level"), [(0, "none"), (60, "some"), (300, "many")])
+def test_the_default_rule_on_scores_that_part(unsafe: int, level: str):
+    rng = np.random.default_rng(unsafe)
+    scores = np.concatenate([rng.normal(0, 0.01, 1000 - unsafe), rng.normal(1, 0.1, unsafe)])
+    everything = np.ones(1000, dtype=np.bool_)
+    readings = Readings(row=np.arange(1000), columns={})
+    cut = THRESHOLDS.build("valley").cut(scores, everything, readings)
+    removed = int((scores > cut.value).sum())
+    told = summary(removed, threshold_notes=dict(cut.notes)).model_copy(
+        update={"threshold": Threshold(rule="valley", value=cut.value)}
+    )
+    assert judge_file(told, cut).level == level

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from forgetfilter.arrays import BoolArray, FloatArray
-from forgetfilter.data.formats import UnreadableRow, parse_messages, parse_object
+from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, parse_row
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
-from forgetfilter.runs.inputs import has_manifest, read_input
+from forgetfilter.runs.inputs import stored_reading
 from forgetfilter.runs.schema import SCORE_COLUMNS, SCORED_QUANTITIES, Evaluation, Record, Summary
 from forgetfilter.text import printable
 
@@ -99,12 +99,9 @@ def read_conversations(
 
     The file has to have the expected number of lines: to show the text of one row under the score
     of another would be worse than to fail.
-
-    Where the input was not one file of JSON Lines, the rows come from the run's copy of it.
     """
     wanted = frozenset(numbers)
-    if has_manifest(path.parent):
-        return _conversations_of_input(path, wanted, expected)
+    reading = stored_reading(path.parent)
     conversations: dict[int, tuple[Message, ...]] = {}
     found = 0
     try:
@@ -112,7 +109,7 @@ def read_conversations(
             for number, raw in enumerate(file):
                 found += 1
                 if number in wanted:
-                    conversations[number] = _parse(path, number, raw.removesuffix(b"\n"))
+                    conversations[number] = _parse(path, number, raw.removesuffix(b"\n"), reading)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
     if found != expected:
@@ -121,22 +118,6 @@ def read_conversations(
             f"each such row. {_DECIDE_AGAIN}"
         )
     return conversations
-
-
-def _conversations_of_input(
-    path: Path, wanted: frozenset[int], expected: int
-) -> dict[int, tuple[Message, ...]]:
-    """The same, of the rows with the decision that ``path`` is named by."""
-    decisions = _read_columns(path.parent / SCORES_FILE, ("decision",))["decision"].to_pylist()
-    decided = [n for n, decision in enumerate(decisions) if decision == path.stem]
-    rows = {row.row: row.messages for row in read_input(path.parent).rows}
-    missing = [row for row in decided if row not in rows]
-    if missing or len(decided) != expected:
-        raise DataError(
-            f"{path.parent} has {len(decided)} rows that are {path.stem}, but {expected} are "
-            f"expected, all of them readable. {_DECIDE_AGAIN}"
-        )
-    return {number: rows[row] for number, row in enumerate(decided) if number in wanted}
 
 
 def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
@@ -211,9 +192,9 @@ def _read_columns(path: Path, names: Iterable[str]) -> dict[str, Any]:
     return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
-def _parse(path: Path, number: int, raw: bytes) -> tuple[Message, ...]:
+def _parse(path: Path, number: int, raw: bytes, reading: Reading) -> tuple[Message, ...]:
     try:
-        return parse_messages(parse_object(decode_line(raw)))
+        return parse_row(parse_object(decode_line(raw)), reading).messages
     except (UnicodeDecodeError, UnreadableRow) as error:
         raise DataError(
             f"{path}, line {number + 1}: {error}. Expected the original line of a readable row. "

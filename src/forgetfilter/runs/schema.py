@@ -117,8 +117,8 @@ class Summary(Record):
     undecided: int = 0
     """All readable rows, where a severe finding has kept anything from being decided."""
     rejected: int
-    files: dict[str, str] = Field(default_factory=dict[str, str])
-    """The file, or folder, that holds the rows of each decision."""
+    outputs: dict[str, str] = Field(default_factory=dict[str, str])
+    """The file, or folder, that holds the rows of each decision in the input's own container."""
     threshold: Threshold
     expected_false_removals: float | None = None
     threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])

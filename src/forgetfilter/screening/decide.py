@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from forgetfilter.arrays import BoolArray
-from forgetfilter.data import write_rejected
+from forgetfilter.data import write_lines, write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.files import write_bytes_atomic, write_json_atomic
+from forgetfilter.files import remove, write_bytes_atomic, write_json_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
@@ -37,7 +37,7 @@ from forgetfilter.runs.file_names import (
     UNDECIDED_FILE,
 )
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.runs.inputs import has_input, read_input, write_decided
+from forgetfilter.runs.inputs import has_input, read_input, write_containers
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Finding, Summary
 from forgetfilter.scoring.records import Readings, Selection, SignalScores
@@ -61,8 +61,8 @@ def is_finished(run: Path) -> bool:
         return False
     summary = read_summary(run)
     rows = _DECIDED if is_decided(summary) else (UNDECIDED_FILE,)
-    files = summary.get("files") or {Path(name).stem: name for name in rows}
-    return has_input(run) and all((run / name).exists() for name in files.values())
+    outputs = summary.get("outputs", {}).values()
+    return has_input(run) and all((run / name).exists() for name in (*rows, *outputs))
 
 
 def is_decided(summary: Mapping[str, Any]) -> bool:
@@ -293,7 +293,7 @@ def _write_decision(
     reasons = frame["reason"].to_numpy(dtype=object)
     reasons[readings.row] = list(selection.reasons) if decided else "undecided"
     frame["reason"] = reasons
-    files = _write_rows(run, frame)
+    outputs = _write_rows(run, frame)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
     decision = _fingerprint(frame, threshold, cut.value)
@@ -310,7 +310,7 @@ def _write_decision(
             "removed": frame["decision"].tolist().count("removed"),
             "undecided": frame["decision"].tolist().count("undecided"),
             "rejected": int(is_rejected.sum()),
-            "files": files,
+            "outputs": outputs,
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
@@ -336,9 +336,20 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
 
 
 def _write_rows(run: Path, frame: pd.DataFrame) -> dict[str, str]:
-    """Kept, removed and rejected rows, in the input's container; the name of each file."""
+    """Kept, removed and rejected rows, original lines in the original order.
+
+    Returns:
+        The name of the file that holds each in the input's own container.
+    """
     rows = read_input(run)
     decisions = frame["decision"].tolist()
+    files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
+    for decision in ("kept", "removed", "undecided"):
+        path = run / f"{decision}.jsonl"
+        if decision in files:
+            write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
+        else:
+            remove(path)  # of an earlier decision
     reasons = frame["reason"].tolist()
     rejected = [
         RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
@@ -347,7 +358,7 @@ def _write_rows(run: Path, frame: pd.DataFrame) -> dict[str, str]:
     ]
     names = rows.source_names() if len(rows.sources) > 1 else ()
     write_rejected(run / REJECTED_FILE, rejected, names)
-    return write_decided(run, rows, decisions)
+    return write_containers(run, rows, decisions)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:

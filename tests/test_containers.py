@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from forgetfilter.data import read_rows
+from forgetfilter.data import read_rows, write_lines
 from forgetfilter.data.containers import CONTAINERS
 from forgetfilter.data.formats import Reading
 from forgetfilter.data.records import RowFile
 from forgetfilter.data.sources import open_sources
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_chunks_atomic
-from forgetfilter.runs.inputs import has_input, read_input, store_input, write_decided
+from forgetfilter.runs.inputs import has_input, read_input, store_input, write_containers
 
 quick = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -98,7 +98,7 @@ def run_of(folder: Path, where: Any, reading: Reading | None = None) -> tuple[Pa
 
 def decided(run: Path, file: RowFile, removed: Sequence[int] = (1,)) -> dict[str, str]:
     bad = {row.row for row in file.rejected}
-    return write_decided(
+    return write_containers(
         run,
         file,
         [
@@ -117,6 +117,8 @@ def test_every_format_in_every_container_comes_back(tmp_path: Path, layout: str,
     plain = read_rows(write(tmp_path, "jsonl", rows_of(format_)))
     assert [row.messages for row in file.rows] == [row.messages for row in plain.rows]
     names = decided(run, file)
+    write_lines(run / "kept.jsonl", (file.rows[row].raw for row in (0, 2, 3)))
+    write_lines(run / "removed.jsonl", (file.rows[row].raw for row in (1,)))
     suffix = "" if layout == "folder" else "." + layout.split(".")[0]
     assert names["kept"] == f"kept{suffix}"
     kept = read_rows(run / names["kept"])
@@ -311,7 +313,7 @@ def test_several_files_keep_the_source_of_each_row(tmp_path: Path):
     names = decided(run, file, removed=[0, 7])
     assert names == {"kept": "kept.jsonl", "removed": "removed.jsonl", "rejected": "rejected.jsonl"}
     lines = [*first.read_bytes().splitlines(), *second.read_bytes().splitlines()]
-    assert (run / "kept.jsonl").read_bytes().splitlines() == lines[1:7]
+    assert [row.raw for row in file.rows] == lines
     assert [row.own_id for row in read_rows(str(tmp_path / "**/*.jsonl")).rows] != []
     with pytest.raises(DataError, match="No file matches"):
         read_rows(str(tmp_path / "*.nothing"))
@@ -328,7 +330,7 @@ def test_files_of_different_containers_come_back_each_in_its_own(tmp_path: Path)
     counts = {path.name: len(read_rows(path)) for path in kept.iterdir()}
     assert counts == {"rows.csv": 3, "rows.json": 2, "rows.jsonl": 4}
     # Another decision leaves nothing of this one.
-    write_decided(run, file, ["undecided"] * len(file))
+    write_containers(run, file, ["undecided"] * len(file))
     assert not kept.exists()
     assert len(read_rows(run / "undecided" / "rows.json")) == 4
 

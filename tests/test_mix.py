@@ -712,7 +712,7 @@ GOOD = json.dumps(row())
         (gzipped(json.dumps(row(prompt=None))), "line 1: prompt"),
         (gzipped(json.dumps(row(meta=[]))), "line 1: meta"),
         (gzipped(json.dumps({"id": "x"})), "line 1: source"),
-        (gzipped('{"id": NaN}'), "line 1: malformed JSON"),
+        (gzipped('{"id": NaN}'), "line 1: id"),
         (gzipped("[" * 100_000), "line 1: malformed JSON: nested too deeply"),
         (gzipped(json.dumps(row(response="\ud800"))), "line 1: response"),
     ],

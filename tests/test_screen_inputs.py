@@ -69,13 +69,13 @@ def test_a_table_with_columns_of_its_own_is_screened_decided_again_and_fine_tune
     config = settings_for(path, reading={"columns": columns})
     result = screen(config, SILENT)
     run = result.output_dir
-    assert result.summary["files"] == {
+    assert result.summary["outputs"] == {
         "kept": "kept.csv",
         "removed": "removed.csv",
         "rejected": "rejected.csv",
     }
     original = path.read_bytes().splitlines()
-    parts = [(run / f"{name}.csv").read_bytes().splitlines() for name in result.summary["files"]]
+    parts = [(run / f"{name}.csv").read_bytes().splitlines() for name in result.summary["outputs"]]
     assert all(part[0] == original[0] for part in parts)
     assert sorted(line for part in parts for line in part[1:]) == sorted(original[1:])
     assert json.loads((run / "rejected.jsonl").read_text())["reason"].startswith("1 fields")
@@ -86,6 +86,8 @@ def test_a_table_with_columns_of_its_own_is_screened_decided_again_and_fine_tune
     assert len(result.kept) == result.summary["kept"]
     assert result.kept.column_names == ["frage", "antwort", "nr"]
     assert (run / "report.html").is_file()
+    lines = (run / "kept.jsonl").read_bytes().splitlines()
+    assert len(lines) == len((run / "kept.csv").read_bytes().splitlines()) - 1
 
     path.unlink()  # the run has a copy of its own
     with pytest.raises(DataError, match="there is no such file"):

@@ -31,7 +31,7 @@ class ForgetFilter:
     Args:
         model: folder or hub id of the causal language model that is to be fine-tuned. It may be
             left out where ``config`` names one.
-        safe_data: JSONL file of rows whose answers are known to be safe; the packaged
+        safe_data: file of rows whose answers are known to be safe; the packaged
             general-purpose set where not given. Rows that match your own risks are better.
         config: YAML file of settings, such as the ``config.yaml`` that every run writes; all other
             arguments win over it.

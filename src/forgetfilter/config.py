@@ -133,12 +133,12 @@ class ScreenConfig(Settings):
     model: str = Field(description="causal language model: a folder, a GGUF file or a hub id")
     safe_data: str = Field(
         default=PACKAGED_SAFE,
-        description="JSONL file of rows that are known to be safe; packaged:general = the "
+        description="file of rows that are known to be safe; packaged:general = the "
         "general-purpose set that comes with the package",
     )
     reference_data: str | None = Field(
         default=None,
-        description="JSONL file of safe rows with a `category` each, on which is measured what the "
+        description="file of safe rows with a `category` each, on which is measured what the "
         "safe rows can judge; null = reference.jsonl in the model's folder, else packaged:general",
     )
     coverage: Literal["off", "quick", "full"] = Field(

@@ -242,7 +242,6 @@ def _gc(options: argparse.Namespace) -> int:
 
 def print_counts(summary: dict[str, Any], run: Path) -> None:
     """Print what a decision came to, and its findings on the error stream."""
-    from forgetfilter.runs.file_names import FLAGGED_FILE, WEIGHTED_FILE
     from forgetfilter.runs.report.headline import verdict_line
     from forgetfilter.runs.schema import Summary
 
@@ -266,10 +265,9 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         )
     if overruled.get("elsewhere"):
         print(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
-    if summary.get("action") == "flag":
-        print(f"All readable rows with score and decision: {run / FLAGGED_FILE}")
-    if summary.get("action") == "weight":
-        print(f"All readable rows with weights: {run / WEIGHTED_FILE}")
+    if name := summary.get("action_file"):
+        told = "weights" if summary["action"] == "weight" else "score and decision"
+        print(f"All readable rows with {told}: {run / name}")
     if said := verdict_line(Summary.model_validate(summary)):
         print(f"Verdict: {said}")
     print(f"Report: {run / 'report.html'}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from forgetfilter.data.containers import Record
@@ -75,6 +75,8 @@ def read_sources(sources: Sequence[Source], reading: Reading = _PLAIN) -> RowFil
         try:
             for record in source.container.records(source.data(), MAX_LINE_BYTES):
                 malformed += record.columns is None
+                if before and record.line == 1:  # a mark is one only where a file begins
+                    record = replace(record, raw=record.raw.removeprefix(BOM))
                 parsed.append(_parse(record, reading))
         except DataError as error:
             raise _of(source, error) from None

@@ -1,8 +1,8 @@
 """A run's own copy of its input, how that is read, and the files of a decision cut from it.
 
-One file of JSON Lines is copied as ``input.jsonl``, and its rows are written as ``kept.jsonl`` and
-so on. Whatever else was screened is copied beside ``inputs.json``, which says what it was and how
-its rows are read; the rows of a decision have its container.
+One file of JSON Lines is copied as ``input.jsonl``. Whatever else was screened is copied beside
+``inputs.json``, which says what it was and how its rows are read. The rows of a decision are
+written as JSON Lines, and in the input's own container where that is another.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from forgetfilter.data.containers.base import BOM
 from forgetfilter.data.formats.mapping import Reading, reading_from_json
 from forgetfilter.data.reading import fingerprint_of, read_sources
 from forgetfilter.data.records import RowFile
 from forgetfilter.data.sources import Source, open_file
 from forgetfilter.errors import DataError
-from forgetfilter.files import encode_json, remove, write_bytes_atomic, write_chunks_atomic
-from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE, REJECTED_FILE
+from forgetfilter.files import encode_json, remove, write_bytes_atomic
+from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE
 
 Write = Callable[[Path, Iterable[bytes]], None]
 
@@ -91,37 +90,33 @@ def input_fingerprint(run: Path) -> str:
     return fingerprint_of(*_opened(run))
 
 
-def has_manifest(run: Path) -> bool:
-    """Whether the input was anything else than one file of JSON Lines."""
-    return (run / INPUTS_FILE).is_file()
+def stored_reading(run: Path) -> Reading:
+    """How the rows of a run are read, also those in its own files."""
+    manifest = _stored(run)[1]
+    return reading_from_json(manifest["reading"]) if manifest else Reading()
 
 
-def write_decided(run: Path, file: RowFile, decisions: Sequence[str]) -> dict[str, str]:
+def write_containers(run: Path, file: RowFile, decisions: Sequence[str]) -> dict[str, str]:
     """Write the rows of each decision in the input's container, in the original order.
 
-    Rejected rows of other containers than JSON Lines are written like the others; the file with
-    their reasons is another. Files of an earlier decision are removed.
+    JSON Lines are written elsewhere, for every run. Files of an earlier decision are removed.
 
     Returns:
-        The name of the file, or folder, of each decision.
+        The name of the file, or folder, that holds the rows of each decision.
     """
-    is_open = "undecided" in decisions
-    wanted = ("undecided",) if is_open else ("kept", "removed")
-    kinds = {source.container.name for source in file.sources}
-    names = {decision: _name_of(decision, file.sources) for decision in wanted}
-    if kinds != {"jsonl"}:
-        names["rejected"] = _name_of("rejected", file.sources)
+    wanted = ("undecided",) if "undecided" in decisions else ("kept", "removed")
+    names = {decision: _name_of(decision, file.sources) for decision in (*wanted, "rejected")}
     for decision, name in names.items():
-        if kinds == {"jsonl"}:
-            write_chunks_atomic(run / name, _joined(file, decisions, decision))
-        elif len(file.sources) == 1:
+        if name.endswith(".jsonl"):
+            continue
+        if len(file.sources) == 1:
             rows = [row for row, own in enumerate(decisions) if own == decision]
             source = file.sources[0]
             source.container.write(source.data(), rows, run / name)
         else:
             _write_folder(run / name, file, decisions, decision)
-    _remove_others(run, {*names.values(), REJECTED_FILE, *(p.name for p in _stored(run)[0])})
-    return {**names, "rejected": names.get("rejected", REJECTED_FILE)}
+    _remove_others(run, {*names.values(), *(path.name for path in _stored(run)[0])})
+    return names
 
 
 def _name_of(decision: str, sources: Sequence[Source]) -> str:
@@ -129,13 +124,6 @@ def _name_of(decision: str, sources: Sequence[Source]) -> str:
     if kinds == {"jsonl"}:
         return f"{decision}.jsonl"
     return f"{decision}{sources[0].container.suffix}" if len(sources) == 1 else decision
-
-
-def _joined(file: RowFile, decisions: Sequence[str], decision: str) -> Iterable[bytes]:
-    """The lines of all sources; a byte order mark is one only where a file begins."""
-    for number, (source, rows) in enumerate(_by_source(file, decisions, decision)):
-        for line in source.container.subset(source.data(), rows):
-            yield line.removeprefix(BOM) if number else line
 
 
 def _write_folder(folder: Path, file: RowFile, decisions: Sequence[str], decision: str) -> None:
@@ -163,7 +151,8 @@ def _remove_others(run: Path, names: set[str]) -> None:
     for path in run.iterdir():
         stem = path.name.partition(".")[0]
         is_ours = stem in _DECISIONS or stem == "input" or stem.startswith("input-")
-        if is_ours and path.name not in names:
+        is_lines = stem in _DECISIONS and path.suffix == ".jsonl"  # not written here
+        if is_ours and not is_lines and path.name not in names:
             remove(path)
 
 

@@ -153,8 +153,8 @@ class Summary(Record):
     undecided: int = 0
     """All readable rows, where a severe finding has kept anything from being decided."""
     rejected: int
-    files: dict[str, str] = Field(default_factory=dict[str, str])
-    """The file, or folder, that holds the rows of each decision."""
+    outputs: dict[str, str] = Field(default_factory=dict[str, str])
+    """The file, or folder, that holds the rows of each decision in the input's own container."""
     threshold: Threshold
     expected_false_removals: float | None = None
     threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])
@@ -169,9 +169,11 @@ class Summary(Record):
     is_decided: bool = True
     action: str = "remove"
     """What was written beside kept and removed rows: see ``ScreenConfig.action``."""
+    action_file: str = ""
+    """The file with all readable rows that ``action`` asks for, in the input's own container."""
     overruled: Overruled | None = None
     file_digests: dict[str, str] = Field(default_factory=dict[str, str])
-    """sha256 of the files of kept and of removed rows as written, by name: tells an edit."""
+    """sha256 of the files of kept and of removed rows as written, by path: tells an edit."""
 
 
 class Interval(Record):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from forgetfilter.data import write_lines
+from forgetfilter.data.containers.base import with_columns
 from forgetfilter.data.formats import parse_object
 from forgetfilter.data.reading import decode_line
-from forgetfilter.data.records import RowFile
-from forgetfilter.files import encode_json, remove
+from forgetfilter.data.records import Row, RowFile
+from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, WEIGHTED_FILE
 
 SCORE_COLUMN = "forgetfilter_score"
@@ -21,51 +22,70 @@ DECISION_COLUMN = "forgetfilter_decision"
 WEIGHT_COLUMN = "weight"
 
 
-def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str) -> None:
-    """Write the file that ``action`` asks for, and delete that of an earlier decision.
+def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str) -> str:
+    """Write the files that ``action`` asks for, and delete those of an earlier decision.
 
     ``flag``: all readable rows in the original order, with `SCORE_COLUMN` (null where not scored)
     and `DECISION_COLUMN`. ``weight``: the same rows with `WEIGHT_COLUMN`: 0 for removed rows; a
-    kept row keeps its own weight, and has 1 where it has none. Nothing else of a line changes.
+    kept row keeps its own weight, and has 1 where it has none. Nothing else of a row changes.
     While nothing is decided there are no weights.
+
+    They are written as JSON Lines and, where one table or JSON array was screened, as such a one.
+
+    Returns:
+        The name of the file in the input's own container, or of the one of JSON Lines; empty where
+        there is none.
     """
     decisions: list[str] = frame["decision"].tolist()
+    written: list[str] = []
+    readable = [row for row in rows.rows if decisions[row.row] != "rejected"]
     if action == "flag":
-        write_lines(run / FLAGGED_FILE, _flagged(rows, frame))
-    else:
-        remove(run / FLAGGED_FILE)
+        scores: list[float] = frame["forgetting_score"].tolist()
+        told = [scores[row.row] if math.isfinite(scores[row.row]) else None for row in readable]
+        columns = {SCORE_COLUMN: told, DECISION_COLUMN: [decisions[row.row] for row in readable]}
+        written = _write(run, FLAGGED_FILE, rows, readable, columns)
     if action == "weight" and "undecided" not in decisions:
-        write_lines(run / WEIGHTED_FILE, _weighted(rows, decisions))
-    else:
-        remove(run / WEIGHTED_FILE)
+        weights = [0 if decisions[row.row] == "removed" else _own_weight(row) for row in readable]
+        written = _write(run, WEIGHTED_FILE, rows, readable, {WEIGHT_COLUMN: weights})
+    for name in (FLAGGED_FILE, WEIGHTED_FILE):
+        for path in run.glob(f"{Path(name).stem}.*"):
+            if path.name not in written:
+                remove(path)
+    return written[-1] if written else ""
 
 
-def _flagged(rows: RowFile, frame: pd.DataFrame) -> Iterator[bytes]:
-    decisions: list[str] = frame["decision"].tolist()
-    scores: list[float] = frame["forgetting_score"].tolist()
-    for row in rows.rows:
-        decision, score = decisions[row.row], scores[row.row]
-        if decision != "rejected":
-            told = score if math.isfinite(score) else None
-            yield with_columns(row.raw, {SCORE_COLUMN: told, DECISION_COLUMN: decision})
+def _write(
+    run: Path,
+    name: str,
+    rows: RowFile,
+    readable: Sequence[Row],
+    columns: Mapping[str, Sequence[Any]],
+) -> list[str]:
+    """Write rows with more columns; the names of the files."""
+    lines = (
+        with_new(row.raw, {column: values[at] for column, values in columns.items()})
+        for at, row in enumerate(readable)
+    )
+    write_lines(run / name, lines)
+    if len(rows.sources) != 1:
+        return [name]
+    source = rows.sources[0]
+    chunks = source.container.extended(source.data(), [row.row for row in readable], columns)
+    if chunks is None:
+        return [name]
+    own = f"{Path(name).stem}{source.container.suffix}"
+    write_chunks_atomic(run / own, chunks)
+    return [name, own]
 
 
-def _weighted(rows: RowFile, decisions: list[str]) -> Iterator[bytes]:
-    for row in rows.rows:
-        if decisions[row.row] == "removed":
-            yield with_columns(row.raw, {WEIGHT_COLUMN: 0})
-        elif decisions[row.row] == "kept":
-            has_own = WEIGHT_COLUMN in parse_object(decode_line(row.raw))
-            yield row.raw if has_own else with_columns(row.raw, {WEIGHT_COLUMN: 1})
-
-
-def with_columns(raw: bytes, columns: Mapping[str, Any]) -> bytes:
-    """A row's line with more keys at its end; the rest of it stays byte for byte.
-
-    Only where one of the keys is there already is the whole line written anew.
-    """
+def with_new(raw: bytes, columns: Mapping[str, Any]) -> bytes:
+    """A row's line with more keys; as it is where it says the same already."""
     record = parse_object(decode_line(raw))
-    if any(name in record for name in columns):
-        return encode_json({**record, **columns})
-    start, end = raw.rstrip()[:-1].rstrip(), encode_json(dict(columns))[1:]
-    return start + (b", " if record else b"") + end
+    is_said = all(name in record and record[name] == value for name, value in columns.items())
+    return raw if is_said else with_columns(raw, columns)
+
+
+def _own_weight(row: Row) -> Any:
+    """The weight of a kept row: its own where it has one."""
+    own = parse_object(decode_line(row.raw)).get(WEIGHT_COLUMN)
+    return 1 if own is None else own

@@ -7,28 +7,18 @@ The files that it writes are a pure function of those that it is made from.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from forgetfilter.arrays import BoolArray
-from forgetfilter.data import write_rejected
-from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.errors import DataError
-from forgetfilter.files import sha256_file, write_bytes_atomic, write_json_atomic
+from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.decisions import Journal, load_decisions
-from forgetfilter.runs.cards import write_dataset_card
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
-    COVERAGE_FILE,
     KEPT_FILE,
     READINGS_FILE,
     REJECTED_FILE,
@@ -39,18 +29,13 @@ from forgetfilter.runs.file_names import (
     UNDECIDED_FILE,
 )
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.runs.inputs import has_input, read_input, write_decided
-from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Finding, Summary
-from forgetfilter.scoring.records import Readings, Selection
-from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, decide, for_unit
-from forgetfilter.screening.actions import write_action
-from forgetfilter.screening.coverage_verdict import read_measurement
+from forgetfilter.runs.inputs import has_input
+from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
+from forgetfilter.screening.by_rule import selection_by
+from forgetfilter.screening.decision_files import write_decision
 from forgetfilter.screening.edits import refuse_edits
-from forgetfilter.screening.file_verdict import judge_file
-from forgetfilter.screening.fitness import OF_A_DECISION, check_decision, is_severe, unfit
-from forgetfilter.screening.overruling import Overruling, decisions_asked_for, overrule
-from forgetfilter.screening.tables import read_readings, write_parquet
+from forgetfilter.screening.fitness import is_severe, unfit
+from forgetfilter.screening.overruling import Overruling, decisions_asked_for
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
 _ALWAYS = (REJECTED_FILE, SUMMARY_FILE)
@@ -68,8 +53,8 @@ def is_finished(run: Path) -> bool:
         return False
     summary = read_summary(run)
     rows = _DECIDED if is_decided(summary) else (UNDECIDED_FILE,)
-    files = summary.get("files") or {Path(name).stem: name for name in rows}
-    return has_input(run) and all((run / name).exists() for name in files.values())
+    outputs = summary.get("outputs", {}).values()
+    return has_input(run) and all((run / name).exists() for name in (*rows, *outputs))
 
 
 def is_decided(summary: Mapping[str, Any]) -> bool:
@@ -148,7 +133,7 @@ def finish_decision(run: Path) -> None:
     record = pending.committed(run)
     if record is not None:
         pending.move_into_place(run)
-        _write_decision(run, **record)
+        write_decision(run, **record)
     pending.close(run)
 
 
@@ -270,136 +255,3 @@ def decide_again(
         summary["action"] = action
     commit_decision(run, summary, threshold, force=force)
     return read_summary(run)
-
-
-def selection_by(
-    run: Path, summary: Mapping[str, Any], threshold: str
-) -> tuple[Selection, Readings, list[Finding]]:
-    """What a rule makes of the stored scores, and all that is to be said against it."""
-    frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
-    needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
-    rule = THRESHOLDS.build(threshold)
-    selection = decide(rule, scores, readings, needs_learned=needs_learned)
-    is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
-    of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
-    return (
-        selection,
-        readings,
-        [
-            *(found for found in of_scores if found.name not in OF_A_DECISION),
-            *check_decision(selection, is_judged),
-        ],
-    )
-
-
-def rule_decides(
-    frame: pd.DataFrame, selection: Selection, readings: Readings, *, decided: bool
-) -> None:
-    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides."""
-    is_removed = np.zeros(len(frame), dtype=np.bool_)
-    is_removed[readings.row] = selection.is_removed
-    is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
-    frame["decision"] = np.select(
-        [is_rejected, ~np.full(len(frame), decided), is_removed],
-        ["rejected", "undecided", "removed"],
-        "kept",
-    )
-    reasons = frame["reason"].to_numpy(dtype=object)
-    reasons[readings.row] = list(selection.reasons) if decided else "undecided"
-    frame["reason"] = reasons
-
-
-def _write_decision(
-    run: Path,
-    summary: Mapping[str, Any],
-    threshold: str,
-    is_of_screen: bool,
-    force: bool = False,
-) -> None:
-    frame, rows = pd.read_parquet(run / SCORES_FILE), read_input(run)
-    selection, readings, findings = selection_by(run, summary, threshold)
-    decided = force or not is_severe(findings)
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
-    rule_decides(frame, selection, readings, decided=decided)
-    overruled = overrule(frame, load_decisions(run, rows))
-    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
-    frame = frame.loc[:, [*own, *(name for name in frame.columns if name not in own)]]
-    action = str(summary.get("action", "remove"))
-    files = _write_rows(run, rows, frame)
-    write_action(run, rows, frame, action)
-    write_parquet(run / SCORES_FILE, frame)
-    cut = selection.cut
-    decision = _fingerprint(frame, threshold, cut.value)
-    made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
-    if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
-        is_removed = (frame["decision"] == "removed").to_numpy(dtype=np.bool_)[readings.row]
-        gone = is_removed if decided else selection.is_removed
-        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
-        summary = {**summary, **coverage.as_dict()}
-        made_from["coverage"] = decision
-    said = Summary.model_validate(
-        {
-            **summary,
-            "rows": len(frame),
-            "kept": frame["decision"].tolist().count("kept"),
-            "removed": frame["decision"].tolist().count("removed"),
-            "undecided": frame["decision"].tolist().count("undecided"),
-            "rejected": frame["decision"].tolist().count("rejected"),
-            "files": files,
-            "threshold": {"rule": threshold, "value": _finite(cut.value)},
-            "expected_false_removals": _finite(cut.expected_false_removals),
-            "threshold_notes": dict(cut.notes),
-            "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
-            "judged": _count_judged(summary, readings),
-            "decision": decision,
-            # What was measured with a model for one decision, and goes on to name that one.
-            "made_from": made_from,
-            "findings": [found.model_dump() for found in findings],
-            "is_decided": decided,
-            "action": action,
-            "overruled": overruled.as_json(),
-            "file_digests": {
-                path.name: sha256_file(path)
-                for path in (run / files[name] for name in ("kept", "removed") if name in files)
-                if path.is_file()
-            },
-        }
-    )
-    said = said.model_copy(update={"verdict": judge_file(said, cut)})
-    write_json_atomic(run / SUMMARY_FILE, said.as_json())
-    write_dataset_card(run, said)
-    render_report(run)
-
-
-def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
-    """How many rows could be judged."""
-    needs_learned = bool(summary.get("needs_learned", True))
-    return int(readings.learned.sum()) if needs_learned else len(readings)
-
-
-def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
-    """The sha256 of a decision: rule, value, and every row's scores and decision."""
-    digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
-    for name in SCORED_QUANTITIES:
-        digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
-    digest.update(json.dumps(frame["decision"].tolist()).encode())
-    return digest.hexdigest()
-
-
-def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]:
-    """Kept, removed and rejected rows, in the input's container; the name of each file."""
-    decisions = frame["decision"].tolist()
-    reasons = frame["reason"].tolist()
-    rejected = [
-        RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
-        for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
-        if decisions[r.row] == "rejected"
-    ]
-    names = rows.source_names() if len(rows.sources) > 1 else ()
-    write_rejected(run / REJECTED_FILE, rejected, names)
-    return write_decided(run, rows, decisions)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

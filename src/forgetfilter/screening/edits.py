@@ -14,7 +14,7 @@ import pandas as pd
 
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
-from forgetfilter.files import sha256_file
+from forgetfilter.files import list_files, sha256_file
 from forgetfilter.runs.decisions import InputRows
 from forgetfilter.runs.file_names import SCORES_FILE, rows_file
 from forgetfilter.runs.inputs import read_input
@@ -36,9 +36,16 @@ class Edits:
     """``(file, line)`` of lines that are no rows of the input: changed, new, or there twice."""
     files: tuple[str, ...] = ()
     """Names of the files."""
+    containers: tuple[str, ...] = ()
+    """Files of other containers than JSON Lines that were edited, as paths in the run."""
 
     def __bool__(self) -> bool:
-        return bool(self.keep or self.remove or self.foreign)
+        return bool(self.keep or self.remove or self.foreign or self.containers)
+
+    @property
+    def can_be_adopted(self) -> bool:
+        """Whether decisions say the same as the edits."""
+        return not (self.foreign or self.containers)
 
     def told(self) -> str:
         """What was found, in words."""
@@ -61,11 +68,29 @@ class Edits:
         return "; ".join(found)
 
 
+def digests_of(run: Path, outputs: Mapping[str, str]) -> dict[str, str]:
+    """The sha256 of every file of kept and of removed rows, by its path in the run.
+
+    Args:
+        run: the run folder.
+        outputs: the file, or folder, of each decision in the input's own container.
+    """
+    names = [f"{decision}.jsonl" for decision in _OTHER]
+    for decision in _OTHER:
+        name = outputs.get(decision, "")
+        if (run / name).is_dir() and name:
+            names += [f"{name}/{within}" for within in list_files(run / name)]
+        elif name and name not in names:
+            names.append(name)
+    return {name: sha256_file(run / name) for name in names if (run / name).is_file()}
+
+
 def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
     """What was edited by hand since the present decision was written.
 
-    Lines are compared by what they say, so that another order, spacing or end of line is no edit.
-    A file that is gone altogether was lost, not edited.
+    Lines are compared by what they say, so that another order, spacing or end of line is no edit;
+    files of other containers are compared byte for byte. A file that is gone altogether was lost,
+    not edited.
 
     Raises:
         DataError: an edited file can't be read any more.
@@ -77,8 +102,14 @@ def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
         for path in (rows_file(run, decision),)
         if path.is_file() and written.get(path.name) != sha256_file(path)
     ]
+    lines = {rows_file(run, decision).name for decision in _OTHER}
+    containers = tuple(
+        name
+        for name, digest in written.items()
+        if name not in lines and (run / name).is_file() and sha256_file(run / name) != digest
+    )
     if not edited:
-        return Edits()
+        return Edits(containers=containers)
     decisions = pd.read_parquet(run / SCORES_FILE, columns=["row", "decision"])
     by_row = dict(zip(decisions["row"].tolist(), decisions["decision"].tolist(), strict=True))
     contents = [_content(row.raw) for row in InputRows(read_input(run)).rows]
@@ -102,9 +133,8 @@ def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
         for rows in left[decision].values():
             found[_OTHER[decision]].update(rows)
     names = tuple(rows_file(run, decision).name for decision in edited)
-    return Edits(
-        tuple(sorted(found["kept"])), tuple(sorted(found["removed"])), tuple(foreign), names
-    )
+    kept, removed = (tuple(sorted(found[name])) for name in ("kept", "removed"))
+    return Edits(kept, removed, tuple(foreign), names, containers)
 
 
 def refuse_edits(run: Path, summary: Mapping[str, Any]) -> None:
@@ -120,6 +150,17 @@ def refuse_edits(run: Path, summary: Mapping[str, Any]) -> None:
 def edited(run: Path, edits: Edits) -> DataError:
     """The refusal to go on over an edit."""
     command = f"forgetfilter filter {shlex.quote(printable(str(run), 300))}"
+    if edits.containers:
+        named = ", ".join(printable(name, 100) for name in edits.containers)
+        was = "was" if len(edits.containers) == 1 else "were"
+        return DataError(
+            f"{named} in {printable(str(run), 300)!r} {was} edited by hand since the decision was "
+            "written. Expected the file as it was written: only edits of kept.jsonl and of "
+            "removed.jsonl, which hold the same rows, can be taken over as decisions. "
+            f"Write the files as they were decided with `{command} --discard-edits`; rows are "
+            "decided with --keep-row and --remove-row in the same command, or afterwards with "
+            f"`forgetfilter review {shlex.quote(printable(str(run), 300))}`."
+        )
     found = f"{' and '.join(edits.files)} in {printable(str(run), 300)!r} edited by hand since "
     found += f"the decision was written: {edits.told()}. "
     if edits.foreign:

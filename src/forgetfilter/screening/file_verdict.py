@@ -39,7 +39,7 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
 
 
 def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
-    judged, removed = summary.judged or 0, summary.removed
+    judged, removed = summary.judged or 0, _removed_by_rule(summary)
     unsure = _why_unsure(summary, cut)
     if unsure:
         return "cannot_tell", *unsure
@@ -63,11 +63,17 @@ def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
     return level, "rows_stand_out", message
 
 
+def _removed_by_rule(summary: Summary) -> int:
+    """How many rows the rule alone removes: what people decided says nothing of the others."""
+    people = summary.overruled
+    return summary.removed + (people.kept_instead - people.removed_instead if people else 0)
+
+
 def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
     """Why nothing can be said of the file as a whole: identifier and words; None where it can."""
     judged, removed, readable = (
         summary.judged or 0,
-        summary.removed,
+        _removed_by_rule(summary),
         summary.rows - summary.rejected,
     )
     learned = summary.learned_share or 0.0

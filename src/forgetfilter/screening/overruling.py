@@ -54,7 +54,7 @@ def decisions_asked_for(run: Path, summary: Mapping[str, Any], asked: Overruling
             edited by hand and nothing is said of that; the journal is damaged.
     """
     edits = find_edits(run, summary) if asked.edits != "discard" else None
-    if edits and (asked.edits == "refuse" or edits.foreign):
+    if edits and (asked.edits == "refuse" or not edits.can_be_adopted):
         raise edited(run, edits)
     wanted: dict[int, tuple[Choice, str]] = {}
     if edits:

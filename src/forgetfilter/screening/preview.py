@@ -14,13 +14,12 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.runs.decisions import Decided, load_decisions
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.scoring.thresholds import THRESHOLDS
+from forgetfilter.screening.by_rule import rule_decides, selection_by
 from forgetfilter.screening.decide import (
     finished_run,
     read_summary,
     require_fit,
-    rule_decides,
     rule_to_apply,
-    selection_by,
 )
 from forgetfilter.screening.overruling import (
     Overruling,

@@ -11,19 +11,19 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
-from forgetfilter.data.records import Row
 from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
 from forgetfilter.runs.decisions import Journal
+from forgetfilter.runs.file_names import COVERAGE_FILE
 from forgetfilter.runs.folder import (
     CONFIG_FILE,
     PROVENANCE_FILE,
     RunFolder,
     config_text,
 )
-from forgetfilter.runs.inputs import has_manifest, read_input
+from forgetfilter.runs.inputs import read_input, stored_reading
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
@@ -33,7 +33,6 @@ from forgetfilter.screening.again import changes_of, differs, is_outdated, refus
 from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
 from forgetfilter.screening.coverage_verdict import Coverage, names_with
 from forgetfilter.screening.decide import (
-    COVERAGE_FILE,
     SCORES_FILE,
     apply_decisions,
     commit_decision,
@@ -100,12 +99,9 @@ class ScreenResult:
         return pd.read_parquet(self.output_dir / SCORES_FILE)
 
     def _dataset(self, decision: str) -> Dataset:
-        if has_manifest(self.output_dir):
-            decisions = self.scores["decision"].tolist()
-            rows: tuple[Row, ...] = read_input(self.output_dir).rows
-            return to_dataset([row for row in rows if decisions[row.row] == decision])
         path = self.output_dir / f"{decision}.jsonl"
-        return to_dataset(read_rows(path).rows if path.stat().st_size else ())
+        reading = stored_reading(self.output_dir)
+        return to_dataset(read_rows(path, reading).rows if path.stat().st_size else ())
 
 
 def screen(

@@ -63,7 +63,8 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
     if data.startswith(b"ARROW1") or is_arrow_stream(data):
         return CONTAINERS["arrow"]
     if _is_object(first.decode("utf-8", "replace")):
-        if len(data) - len(first) <= _AROUND_ONE_LINE:
+        # Only short ends are looked at: the file may be large.
+        if len(data) - len(first) <= _AROUND_ONE_LINE and data.strip().endswith(first.strip()):
             refuse_by_column(path, shown, first)
         return CONTAINERS["jsonl"]
     refuse_marked(path, shown, data)

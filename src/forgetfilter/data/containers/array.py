@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from forgetfilter.data.containers.base import BOM, Container, Record, as_line, too_long
+from forgetfilter.data.containers.base import (
+    BOM,
+    Container,
+    Record,
+    as_line,
+    too_long,
+    with_columns,
+)
 from forgetfilter.data.formats.values import kind_of, whole_number
 from forgetfilter.errors import DataError
 
@@ -58,6 +65,17 @@ class Array(Container):
 
     def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
         """The array with fewer elements, each with what stood before it."""
+        return self._some(data, wanted, {})
+
+    def extended(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes]:
+        """The same with more keys at the end of each object."""
+        return self._some(data, wanted, columns)
+
+    def _some(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes]:
         text = _text(data)
         elements = _elements(text)
         mark = BOM if data.startswith(BOM) else b""
@@ -68,7 +86,10 @@ class Array(Container):
         for at, number in enumerate(wanted):
             before = text[elements[number - 1].stop : elements[number].start] if at else ""
             element = text[elements[number].start : elements[number].stop]
-            pieces.append((before + element).encode("utf-8"))
+            raw = element.encode("utf-8")
+            if columns:
+                raw = with_columns(raw, {name: values[at] for name, values in columns.items()})
+            pieces.append(before.encode("utf-8") + raw)
         return [*pieces, tail.encode("utf-8")]
 
 

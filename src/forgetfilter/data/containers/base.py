@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from forgetfilter.files import write_chunks_atomic
+from forgetfilter.data.formats.values import parse_object
+from forgetfilter.files import encode_json, write_chunks_atomic
 
 BOM = b"\xef\xbb\xbf"
 
@@ -48,9 +49,31 @@ class Container(ABC):
     def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
         """A file of the same layout with the ``wanted`` records only, ascending, in pieces."""
 
+    def extended(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes] | None:
+        """The same as `subset` with more columns: a value for each of the ``wanted`` records.
+
+        A column of such a name that is there already is replaced. None where the container is
+        better left alone.
+        """
+        return None
+
     def write(self, data: bytes, wanted: Sequence[int], target: Path) -> None:
         """Write that file, whole or not at all."""
         write_chunks_atomic(target, self.subset(data, wanted))
+
+
+def with_columns(raw: bytes, columns: Mapping[str, Any]) -> bytes:
+    """A JSON object with more keys at its end; the rest of it stays byte for byte.
+
+    Only where one of the keys is there already is the whole object written anew, on one line.
+    """
+    record = parse_object(raw.removeprefix(BOM).decode("utf-8"))
+    if any(name in record for name in columns):
+        return encode_json({**record, **columns})
+    start, end = raw.rstrip()[:-1].rstrip(), encode_json(dict(columns))[1:]
+    return start + (b", " if record else b"") + end
 
 
 def too_long(size: int, limit: int) -> str:

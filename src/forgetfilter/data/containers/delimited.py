@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,39 @@ class Delimited(Container):
                 pending = piece.raw
         yield pending
 
+    def extended(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes]:
+        """The header and the records with more fields at their end.
+
+        A record is written anew only where one of its own fields is replaced.
+        """
+        place = {number: at for at, number in enumerate(wanted)}
+        pieces = self._pieces(data)
+        header = next(pieces, None)
+        if header is None:
+            return
+        names = header_of(header)
+        delimiter = delimiter_of(header.raw.decode("utf-8", "replace"), self.name)
+        end = "\r\n" if header.raw.endswith(b"\r\n") else "\n"
+        at_end = {name: name for name in columns if name not in names}
+        yield (BOM if data.startswith(BOM) else b"") + _joined(
+            header.raw, _record(list(at_end), delimiter), delimiter, end
+        )
+        for number, piece in enumerate(pieces):
+            if number not in place:
+                continue
+            told = {name: values[place[number]] for name, values in columns.items()}
+            raw = piece.raw
+            if len(at_end) < len(told):
+                fields = [
+                    _field(told[name]) if name in told else field
+                    for name, field in zip(names, piece.fields, strict=True)
+                ]
+                raw = _record(fields, delimiter).encode("utf-8", "surrogateescape")
+            more = [_field(told[name]) for name in at_end]
+            yield _joined(raw, _record(more, delimiter), delimiter, end)
+
     def _pieces(self, data: bytes) -> Iterator[_Piece]:
         """The header and all records that aren't blank lines.
 
@@ -104,6 +138,23 @@ class Delimited(Container):
                     reason = reason or _not_utf8(raw)
                     yield _Piece(begin + 1, stored, fields, reason)
                 begin = reader.line_num
+
+
+def _field(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _record(fields: list[str], delimiter: str) -> str:
+    """Fields as one record without its end."""
+    written = io.StringIO()
+    csv.writer(written, delimiter=delimiter, lineterminator="").writerow(fields)
+    return written.getvalue()
+
+
+def _joined(raw: bytes, more: str, delimiter: str, end: str) -> bytes:
+    """A record with more fields."""
+    added = delimiter + more if more else ""
+    return raw.rstrip(b"\r\n") + (added + end).encode("utf-8")
 
 
 def header_of(piece: _Piece | None) -> list[str]:

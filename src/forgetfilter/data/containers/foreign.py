@@ -10,6 +10,7 @@ from pathlib import Path
 from forgetfilter.data import convert
 from forgetfilter.data.containers.array import broken_array
 from forgetfilter.data.containers.base import BOM
+from forgetfilter.data.formats.values import whole_number
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
@@ -115,7 +116,7 @@ def refuse_other_json(path: Path, shown: str, text: str, is_object: Callable[[st
 
 def refuse_by_column(path: Path, shown: str, line: bytes) -> None:
     """Raise for a single object that holds a whole table, column by column."""
-    record = json.loads(line.removeprefix(BOM))
+    record = json.loads(line.decode("utf-8", "replace"), parse_int=whole_number)
     rows = convert.rows_of_columns(record)
     if rows is not None:
         output = _free(path.with_name(f"{path.stem}.converted.jsonl"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
 _BATCH = 1000
+_OF_COLUMNS = (b"huggingface", b"pandas")
+"""What a schema says of each of its columns; it would be wrong of a table with more of them."""
 
 
 class Parquet(Container):
@@ -27,10 +29,21 @@ class Parquet(Container):
 
     def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
         """The rows in a table of the same schema, with what it says beside the columns."""
+        return self._some(data, wanted, {})
+
+    def extended(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes]:
+        """The same with more columns, or others in their place."""
+        return self._some(data, wanted, columns)
+
+    def _some(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes]:
         import pyarrow as pa
         from pyarrow import parquet
 
-        table = _take(_parquet(data), wanted)
+        table = _with_columns(_take(_parquet(data), wanted), columns)
         described = parquet.ParquetFile(pa.BufferReader(data)).metadata
         groups = described.num_row_groups and described.num_columns
         codec = described.row_group(0).column(0).compression if groups else "SNAPPY"
@@ -53,9 +66,20 @@ class Arrow(Container):
 
     def subset(self, data: bytes, wanted: Sequence[int]) -> Iterable[bytes]:
         """The rows in a file of the same schema, or in a stream, as it was."""
+        return self._some(data, wanted, {})
+
+    def extended(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes] | None:
+        """The same with more columns, or others in their place."""
+        return self._some(data, wanted, columns)
+
+    def _some(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> Iterable[bytes]:
         import pyarrow as pa
 
-        table = _take(arrow_table(data), wanted)
+        table = _with_columns(_take(arrow_table(data), wanted), columns)
         buffer = io.BytesIO()
         is_file = data.startswith(b"ARROW1")
         new = pa.ipc.new_file if is_file else pa.ipc.new_stream
@@ -69,6 +93,11 @@ class SavedDataset(Arrow):
 
     name = "dataset"
     suffix = ""
+
+    def extended(
+        self, data: bytes, wanted: Sequence[int], columns: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """Nothing: such a folder is one of several files."""
 
     def write(self, data: bytes, wanted: Sequence[int], target: Path) -> None:
         """Write a folder that `datasets.load_from_disk` reads, whole or not at all."""
@@ -154,6 +183,24 @@ def _take(table: Any, wanted: Sequence[int]) -> Any:
     import pyarrow as pa
 
     return table.take(pa.array(wanted, type=pa.int64()))
+
+
+def _with_columns(table: Any, columns: Mapping[str, Sequence[Any]]) -> Any:
+    """A table with more columns; one in the place of another keeps its type where that fits."""
+    import pyarrow as pa
+
+    for name, values in columns.items():
+        at = table.schema.get_field_index(name)
+        if at < 0:
+            table = table.append_column(name, pa.array(values))
+            continue
+        try:
+            column = pa.array(values, type=table.schema.field(at).type)
+        except (pa.ArrowException, TypeError, ValueError):
+            column = pa.array([None if value is None else str(value) for value in values])
+        table = table.set_column(at, name, column)
+    described = {k: v for k, v in (table.schema.metadata or {}).items() if k not in _OF_COLUMNS}
+    return table.replace_schema_metadata(described) if columns else table
 
 
 def _records(table: Any, limit: int) -> Iterator[Record]:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.files import write_bytes_atomic
+from forgetfilter.runs.decisions import load_decisions
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     PROVENANCE_FILE,
@@ -60,7 +61,8 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
 
     Args:
         run: the run folder.
-        overruled: what a reviewer has decided, by row: shown beside the run's own decision.
+        overruled: what a reviewer has decided, by row: shown beside the run's own decision. None:
+            what the run's journal says.
 
     Returns:
         The page's path.
@@ -69,7 +71,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
         DataError: a file of the run is missing or damaged, or two of them disagree.
     """
     run = Path(run)
-    overruled = overruled or {}
+    overruled = _reviewed(run) if overruled is None else overruled
     summary = read_summary(run)
     table = read_scores(run, summary)
     score = table.quantities["forgetting_score"]
@@ -132,7 +134,9 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             histogram=histogram(
                 score[is_readable], {name: mask[is_readable] for name, mask in drawn.items()}, cut
             ),
-            alternatives=_alternatives(score[is_judged], summary.removed, cut),
+            alternatives=_alternatives(
+                score[is_judged], int((table.rule_decision == "removed").sum()), cut
+            ),
             rejected_kinds=_kinds_of_reasons(table.reason[~is_readable]),
             rejected=[
                 (line, row, clip(reason, 300))
@@ -152,6 +156,12 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     write_bytes_atomic(path, page.encode("utf-8", "backslashreplace"))
     remove_outdated(run, data)
     return path
+
+
+def _reviewed(run: Path) -> dict[int, str]:
+    """What people have decided, by row; nothing where nobody has."""
+    latest = load_decisions(run).latest
+    return {row: str(made.decision) for row, made in latest.items()}
 
 
 @cache
@@ -229,8 +239,8 @@ def _alternatives(
 ) -> list[tuple[str, int, bool]]:
     """Round thresholds around the present one: (value, rows removed, whether it is the present).
 
-    Empty where the present decision isn't a plain cut of the judged rows' ``scores``, because the
-    counts would mislead.
+    Counts are of the rule alone, which reviewers overrule whatever it is. Empty where its present
+    decision isn't a plain cut of the judged rows' ``scores``, because the counts would mislead.
     """
     finite = np.clip(scores[np.isfinite(scores)], -1e100, 1e100)
     if cut is None or len(finite) == 0 or int(np.count_nonzero(scores > cut)) != removed:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.files import remove, write_bytes_atomic
+from forgetfilter.runs.decisions import KEPT_BY_REVIEWER, REMOVED_BY_REVIEWER
 from forgetfilter.runs.file_names import REPORT_ROWS_FOLDER
 from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.row_texts import RowTexts
@@ -29,6 +30,8 @@ REASONS = {
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
     "undecided": "undecided: the scores can't be trusted",
+    KEPT_BY_REVIEWER: "kept by a reviewer",
+    REMOVED_BY_REVIEWER: "removed by a reviewer",
 }
 """Reasons of a decision in words; others, of rejected rows, say it themselves."""
 

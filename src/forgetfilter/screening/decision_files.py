@@ -1,0 +1,142 @@
+"""The files of a decision: a pure function of scores, readings, input and what people decided."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.data import write_lines, write_rejected
+from forgetfilter.data.records import RejectedRow, RowFile
+from forgetfilter.files import remove, write_json_atomic
+from forgetfilter.runs.cards import write_dataset_card
+from forgetfilter.runs.decisions import load_decisions
+from forgetfilter.runs.file_names import (
+    COVERAGE_FILE,
+    REJECTED_FILE,
+    SCORES_FILE,
+    SUMMARY_FILE,
+    rows_file,
+)
+from forgetfilter.runs.inputs import read_input, write_containers
+from forgetfilter.runs.report.page import render_report
+from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Summary
+from forgetfilter.scoring.records import Readings
+from forgetfilter.screening.actions import write_action
+from forgetfilter.screening.by_rule import rule_decides, selection_by
+from forgetfilter.screening.coverage_verdict import read_measurement
+from forgetfilter.screening.edits import digests_of
+from forgetfilter.screening.file_verdict import judge_file
+from forgetfilter.screening.fitness import is_severe
+from forgetfilter.screening.overruling import overrule
+from forgetfilter.screening.tables import write_parquet
+
+
+def write_decision(
+    run: Path,
+    summary: Mapping[str, Any],
+    threshold: str,
+    is_of_screen: bool,
+    force: bool = False,
+) -> None:
+    """Write everything that follows from a decision: see `commit_decision` for the arguments."""
+    frame, rows = pd.read_parquet(run / SCORES_FILE), read_input(run)
+    selection, readings, findings = selection_by(run, summary, threshold)
+    decided = force or not is_severe(findings)
+    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    rule_decides(frame, selection, readings, decided=decided)
+    overruled = overrule(frame, load_decisions(run, rows))
+    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
+    frame = frame.loc[:, [*own, *(name for name in frame.columns if name not in own)]]
+    action = str(summary.get("action", "remove"))
+    outputs = _write_rows(run, rows, frame)
+    action_file = write_action(run, rows, frame, action)
+    write_parquet(run / SCORES_FILE, frame)
+    cut = selection.cut
+    decision = _fingerprint(frame, threshold, cut.value)
+    made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
+    if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
+        is_removed = (frame["decision"] == "removed").to_numpy(dtype=np.bool_)[readings.row]
+        gone = is_removed if decided else selection.is_removed
+        coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
+        summary = {**summary, **coverage.as_dict()}
+        made_from["coverage"] = decision
+    said = Summary.model_validate(
+        {
+            **summary,
+            "rows": len(frame),
+            "kept": frame["decision"].tolist().count("kept"),
+            "removed": frame["decision"].tolist().count("removed"),
+            "undecided": frame["decision"].tolist().count("undecided"),
+            "rejected": frame["decision"].tolist().count("rejected"),
+            "outputs": outputs,
+            "threshold": {"rule": threshold, "value": _finite(cut.value)},
+            "expected_false_removals": _finite(cut.expected_false_removals),
+            "threshold_notes": dict(cut.notes),
+            "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "judged": _count_judged(summary, readings),
+            "decision": decision,
+            # What was measured with a model for one decision, and goes on to name that one.
+            "made_from": made_from,
+            "findings": [found.model_dump() for found in findings],
+            "is_decided": decided,
+            "action": action,
+            "action_file": action_file,
+            "overruled": overruled.as_json(),
+            "file_digests": digests_of(run, outputs),
+        }
+    )
+    said = said.model_copy(update={"verdict": judge_file(said, cut)})
+    write_json_atomic(run / SUMMARY_FILE, said.as_json())
+    write_dataset_card(run, said)
+    render_report(run)
+
+
+def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
+    """How many rows could be judged."""
+    needs_learned = bool(summary.get("needs_learned", True))
+    return int(readings.learned.sum()) if needs_learned else len(readings)
+
+
+def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
+    """The sha256 of a decision: rule, value, and every row's scores and decision."""
+    digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
+    for name in SCORED_QUANTITIES:
+        digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
+    digest.update(json.dumps(frame["decision"].tolist()).encode())
+    return digest.hexdigest()
+
+
+def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]:
+    """Kept, removed and rejected rows, original lines in the original order.
+
+    Returns:
+        The name of the file that holds each in the input's own container.
+    """
+    decisions = frame["decision"].tolist()
+    files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
+    for decision in ("kept", "removed", "undecided"):
+        path = rows_file(run, decision)
+        if decision in files:
+            write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
+        else:
+            remove(path)  # of an earlier decision
+    reasons = frame["reason"].tolist()
+    rejected = [
+        RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
+        for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
+        if decisions[r.row] == "rejected"
+    ]
+    names = rows.source_names() if len(rows.sources) > 1 else ()
+    write_rejected(run / REJECTED_FILE, rejected, names)
+    return write_containers(run, rows, decisions)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

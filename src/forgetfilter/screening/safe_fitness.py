@@ -69,10 +69,10 @@ def _in_both(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[
         Finding(
             name="safe_rows_in_the_file",
             severity="warning",
-            message=f"{_rows(len(pairs), 'row')} of the file to be screened also stand among the "
-            f"safe rows of {printable(safe_name(safe_data))}, word for word: {listed}. Expected safe rows "
-            "from elsewhere: what stands in both is not judged but taken for safe. Take them out "
-            "of one of the files and screen again.",
+            message=f"{_rows(len(pairs), 'row')} to be screened also found among the safe rows of "
+            f"{printable(safe_name(safe_data))}, word for word: {listed}. Expected safe rows from "
+            "elsewhere: what stands in both is not judged but taken for safe. Take it out of one "
+            "of the files and screen again.",
             value=float(len(pairs)),
         )
     ]

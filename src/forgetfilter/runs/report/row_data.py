@@ -37,7 +37,7 @@ REASONS = {
 
 INDEX_BYTES = 1_800_000
 """Room in the page for what the list shows of a row without its text."""
-TEXT_BYTES = 1_800_000
+TEXT_BYTES = 1_200_000
 """Room in the page for texts, the most forgotten rows first."""
 FILE_BYTES = 400_000
 """Size of a file beside the page."""

@@ -64,9 +64,10 @@ class ControlTokens:
         for mark in self._written:
             if any(mark in text for text in given):
                 return mark
-        if not given:
-            return None
-        tokens = self._tokenizer(given, add_special_tokens=False, verbose=False)["input_ids"]
+        core = self._tokenizer.backend_tokenizer
+        if core.normalizer is None:
+            return None  # then a token comes of the very text that it is written as
+        tokens = (core.encode(text, add_special_tokens=False).ids for text in given)
         return next((self._names[i] for ids in tokens for i in ids if i in self._names), None)
 
     def between(

@@ -7,14 +7,18 @@ holds one of its characters. Row text enters a template as a value, never as tem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from forgetfilter.arrays import BoolArray
 from forgetfilter.data.answers import Answers
 from forgetfilter.data.blocks import blocks_prompt, render_blocks
 from forgetfilter.data.control_tokens import ControlTokens, texts_of
@@ -32,6 +36,9 @@ from forgetfilter.data.templates import ANY_DATE, ChatTemplate, UnrenderableErro
 from forgetfilter.errors import ModelError
 
 __all__ = ["Embedding", "Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]
+
+_TOGETHER = 32
+_TOGETHER_BYTES = 2**22
 
 LossOn = Literal["assistant", "all"]
 
@@ -95,13 +102,15 @@ class Encoder:
         """
         encoded: list[EncodedRow] = []
         rejected: list[RejectedRow] = []
-        for row in rows:
-            try:
-                encoded.append(self.encode_one(row))
-            except UnrenderableError as error:
-                rejected.append(
-                    RejectedRow(row.row, row.line, row.example_id, row.raw, reason=str(error))
-                )
+        for part in _parts(rows):
+            self._prepare(part)
+            for row in part:
+                try:
+                    encoded.append(self.encode_one(row))
+                except UnrenderableError as error:
+                    rejected.append(
+                        RejectedRow(row.row, row.line, row.example_id, row.raw, reason=str(error))
+                    )
         return encoded, rejected
 
     def encode_safe(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], list[RejectedRow]]:
@@ -147,14 +156,14 @@ class Encoder:
         forged = self._control.between(ids, offsets, rendered.texts)
         if forged:
             raise _forged(forged)
-        is_target = _overlap(offsets, rendered.spans)
-        if bool(np.any(is_target & _overlap(offsets, rendered.others))):
+        edges = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+        is_target = _overlap(edges, rendered.spans)
+        if bool(np.any(is_target & _overlap(edges, rendered.others))):
             raise UnrenderableError(
                 "the tokenizer joins an answer and the text of another turn into one token, "
                 "because the template puts nothing between them. Use --set template=paper"
             )
-        ends = np.array([last for _, last in offsets])
-        own = np.flatnonzero(is_target & (ends > rendered.final)) if rendered.spans else ()
+        own = np.flatnonzero(is_target & (edges[:, 1] > rendered.final))
         if len(own) == 0 or own[0] == 0:
             raise UnrenderableError("the template leaves no prompt or no answer to score")
         return EncodedRow(
@@ -205,6 +214,15 @@ class Encoder:
             known = text if is_whole else known
         return pieces
 
+    def _prepare(self, rows: Sequence[Row]) -> None:
+        """Have the template render rows together, those that will be asked for."""
+        if self._answers is not None and sum(len(row.raw) for row in rows) < _TOGETHER_BYTES:
+            asked: list[tuple[Sequence[Message], str]] = []
+            for row in rows:
+                with contextlib.suppress(UnrenderableError):
+                    asked.append((_learned(row.messages), row.tools))
+            self._answers.prepare(asked)
+
     @cached_property
     def _control(self) -> ControlTokens:
         headers = self._template.headers() if self._template is not None else ""
@@ -225,6 +243,12 @@ class Encoder:
         return bos if ids and ids[0] == self.tokenizer.bos_token_id else ""
 
 
+def _parts(rows: Iterable[Row]) -> Iterator[tuple[Row, ...]]:
+    left = iter(rows)
+    while part := tuple(islice(left, _TOGETHER)):
+        yield part
+
+
 def _forged(mark: str) -> UnrenderableError:
     return UnrenderableError(
         f"holds the tokenizer's control token {mark!r}, which could forge a turn"
@@ -243,13 +267,10 @@ def _learned(messages: Sequence[Message]) -> Sequence[Message]:
     return messages[: last + 1]
 
 
-def _overlap(offsets: Sequence[Span], spans: Sequence[Span]) -> np.ndarray:
-    """Which tokens hold a character of one of the spans, shape (T,)."""
-    found = np.zeros(len(offsets), dtype=np.bool_)
-    if len(offsets) == 0:
-        return found
-    edges = np.array(offsets)
+def _overlap(edges: npt.NDArray[np.int64], spans: Sequence[Span]) -> BoolArray:
+    """Which tokens, shape (T, 2), hold a character of one of the spans, shape (T,)."""
     first, last = edges[:, 0], edges[:, 1]
+    found = np.zeros(len(edges), dtype=np.bool_)
     for start, stop in spans:
         found |= (first < stop) & (last > start) & (last > first)
     return found

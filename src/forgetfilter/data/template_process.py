@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 CPU_SECONDS = 5
 """Processor time that a template may take for the renderings of one row."""
 CLOCK_SECONDS = 300
@@ -60,7 +62,9 @@ class TemplateWorker:
         script = Path(__file__).with_name("template_worker.py")
         # -P: modules that lie beside the script must not stand in for those of the library.
         command = [sys.executable, "-P", str(script), *(str(limit) for limit in limits)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+        )
         worker = TemplateWorker(process, os.getpid(), limits)
         threading.Thread(target=worker._read, daemon=True).start()
         return worker
@@ -107,6 +111,13 @@ class TemplateWorker:
             if pipe is not None:
                 with contextlib.suppress(OSError):  # what was not read any more
                     pipe.close()
+
+
+def _environment() -> dict[str, str]:
+    """What the process has to know: where jinja2 is, and none of this one's secrets."""
+    kept = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+    there = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**there, "PYTHONPATH": str(Path(jinja2.__file__).parents[1])}
 
 
 _SIGKILL, _SIGALRM, _SIGXCPU = 9, 14, 24

@@ -222,6 +222,7 @@ def rest(seconds: int) -> None:
 def main() -> None:
     """Answer requests until there are no more."""
     seconds, megabytes = int(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when it is interrupted
     loaded: dict[str, Any] = {}
     rest(IDLE_SECONDS)
     for line in sys.stdin.buffer:

@@ -241,7 +241,9 @@ def test_the_python_class_refuses_a_rule_for_another_unit_at_once():
     "words",
     [
         ["screen", "--preset", "paper", "--nonsense"],
-        ["filter", "run"],
+        ["filter"],
+        ["filter", "run", "--action", "mask"],
+        ["show", "run"],
         ["finetune", "run"],
         ["testbed", "noisy", "--output", "a", "--truth", "b", "--unsafe-fraction", "2"],
         ["testbed", "safe", "--output", "a", "--rows", "0"],

@@ -164,6 +164,8 @@ class Journal:
             DataError: a line of the journal is damaged.
             OSError: the disk is full, say. Nothing is added.
         """
+        if not decisions:
+            return []
         with locked(self._lock, waits=True):
             tail, is_whole = self._refresh()
             if check is not None:
@@ -173,10 +175,9 @@ class Journal:
                 with open(self.path, "r+b") as file:
                     file.truncate(self._end)
                     os.fsync(file.fileno())
-            if decisions:
-                self._write(start + b"".join(_line(decision) for decision in decisions))
-                self._refresh()
-            return self._entries[len(self._entries) - len(decisions) :] if decisions else []
+            self._write(start + b"".join(_line(decision) for decision in decisions))
+            self._refresh()
+            return self._entries[len(self._entries) - len(decisions) :]
 
     def _write(self, data: bytes) -> None:
         is_new = not self.path.exists()

@@ -414,6 +414,7 @@ def test_a_row_is_found_by_what_its_file_calls_it(tmp_path: Path):
         ({"id": 3.0}, "3.0"),
         ({"conversation_id": "c"}, "c"),
         ({"example_id": "e"}, "e"),
+        ({"ID": "i"}, "i"),
         ({"id": None, "uid": "x"}, "x"),
         ({"id": True}, ""),
         ({}, ""),
@@ -422,5 +423,5 @@ def test_a_row_is_found_by_what_its_file_calls_it(tmp_path: Path):
     file = read_rows(write(tmp_path, "jsonl", rows))
     assert [row.own_id for row in file.rows] == [name for _, name in names]
     assert [row.example_id for row in file.rows] == [
-        *("row-0", "row-1", "u-1", "64", "3.0", "c", "e", "x", "row-8", "row-9")
+        *("row-0", "row-1", "u-1", "64", "3.0", "c", "e", "i", "x", "row-9", "row-10")
     ]

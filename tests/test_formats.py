@@ -98,6 +98,9 @@ ANSWER = {"role": "assistant", "content": "On the table."}
         {"input": "q", "output": "a"},
         {"question": "q", "response": "a", "system_prompt": ""},
         {"problem": "q", "solution": "a"},
+        {"inputs": "q", "targets": "a"},
+        {"Question": "q", "Answer ": "a", "Source": "web"},
+        {"ID": 7, "System Prompt": "", "Instruction": "q", "Output": "a"},
         {"prompt": "q", "chosen": "a", "rejected": "b"},
         {
             "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],

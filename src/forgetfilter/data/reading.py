@@ -156,7 +156,11 @@ def _own_id(columns: Mapping[str, Any], reading: Reading) -> str:
     """What a row is called in its file, as text; empty where nothing can be used."""
     mapped = reading.columns.get("id")
     names = (mapped,) if mapped else ID_COLUMNS
-    return next((text for name in names if (text := _id_text(columns.get(name)))), "")
+    found = next((text for name in names if (text := _id_text(columns.get(name)))), "")
+    if found or mapped:
+        return found
+    lower = {name.strip().lower(): value for name, value in columns.items()}
+    return next((text for name in names if (text := _id_text(lower.get(name)))), "")
 
 
 def _id_text(value: Any) -> str:

@@ -5,15 +5,18 @@ Nothing here imports the model's libraries, so a wrong file costs no seconds.
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from forgetfilter.config import ReadingSettings, ScreenConfig, resolve
 from forgetfilter.data.containers import EXPECTED
 from forgetfilter.data.formats import Reading, formats
+from forgetfilter.data.formats.keys import ID_COLUMNS
 from forgetfilter.data.formats.mapping import AUTO
 from forgetfilter.data.reading import read_sources, repeated_ids
 from forgetfilter.data.records import RejectedRow, RowFile
@@ -131,8 +134,27 @@ def nothing_to_score(count: int, rejected: Sequence[RejectedRow]) -> DataError:
         f"{first.line}, because: {printable(first.reason, 600)}). Expected chat, "
         "prompt/completion, instruction or ShareGPT rows, or another format of docs/formats.md. "
         "Check the file's columns; if they have other names, say so: "
-        "--column-map prompt=COLUMN,completion=COLUMN"
+        f"--column-map {_map_for(first)}"
     )
+
+
+def _map_for(row: RejectedRow) -> str:
+    """Names for a row's columns, with the first two of text as a guess."""
+    try:
+        record: Any = json.loads(row.raw)
+    except (ValueError, RecursionError):
+        record = {}
+    items = cast(dict[str, Any], record).items() if isinstance(record, dict) else ()
+    texts = [
+        name
+        for name, value in items
+        if isinstance(value, str) and value.strip() and name not in ID_COLUMNS
+        if name.isprintable() and not set(name) & {",", "="}
+    ]
+    known = {name for each in formats() for name in each.needs}
+    if len(texts) < 2 or known.issuperset(texts):
+        return "prompt=COLUMN,completion=COLUMN"
+    return shlex.quote(f"prompt={texts[0]},completion={texts[1]}")
 
 
 def tell_of_ids(file: RowFile, progress: Progress) -> None:

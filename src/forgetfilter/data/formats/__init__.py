@@ -86,7 +86,10 @@ def parse_row(record: Mapping[str, Any], reading: Reading = _PLAIN) -> Conversat
     """
     named = reading.apply(record)
     columns = {name: value for name, value in named.items() if value is not None}
-    format_ = _format_of(columns, reading) or _refuse(record, reading)
+    format_ = _format_of(columns, reading)
+    if format_ is None:
+        columns = _in_lower_case(columns)
+        format_ = _format_of(columns, reading) or _refuse(record, reading)
     turns = _with_system(format_.messages(columns), columns)
     tools = _tools(columns)
     _refuse_unread(columns, format_, turns)
@@ -101,6 +104,12 @@ def _format_of(columns: Mapping[str, Any], reading: Reading) -> Format | None:
     return next((each for each in matching if filled.issuperset(each.needs)), None) or next(
         iter(matching), None
     )
+
+
+def _in_lower_case(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns as programs name them, such as ``Question`` in a table; all of them or none."""
+    lower = {name.strip().lower().replace(" ", "_"): value for name, value in columns.items()}
+    return lower if len(lower) == len(columns) else dict(columns)
 
 
 def _refuse(record: Mapping[str, Any], reading: Reading) -> Format:

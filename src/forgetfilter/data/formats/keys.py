@@ -59,7 +59,7 @@ ID_COLUMNS = (
 
 _ANSWERS = r"(?:\w+_)?(?:completion|output|response|answer|reply|solution|generation)"
 _OTHERS = (
-    "chosen|rejected|generated|assistant|gpt|bot|text|refusal|"
+    "chosen|rejected|generated|targets|assistant|gpt|bot|text|refusal|"
     "reasoning|reasoning_content|thinking|thought|cot|chain_of_thought|rationale|"
     "tool_call|function_call|message|conversation|dialog|dialogue|turn"
 )

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from forgetfilter.data import read_rows, write_lines
 from forgetfilter.data.containers import CONTAINERS
-from forgetfilter.data.formats import Reading
+from forgetfilter.data.formats import Reading, formats
 from forgetfilter.data.records import RowFile
 from forgetfilter.data.sources import open_sources
 from forgetfilter.errors import DataError
@@ -32,7 +32,7 @@ quick = settings(
 )
 
 CHAT = [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "Here,\nthere"}]
-ROWS: dict[str, dict[str, Any]] = {
+ROWS: dict[str, dict[str, Any]] = {each.name: dict(each.example) for each in formats()} | {
     "chat": {"messages": CHAT},
     "sharegpt": {
         "conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "Hi"}]

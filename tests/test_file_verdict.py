@@ -30,6 +30,10 @@ def summary(removed: int, /, **changes: Any) -> Summary:
     return Summary.model_validate(told | changes)
 
 
+def finding(name: str, severity: str = "warning") -> dict[str, Any]:
+    return {"name": name, "severity": severity, "message": "m"}
+
+
 SURE = Cut(0.2, expected_false_removals=0.1)
 
 
@@ -40,6 +44,12 @@ def test_the_level_is_counted_where_the_rule_can_tell(removed: int, level: str):
     verdict = judge_file(summary(removed), SURE)
     assert verdict.level == level
     assert "1,000 rows that could be judged" in verdict.message
+
+
+def test_a_warning_on_the_scores_does_not_undo_what_stands_out():
+    doubted = summary(50, findings=[finding("learned_by_heart")])
+    assert judge_file(doubted, SURE).level == "some"
+    assert judge_file(summary(0, findings=[finding("safe_rows_toxic")]), SURE).level == "none"
 
 
 def test_the_share_is_of_the_judged_rows():
@@ -58,6 +68,8 @@ def test_the_share_is_of_the_judged_rows():
         ({"learned_share": 0.9, "judged": 0}, SURE, "few_learned"),
         ({"threshold_notes": {"noise": 0.2}}, SURE, "noisy_scores"),
         ({}, Cut(0.2, lacks_estimate=True), "mingled"),
+        ({"findings": [finding("learned_by_heart")]}, SURE, "doubtful_scores"),
+        ({"findings": [finding("x", "severe")], "removed": 9}, SURE, "untrusted_scores"),
         ({"removed": 2, "kept": 998}, Cut(0.2, expected_false_removals=1.2), "mostly_expected"),
     ],
 )
@@ -68,7 +80,8 @@ def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, 
 
 def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():
     default = judge_file(summary(0), SURE)
-    assert (default.clean_rows, default.clean_removed) == (6000, 0)
+    assert (default.clean_rows, default.clean_removed) == (3000, 0)
+    assert default.clean_files
     named = summary(0, threshold={"rule": "phi:0.2", "value": 0.2})
     assert judge_file(named, SURE).clean_rows is None
     assert judge_file(summary(0, signal="restoration"), SURE).clean_rows is None

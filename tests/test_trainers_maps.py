@@ -11,10 +11,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forgetfilter.cli import build_parser
+from forgetfilter.cli.screening import screen_layers
+from forgetfilter.config import ScreenConfig, layered, resolve
 from forgetfilter.data.formats import Reading, UnreadableRow, parse_row
 from forgetfilter.data.formats.mapping import reading_from_json
 from forgetfilter.data.trainers import axolotl, llama_factory
 from forgetfilter.errors import ConfigError
+from forgetfilter.screening.inputs import noisy_data_of, reading_of
 
 QA = [("user", "q"), ("assistant", "a")]
 
@@ -199,3 +203,29 @@ def test_an_entry_that_cannot_be_used_is_told(
     with pytest.raises(ConfigError) as caught:
         (llama_factory if flag == "info" else axolotl)(place)
     assert says.lower() in str(caught.value).lower()
+
+
+def test_the_command_line_says_how_rows_are_read(tmp_path: Path, capsys: Any):
+    words = ["screen", "a.jsonl", "b.csv", "--model", "m", "--output-dir", "run"]
+    words += ["--column-map", "prompt=frage,completion=antwort", "--column-map", "rejected="]
+    config = configured(words)
+    assert config.noisy_data == ["a.jsonl", "b.csv"]
+    assert config.reading.columns == {"prompt": "frage", "completion": "antwort", "rejected": ""}
+    assert reading_of(config.reading).columns == config.reading.columns
+    path = info(tmp_path, mine={"file_name": "rows.json", "formatting": "sharegpt"})
+    config = configured(["screen", "--dataset-info", f"{path}:mine", *words[3:7]])
+    assert config.noisy_data == str(tmp_path / "rows.json")
+    assert reading_of(config.reading).format == "sharegpt"
+    # A file that is named is screened in place of the entry's own.
+    config = configured(["screen", "c.json", "--dataset-info", f"{path}:mine", *words[3:7]])
+    assert config.noisy_data == "c.json"
+    with pytest.raises(ConfigError, match="are both given"):
+        configured(["screen", "--dataset-info", "x:y", "--axolotl", "z", *words[3:7]])
+    with pytest.raises(SystemExit):
+        configured([*words, "--column-map", "frage"])
+    assert "'frage' is not NAME=COLUMN" in capsys.readouterr().err
+
+
+def configured(words: list[str]) -> ScreenConfig:
+    layers = screen_layers(build_parser(has_lab=False).parse_args(words))
+    return resolve(ScreenConfig, *layers, noisy_data_of(layered(*layers)))

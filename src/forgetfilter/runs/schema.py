@@ -116,6 +116,8 @@ class Verdict(Record):
     """Rows of clean files on which this very signal and rule were measured."""
     clean_removed: int | None = None
     """How many of them were removed: false alarms."""
+    clean_files: str | None = None
+    """Which files those were, in words."""
 
 
 class Summary(Record):

@@ -6,6 +6,8 @@ and whether the rule can tell harmless rows from unsafe ones on these scores.
 
 from __future__ import annotations
 
+from typing import Any
+
 from forgetfilter.runs.schema import Summary, Verdict
 from forgetfilter.scoring.records import Cut
 
@@ -14,13 +16,30 @@ MANY_SHARE = 0.1
 LEAST_LEARNED = 0.5
 """Learned share of the readable rows below which an empty result says nothing of the file."""
 NOISY = 0.05
-"""Noise of the scores (a note of the rule `valley`, nats per root token) beyond that of every file
-on which the rule was measured: the best cuts of those lie below 0.5, which it reaches at 0.04."""
+"""Noise of the scores (a note of the rule `valley`, nats per root token) beyond that of the files
+that the rule was chosen on: none of them asked for a cut above 0.5, where the square root law of
+its first version comes to at 0.04."""
+
+_DOUBTS = frozenset(
+    {
+        "noisy_rows_unknown",
+        "safe_rows_unknown",
+        "safe_behaviour_changed",
+        "changed_as_a_whole",
+        "learned_by_heart",
+        "rows_not_learned",
+    }
+)
+"""Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
 _MEASURED = ("crossfit", "valley")
-_CLEAN_ROWS, _CLEAN_REMOVED = 6000, 0
-"""Six clean files of made-up worlds, 1 seed each, with that signal and rule: docs/lab/transfer.md.
-With none of 6,000 the rate lies below 0.05% at 95%."""
+_CLEAN_ROWS, _CLEAN_REMOVED = 3000, 0
+_CLEAN_FILES = (
+    "three clean files of made-up worlds, 1 seed each, small models, all of them files that the "
+    "rule was chosen on"
+)
+"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With none of 3,000
+the rate lies below 0.1% at 95% for such rows. Raise the figures with what is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut) -> Verdict:
@@ -32,9 +51,10 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
     """
     level, reason, message = _level(summary, cut)
     is_measured = (summary.signal, summary.threshold.rule) == _MEASURED
-    told = {"level": level, "reason": reason, "message": message}
+    told: dict[str, Any] = {"level": level, "reason": reason, "message": message}
     if is_measured:
         told |= {"clean_rows": _CLEAN_ROWS, "clean_removed": _CLEAN_REMOVED}
+        told |= {"clean_files": _CLEAN_FILES}
     return Verdict.model_validate(told)
 
 
@@ -81,6 +101,11 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
         return "no_rows", "No row could be used, so nothing was screened."
     if not summary.is_decided:
         return "undecided", "The scores can't be trusted, so nothing was decided."
+    if severe := [found.name for found in summary.findings if found.severity == "severe"]:
+        return (
+            "untrusted_scores",
+            f"It was decided by force although the scores can't be trusted: {_words(severe)}.",
+        )
     if cut.fixes_share:
         return (
             "fixed_share",
@@ -93,12 +118,18 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             f"Only {learned:.0%} of the rows were learned, and what was not learned can't be "
             "forgotten. That nothing stands out says nothing of the others.",
         )
+    doubts = [found.name for found in summary.findings if found.name in _DOUBTS]
+    if not removed and doubts:
+        return (
+            "doubtful_scores",
+            f"Nothing stands out, but there is reason to doubt the scores: {_words(doubts)}.",
+        )
     noise = summary.threshold_notes.get("noise")
     if isinstance(noise, float) and noise > NOISY:
         return (
             "noisy_scores",
-            f"The scores are noisier ({noise:.2g}) than in every file on which the rule was "
-            f"measured ({NOISY:g} or less), so it cuts far out, and unsafe rows may lie below.",
+            f"The scores are noisier ({noise:.2g}) than in the files that the rule was chosen on "
+            f"({NOISY:g} or less), so it cuts far out, and unsafe rows may lie below.",
         )
     if cut.lacks_estimate:
         return (
@@ -114,3 +145,7 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             "rows to be harmless ones that went too far by chance.",
         )
     return None
+
+
+def _words(names: list[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 
 from conftest import write_rows
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.data import read_rows
+from forgetfilter.data.formats import Reading
+from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import RejectedRow
-from forgetfilter.files import sha256_file, write_json_atomic
+from forgetfilter.data.sources import open_sources
+from forgetfilter.files import write_chunks_atomic, write_json_atomic
 from forgetfilter.runs import pending
 from forgetfilter.runs.folder import RunFolder
+from forgetfilter.runs.inputs import read_input, store_input
 from forgetfilter.scoring.records import Readings, SignalScores
 from forgetfilter.screening.decide import commit_decision
 from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
@@ -39,7 +43,7 @@ def plain_rows(count: int) -> list[dict[str, Any]]:
 
 def make_run(
     run: Path,
-    rows: Sequence[dict[str, Any]] | Sequence[bytes] | int = 20,
+    rows: Sequence[dict[str, Any]] | Sequence[bytes] | Sequence[Path] | Path | int = 20,
     *,
     threshold: str = "phi:0.5",
     action: str = "remove",
@@ -48,24 +52,20 @@ def make_run(
 ) -> Path:
     """A finished run whose row ``i`` of ``n`` has the score ``i / n``: the last half is removed.
 
-    Rows in ``unlearned`` can't be judged; those in ``too_long`` are rejected.
+    Rows are dictionaries, lines, how many `plain_rows` there are, or files in any container. Those
+    in ``unlearned`` can't be judged; those in ``too_long`` are rejected.
     """
-    given = plain_rows(rows) if isinstance(rows, int) else rows
-    source = run.parent / f"{run.name}-source.jsonl"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    if given and isinstance(given[0], bytes):
-        source.write_bytes(b"".join(bytes(line) + b"\n" for line in given))  # type: ignore[arg-type]
-    else:
-        write_rows(source, given)  # type: ignore[arg-type]
+    source = _files(run, rows)
+    sources = open_sources(source)
     folder = RunFolder(run)
     paths = {"noisy_data": str(source), "model": "made-up", "output_dir": str(run)}
     config = resolve(ScreenConfig, paths, {"signal": "restoration", "action": action})
     with folder.lock():
         folder.record(config.model_dump())
-        folder.write_provenance({"inputs": {"noisy_data": sha256_file(source)}})
+        folder.write_provenance({"inputs": {"noisy_data": fingerprint_of(sources)}})
         part = pending.prepare(run)
-        (part / "input.jsonl").write_bytes(source.read_bytes())
-        file = read_rows(source)
+        stored = store_input(run, part, sources, Reading(), write_chunks_atomic)
+        file = replace(read_input(stored), sources=tuple(sources))
         unfit = [
             RejectedRow(row.row, row.line, row.example_id, row.raw, "too long")
             for row in file.rows
@@ -102,6 +102,20 @@ def make_run(
         }
         commit_decision(run, summary, threshold, force=True)
     return run
+
+
+def _files(run: Path, rows: Any) -> Path | list[Path]:
+    """The files that are screened, written where they don't exist yet."""
+    if isinstance(rows, Path) or (isinstance(rows, list) and isinstance(rows[0], Path)):
+        return rows
+    source = run.parent / f"{run.name}-source.jsonl"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    given = plain_rows(rows) if isinstance(rows, int) else rows
+    if given and isinstance(given[0], bytes):
+        source.write_bytes(b"".join(line + b"\n" for line in given))
+    else:
+        write_rows(source, given)
+    return source
 
 
 def lines_of(path: Path) -> list[bytes]:

@@ -196,7 +196,8 @@ def test_flags_win_over_assignments_and_those_over_the_file(
     said = capsys.readouterr()
     assert "(crossfit, phi:0.2)" in said.out
     # Silent, the libraries below too; but what is wrong with the scores is told.
-    assert all(line.startswith("forgetfilter: severe: ") for line in said.err.splitlines())
+    told = ("forgetfilter: severe: ", "forgetfilter: warning: ")
+    assert all(line.startswith(told) for line in said.err.splitlines())
     assert "noisy_rows_unknown" in said.err
 
 

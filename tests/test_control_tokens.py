@@ -82,11 +82,14 @@ def test_the_end_of_text_that_also_stands_for_unknown_is_one(tiny_tokenizer: Cal
     assert "<|end|>" in refused(Encoder(tokenizer, "auto", 1000), "Hello<|end|> there")
 
 
-def test_marks_of_thoughts_and_of_masked_text_are_none(tiny_tokenizer: Callable[..., Any]):
+@pytest.mark.parametrize("is_special", [True, False])
+def test_marks_of_thoughts_and_of_masked_text_are_none(
+    tiny_tokenizer: Callable[..., Any], is_special: bool
+):
     tokenizer = tiny_tokenizer(
         chat_template=SIMPLE.replace("<|assistant|>", "<|assistant|><think>")
     )
-    tokenizer.add_tokens([AddedToken("<think>", special=False)])
+    tokenizer.add_tokens([AddedToken("<think>", special=is_special)])
     tokenizer.mask_token = "<mask>"
     row = row_of(asked("Fill in the <mask>."), said("<think>Hm.</think>The owl."))
     assert spans_of(Encoder(tokenizer, "auto", 1000), row) == ["Hm.</think>The owl.<|end|>"]

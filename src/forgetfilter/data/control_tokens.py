@@ -32,7 +32,11 @@ class ControlTokens:
         ends = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token}
         harmless = {tokenizer.unk_token, tokenizer.mask_token} - ends
         added: dict[int, Any] = dict(tokenizer.added_tokens_decoder)
-        special = {str(token.content) for token in added.values() if token.special}
+        special = {
+            text
+            for token in added.values()
+            if token.special and not _THOUGHT.search(text := str(token.content))
+        }
         marks = (special | set(named)) - harmless
         around = set(tokenizer(headers, add_special_tokens=False, verbose=False)["input_ids"])
         marks |= {

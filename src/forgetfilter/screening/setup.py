@@ -106,6 +106,7 @@ def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> l
             f"safe_data: {len(unusable)} of {len(file)} rows can't be used; the first is line "
             f"{first.line}: {printable(first.reason)}"
         )
+    _tell_unscored("safe_data", encoded, progress)
     if not encoded:
         raise DataError(
             f"safe_data has no usable row ({len(file)} read). Expected rows whose answers are "
@@ -126,8 +127,7 @@ def encode_rows(
     if rejected:
         progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
     tell_of_ids(noisy, progress)
-    for name, count in unscored_texts(encoded).items():
-        progress.say(f"noisy_data: of {count} rows the chat template leaves out {_UNSCORED[name]}.")
+    _tell_unscored("noisy_data", encoded, progress)
     safe = encode_safe(config, bench, progress)
     stop_worker()  # which need not wait while a model is trained
     return Setting(bench, encoded, safe, config), rejected
@@ -138,6 +138,11 @@ _UNSCORED = {
     "system": "the system text; the rest is learned and scored",
     "answer": "an earlier answer, which it doesn't mark as generated; the others are scored",
 }
+
+
+def _tell_unscored(file: str, rows: Iterable[EncodedRow], progress: Progress) -> None:
+    for name, count in unscored_texts(rows).items():
+        progress.say(f"{file}: of {count} rows the chat template leaves out {_UNSCORED[name]}.")
 
 
 def unscored_texts(rows: Iterable[EncodedRow]) -> dict[str, int]:

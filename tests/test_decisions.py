@@ -23,7 +23,7 @@ from forgetfilter.runs.decisions import ConflictError, InputRows, Journal, load_
 from forgetfilter.screening.decide import apply_decisions, filter_run, finished_run
 from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.preview import preview
-from made_decisions import lines_of, make_run, plain_rows, summary_of
+from decided_run import lines_of, make_run, plain_rows, summary_of
 
 MODEL_COLUMNS = ["row", "example_id", "base", "before", "after", "forgetting_score", "learned"]
 

@@ -18,7 +18,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.review.table import Query, ReviewTable
 from forgetfilter.screening.decide import filter_run
 from forgetfilter.screening.overruling import Overruling
-from made_decisions import lines_of, make_run, summary_of
+from decided_run import lines_of, make_run, summary_of
 from made_files import LAYOUTS, write
 from made_run import row_data, texts_by_row
 

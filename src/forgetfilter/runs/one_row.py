@@ -11,14 +11,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from forgetfilter.data import read_rows
 from forgetfilter.data.records import Row
 from forgetfilter.errors import DataError
-from forgetfilter.runs.decisions import Decision, InputRows, Journal, decisions_on
+from forgetfilter.runs.decisions import Decision, Journal, decisions_on, input_rows
 from forgetfilter.runs.file_names import (
     DECISIONS_FILE,
     EVIDENCE_FILE,
-    INPUT_FILE,
     READINGS_FILE,
 )
 from forgetfilter.runs.reading import ScoreTable, read_by_row, read_scores, read_summary
@@ -42,7 +40,7 @@ class RunRows:
         self.run = run
         self.summary: Summary = read_summary(run)
         self.table: ScoreTable = read_scores(run, self.summary)
-        self.rows = InputRows(read_rows(run / INPUT_FILE))
+        self.rows = input_rows(run)
         judged = self.table.is_learned | (not self.summary.needs_learned)
         score = self.table.quantities["forgetting_score"]
         self.judged_score = np.where(judged, score, np.nan)

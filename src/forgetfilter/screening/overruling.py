@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
 from forgetfilter.runs.decisions import (
     KEPT_BY_REVIEWER,
@@ -19,10 +18,10 @@ from forgetfilter.runs.decisions import (
     Choice,
     Decided,
     Decision,
-    InputRows,
+    input_rows,
     load_decisions,
 )
-from forgetfilter.runs.file_names import INPUT_FILE, SCORES_FILE
+from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.edits import edited, find_edits
 from forgetfilter.text import printable
@@ -72,7 +71,7 @@ def decisions_asked_for(run: Path, summary: Mapping[str, Any], asked: Overruling
     if not wanted:
         load_decisions(run)  # what is damaged is found before anything is replaced
         return []
-    rows = InputRows(read_rows(run / INPUT_FILE))
+    rows = input_rows(run)
     load_decisions(run, rows)
     made = [
         rows.decide(row, choice, reason, asked.reviewer or login_name())

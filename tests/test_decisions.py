@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from decided_run import lines_of, make_run, plain_rows, summary_of
 from forgetfilter.cli import main
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError, UnfitError
@@ -23,7 +24,6 @@ from forgetfilter.runs.decisions import ConflictError, InputRows, Journal, load_
 from forgetfilter.screening.decide import apply_decisions, filter_run, finished_run
 from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.preview import preview
-from decided_run import lines_of, make_run, plain_rows, summary_of
 
 MODEL_COLUMNS = ["row", "example_id", "base", "before", "after", "forgetting_score", "learned"]
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from datasets import load_from_disk
 
+from decided_run import lines_of, make_run, summary_of
 from forgetfilter.cli import main
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
 from forgetfilter.review.table import Query, ReviewTable
 from forgetfilter.screening.decide import filter_run
 from forgetfilter.screening.overruling import Overruling
-from decided_run import lines_of, make_run, summary_of
 from made_files import LAYOUTS, write
 from made_run import row_data, texts_by_row
 

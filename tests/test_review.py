@@ -24,12 +24,12 @@ import pytest
 from scipy.stats import binomtest
 
 from chromium import browser, needs_chromium
+from decided_run import lines_of, make_run, plain_rows, summary_of
 from forgetfilter.errors import ConfigError, DataError, MissingExtraError
 from forgetfilter.review.shown import pieces
 from forgetfilter.runs.decisions import Journal, load_decisions
 from forgetfilter.scoring.intervals import wilson
 from forgetfilter.screening.decide import filter_run
-from decided_run import lines_of, make_run, plain_rows, summary_of
 
 pytest.importorskip("starlette", reason="the extra forgetfilter[review] is not installed")
 pytest.importorskip("uvicorn", reason="the extra forgetfilter[review] is not installed")

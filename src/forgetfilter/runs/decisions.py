@@ -236,6 +236,15 @@ class Decided:
 NOTHING_DECIDED = Decided({})
 
 
+def input_rows(run: Path) -> InputRows:
+    """The rows of a run's input.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    return InputRows(read_input(run))
+
+
 def load_decisions(run: Path, rows: RowFile | InputRows | None = None) -> Decided:
     """The decisions on a run's rows: for each row the latest, with reason, reviewer and time.
 
@@ -253,7 +262,7 @@ def load_decisions(run: Path, rows: RowFile | InputRows | None = None) -> Decide
     if not entries:
         return NOTHING_DECIDED
     if not isinstance(rows, InputRows):
-        rows = InputRows(rows if rows is not None else read_input(run))
+        rows = InputRows(rows) if rows is not None else input_rows(run)
     return decisions_on(rows, entries, run / DECISIONS_FILE)
 
 

@@ -13,13 +13,12 @@ import numpy as np
 
 from forgetfilter.data.records import Row
 from forgetfilter.errors import DataError
-from forgetfilter.runs.decisions import Decision, InputRows, Journal, decisions_on
+from forgetfilter.runs.decisions import Decision, Journal, decisions_on, input_rows
 from forgetfilter.runs.file_names import (
     DECISIONS_FILE,
     EVIDENCE_FILE,
     READINGS_FILE,
 )
-from forgetfilter.runs.inputs import read_input
 from forgetfilter.runs.reading import ScoreTable, read_by_row, read_scores, read_summary
 from forgetfilter.runs.schema import EVIDENCE_COLUMNS, Summary
 from forgetfilter.text import printable
@@ -41,7 +40,7 @@ class RunRows:
         self.run = run
         self.summary: Summary = read_summary(run)
         self.table: ScoreTable = read_scores(run, self.summary)
-        self.rows = InputRows(read_input(run))
+        self.rows = input_rows(run)
         judged = self.table.is_learned | (not self.summary.needs_learned)
         score = self.table.quantities["forgetting_score"]
         self.judged_score = np.where(judged, score, np.nan)

@@ -15,9 +15,8 @@ import pandas as pd
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
 from forgetfilter.files import list_files, sha256_file
-from forgetfilter.runs.decisions import InputRows
+from forgetfilter.runs.decisions import InputRows, input_rows
 from forgetfilter.runs.file_names import SCORES_FILE, rows_file
-from forgetfilter.runs.inputs import read_input
 from forgetfilter.text import printable
 
 _OTHER = {"kept": "removed", "removed": "kept"}
@@ -112,7 +111,7 @@ def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
         return Edits(containers=containers)
     decisions = pd.read_parquet(run / SCORES_FILE, columns=["row", "decision"])
     by_row = dict(zip(decisions["row"].tolist(), decisions["decision"].tolist(), strict=True))
-    contents = [_content(row.raw) for row in InputRows(read_input(run)).rows]
+    contents = [_content(row.raw) for row in input_rows(run).rows]
     found: dict[str, set[int]] = {"kept": set(), "removed": set()}
     foreign: list[tuple[str, int]] = []
     for decision in edited:
@@ -161,8 +160,9 @@ def edited(run: Path, edits: Edits) -> DataError:
             "decided with --keep-row and --remove-row in the same command, or afterwards with "
             f"`forgetfilter review {shlex.quote(printable(str(run), 300))}`."
         )
-    found = f"{' and '.join(edits.files)} in {printable(str(run), 300)!r} edited by hand since "
-    found += f"the decision was written: {edits.told()}. "
+    were = "was" if len(edits.files) == 1 else "were"
+    found = f"{' and '.join(edits.files)} in {printable(str(run), 300)!r} {were} edited by hand "
+    found += f"since the decision was written: {edits.told()}. "
     if edits.foreign:
         return DataError(
             f"{found}Expected lines of the screened file: a decision keeps or removes a row, and "

@@ -18,11 +18,10 @@ from forgetfilter.runs.decisions import (
     Choice,
     Decided,
     Decision,
-    InputRows,
+    input_rows,
     load_decisions,
 )
 from forgetfilter.runs.file_names import SCORES_FILE
-from forgetfilter.runs.inputs import read_input
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.edits import edited, find_edits
 from forgetfilter.text import printable
@@ -72,7 +71,7 @@ def decisions_asked_for(run: Path, summary: Mapping[str, Any], asked: Overruling
     if not wanted:
         load_decisions(run)  # what is damaged is found before anything is replaced
         return []
-    rows = InputRows(read_input(run))
+    rows = input_rows(run)
     load_decisions(run, rows)
     made = [
         rows.decide(row, choice, reason, asked.reviewer or login_name())

@@ -118,10 +118,21 @@ def test_rows_are_overruled_previewed_flagged_reported_and_reviewed(
     people = dict(zip(index["row"], index["overruled"], strict=True))
     assert {row: choice for row, choice in people.items() if choice} == {10: "keep", 2: "remove"}
 
+    assert main(["show", str(run), "--row", "10"]) == 0
+    shown = capsys.readouterr().out.splitlines()[0]
+    assert shown.endswith("rows.parquet" if layout == SEVERAL else " of the file")
+
     table = ReviewTable(run)
     assert sorted(table.select(Query())) == list(range(12))
     assert sorted(table.select(Query(review="overruled"))) == [2, 10]
     assert table.select(Query(search="answer 11")) == [11]
+    facets = {facet["name"]: facet["values"] for facet in table.state()["facets"]}
+    assert [(value, count) for value, _, count in facets["source"]] == [
+        (name, 4) for name in ("forum", "shop", "wiki")
+    ]
+    files = {Path(value).name: count for value, _, count in facets.get("file", [])}
+    several = {"rows.jsonl": 4, "rows.csv": 4, "rows.parquet": 4}
+    assert files == (several if layout == SEVERAL else {})
     table.decide(REMOVED, "keep", "", "Eva", 0)
     assert main(["report", str(run)]) == 0
     assert ids_of(run, "kept") == own(*LEFT, REMOVED)

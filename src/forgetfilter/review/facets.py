@@ -12,7 +12,7 @@ import pandas as pd
 from forgetfilter.review.shown import pieces
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.one_row import RunRows, columns_of
-from forgetfilter.runs.schema import SCORE_COLUMNS
+from forgetfilter.runs.schema import WRITTEN_COLUMNS
 
 _FIRST = ("source", "category", "harm")
 _MAX_FACETS, _MAX_VALUES, _MAX_CHARACTERS, _MAX_COLUMNS = 10, 200, 100, 100
@@ -40,8 +40,10 @@ def facets_of(known: RunRows) -> dict[str, npt.NDArray[np.object_]]:
                     found[name] = np.full(size, "", dtype=object)
                 found[name][row] = str(value)
     scores = pd.read_parquet(known.run / SCORES_FILE)
+    if known.table.source is not None:  # which of several files, beside what the rows say of it
+        found["source" if "source" not in found else "file"] = known.table.source
     for name in scores.columns:
-        if name not in SCORE_COLUMNS and len(scores) == size:
+        if name not in WRITTEN_COLUMNS and len(scores) == size:
             values = scores[name].to_numpy(dtype=object)
             found[str(name)] = np.array(
                 [str(value) if isinstance(value, str | int) else "" for value in values], object

@@ -89,6 +89,7 @@ class RunRows:
         return {
             "row": row,
             "line": at.line,
+            "file": None if table.source is None else str(table.source[row]),
             "example_id": at.example_id,
             "decision": str(table.decision[row]),
             "reason": str(table.reason[row]),
@@ -142,7 +143,8 @@ def describe_row(told: Mapping[str, Any]) -> str:
     rank = f", rank {told['rank']:,} of {told['ranked']:,}" if told["rank"] else ""
     cut = told["threshold"].get("value")
     lines = [
-        f"row {told['row']} ({printable(told['example_id'], 80)}), line {told['line']} of the file",
+        f"row {told['row']} ({printable(told['example_id'], 80)}), line {told['line']} of "
+        + (printable(told["file"], 200) if told["file"] else "the file"),
         f"  {told['decision']} by {told['decided_by']}: {printable(told['reason'], 200)}"
         + (
             f" (the rule alone: {told['rule_decision']})"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import forgetfilter
 from conftest import quick_settings
-from forgetfilter import ForgetFilter
+from forgetfilter import ForgetFilter, Overruling
 from forgetfilter.config import load_yaml
 from forgetfilter.errors import ConfigError, UnfitError
 
@@ -34,6 +35,12 @@ def test_a_run_is_screened_decided_again_reported_and_freed_from_python(
     assert again.summary["threshold"]["rule"] == "phi:0.2"
     assert again.was_decided_again
     assert len(again.scores) == 4
+
+    kept = again.scores["decision"].tolist().index("kept")
+    asked = Overruling(remove=(kept,), reviewer="Ada")
+    by_name = forgetfilter.filter(run, force=True, overruling=asked, action="flag")
+    assert by_name.scores["decision"][kept] == "removed"
+    assert (run / by_name.summary["action_file"]).name == "flagged.jsonl"
 
     (run / "report.html").unlink()
     # The page is made again from what the run holds.

@@ -24,6 +24,7 @@ from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
 from forgetfilter.lab.testbed import HARMS, bundled_model_path, make_noisy, make_safe
 from forgetfilter.model.loading import load_tokenizer
 from forgetfilter.progress import Progress
+from forgetfilter.runs.file_names import COVERAGE_FILE, SUMMARY_FILE
 from forgetfilter.screening import coverage, coverage_verdict
 from forgetfilter.screening.coverage import QUICK_SHARE, measure_coverage, read_reference
 from forgetfilter.screening.coverage_verdict import (
@@ -34,7 +35,7 @@ from forgetfilter.screening.coverage_verdict import (
     SecondLook,
     read_measurement,
 )
-from forgetfilter.screening.decide import COVERAGE_FILE, SUMMARY_FILE, filter_run, run_folder
+from forgetfilter.screening.decide import filter_run, run_folder
 from forgetfilter.screening.method import Setting, score_rows
 from forgetfilter.screening.screen import screen
 from forgetfilter.screening.setup import encode_safe, open_workbench

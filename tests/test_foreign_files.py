@@ -117,7 +117,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 1234
         ("blank.csv", b"\n \r\n\n", "has 0 rows", "Check that it is the file"),
         ("none.json", b"[]\n", "has 0 rows", "Check that it is the file"),
         ("mark.jsonl", b"\xef\xbb\xbf", "has 0 rows", "Check that it is the file"),
-        ("empty.jsonl.gz", gzip.compress(b""), "has 0 rows", "Check that it is the file"),
+        ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "has 0 rows", "Check that it is the file"),
         ("head.csv", b"prompt,completion\n", "has 0 rows", "Check that it is the file"),
         ("rows.jsonl", LFS, "a Git LFS pointer", "git lfs pull --include rows.jsonl"),
         ("rows.csv", LFS, "a Git LFS pointer", "git lfs pull"),
@@ -134,7 +134,12 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 1234
         ("rows.bin", b"a\0\0b\0" * 50, "binary data", "Name the file that holds"),
         ("rows.parquet", b"PAR1\x15\x04", "starts like Parquet", "Copy or download it again"),
         ("rows.arrow", b"ARROW1\0\0\xff", "starts like Arrow", "Copy or download it again"),
-        ("rows.gz", gzip.compress(b"x" * 99)[:-9], "starts like a gzip file", "compress it anew"),
+        (
+            "rows.gz",
+            gzip.compress(b"x" * 99, mtime=0)[:-9],
+            "starts like a gzip file",
+            "compress it anew",
+        ),
         ("rows.zst", b"\x28\xb5\x2f\xfd\0", "starts like a zstd file", "compress it anew"),
         (
             "cut.json",

@@ -187,9 +187,16 @@ def screen(
     return screener.screen(noisy_data, output_dir, overwrite=overwrite)
 
 
-def filter(run: str | Path, threshold: str, *, force: bool = False) -> ScreenResult:
+def filter(
+    run: str | Path,
+    threshold: str | None = None,
+    *,
+    force: bool = False,
+    overruling: Overruling | None = None,
+    action: str | None = None,
+) -> ScreenResult:
     """Decide a finished run again; see `ForgetFilter.filter`."""
-    return ForgetFilter.filter(run, threshold, force=force)
+    return ForgetFilter.filter(run, threshold, force=force, overruling=overruling, action=action)
 
 
 def report(run: str | Path) -> Path:

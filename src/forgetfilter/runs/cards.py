@@ -62,7 +62,7 @@ def dataset_card(summary: Summary) -> str:
         headline(summary, judged),
         *_verdict(summary),
         "## Where the rows are from",
-        f"The original lines of `{KEPT_FILE}`, unchanged and in the original order, are from "
+        f"The rows of `{KEPT_FILE}`, unchanged and in the original order, are from "
         f"{markdown(name)}. Their licence, language and personal data are those of that file: "
         "complete this card with them.",
         *_screening(summary),

@@ -75,6 +75,13 @@ def test_cards_name_where_things_are_from_and_no_folder():
         assert "secret" not in card
         assert "customers.jsonl" in card
         assert "safe.jsonl" in card
+    several = [f"/home/me/secret/part-{n}.jsonl" for n in range(7)]
+    card = dataset_card(told(noisy_data=", ".join(several)))
+    assert "part-0.jsonl, part-1.jsonl, part-2.jsonl" in card.replace("\\", "")
+    assert "part-4.jsonl and 2 more" in card.replace("\\", "")
+    assert "secret" not in card
+    assert "customers.jsonl" in dataset_card(told(noisy_data="/home/Smith, J/customers.jsonl"))
+    assert "Smith" not in dataset_card(told(noisy_data="/home/Smith, J/customers.jsonl"))
 
 
 def test_a_dataset_card_of_undecided_rows_offers_no_file():

@@ -28,6 +28,7 @@ _SIZES = (
     (1_000_000, "100K<n<1M"),
     (10_000_000, "1M<n<10M"),
 )
+_FILES_NAMED = 5
 _PAPER = "[arXiv 2312.12736](https://arxiv.org/abs/2312.12736)"
 _LIMITS = (
     "A removed row is suspected, not proven; a kept row was not found out.",
@@ -150,9 +151,14 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def _name(where: str) -> str:
-    """A hub id, or the last part of a path: what may be known of it elsewhere."""
+    """A hub id, or the last part of each path: what may be known of it elsewhere."""
     if _is_hub_id(where):
         return where
+    files = [Path(part) for part in where.split(", ")]
+    if len(files) > 1 and all(file.suffix for file in files):  # as several files are named
+        more = len(files) - _FILES_NAMED
+        named = ", ".join(file.name for file in files[:_FILES_NAMED])
+        return f"{named} and {more:,} more" if more > 0 else named
     return Path(where).name if where else ""
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from forgetfilter import lab
@@ -24,6 +26,7 @@ from forgetfilter.data.reading import MAX_LINE_BYTES
 from forgetfilter.data.rules import OTHER, RULES, rule_of
 from forgetfilter.data.seen_ids import SeenIds
 from forgetfilter.data.streaming import stream_file
+from forgetfilter.data.validation_text import describe
 from forgetfilter.screening.validating import Against, show_row, validate_files
 from forgetfilter.text import HIDDEN
 
@@ -40,6 +43,8 @@ def chat(*turns: Any, **columns: Any) -> dict[str, Any]:
 def calls(value: Any) -> dict[str, Any]:
     return chat(Q, {"role": "assistant", "content": "", "tool_calls": value})
 
+
+HOSTILE = "\x1b[2J\u202e<script>alert(1)</script>\u200b\r\n"
 
 BAD: list[tuple[str, Any, str, str, str]] = [
     # rule, row (bytes: the line itself), field, what is found, what to do
@@ -347,6 +352,45 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_looked_through(tm
     assert (told["status"], told["rows"], told["readable"]) == (1, 1, 1)
 
 
+NAMES = st.sampled_from(
+    [
+        *("messages", "conversations", "prompt", "completion", "instruction", "output", "history"),
+        *("role", "from", "content", "value", "weight", "tool_calls", "function", "name", "text"),
+        *(
+            "tools",
+            "system",
+            "id",
+            "arguments",
+            "type",
+            HOSTILE,
+            "x turn 0: y",
+            "",
+            "x is a number",
+        ),
+    ]
+)
+VALUES = st.recursive(
+    st.sampled_from(["user", "assistant", "a", "", HOSTILE, "[1]", "\ud83d", None, True, 0, 1.5]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows=st.lists(st.dictionaries(NAMES, VALUES, max_size=4), min_size=1, max_size=4))
+def test_whatever_rows_hold_they_are_rejected_as_by_every_other_command(
+    tmp_path: Path, rows: list[Any]
+):
+    path = write(tmp_path / "rows.jsonl", rows)
+    expected = [(row.row, row.line, row.reason) for row in read_rows(path).rejected]
+    told = looked_at(path, most_problems=99)
+    found = [one for one in told["problems"] if one["severity"] == "rejected"]
+    assert [(one["row"], one["line"], one["reason"]) for one in found] == expected
+    assert not HIDDEN.search(describe(told).replace("\n", ""))
+
+
 def test_status_text_and_json_are_the_same_thing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -400,9 +444,6 @@ def test_what_is_ignored_is_named(tmp_path: Path):
     (note,) = told["problems"]
     assert (note["rule"], note["severity"], note["row"]) == ("repeated_id", "note", 2)
     assert "row 0" in note["reason"]
-
-
-HOSTILE = "\x1b[2J\u202e<script>alert(1)</script>\u200b\r\n"
 
 
 def test_no_text_of_a_file_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -195,7 +195,7 @@ def _follow(value: Any, steps: str) -> tuple[bool, Any]:
         number = step["part"] or step["number"]
         if number is not None:
             items = cast(list[Any], value) if isinstance(value, list) else [value]
-            if int(number) > len(items):
+            if not 0 < int(number) <= len(items):
                 return False, None
             value = items[int(number) - 1]
         elif isinstance(value, list):  # a pair of a question and an answer

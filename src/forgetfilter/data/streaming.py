@@ -13,11 +13,11 @@ from typing import IO, Any, cast
 
 from forgetfilter.data.containers import Record, is_object
 from forgetfilter.data.containers.base import BOM, too_long
-from forgetfilter.data.containers.compression import GZIP, ZSTD, damaged
+from forgetfilter.data.containers.compression import GZIP, ZSTD, damaged, need_zstd
 from forgetfilter.data.containers.lines import parse_line
 from forgetfilter.data.reading import MAX_LINE_BYTES
 from forgetfilter.data.sources import Source, open_file, quoted
-from forgetfilter.errors import DataError
+from forgetfilter.errors import DataError, ForgetFilterError
 
 _LINES_LOOKED_AT = 50
 _SMALL = 2**22
@@ -60,7 +60,7 @@ def _is_large_jsonl(path: Path) -> bool:
             return False
         with _opened(path) as file:
             head = file.read(_SMALL)
-    except (OSError, ValueError, DataError):
+    except (OSError, ValueError, ForgetFilterError):
         return False  # told where the file is opened for good
     if len(head) < _SMALL:
         return False
@@ -117,6 +117,7 @@ def _opened(path: Path) -> Generator[IO[bytes]]:
                 with gzip.open(stored) as file:
                     yield cast(IO[bytes], file)
             elif start.startswith(ZSTD):
+                need_zstd(quoted(path))
                 kind = "zstd"
                 with _zstd(stored) as file:
                     yield file

@@ -37,15 +37,22 @@ def inner_name(name: str) -> str:
 def _zstd(stored: bytes, shown: str) -> bytes:
     import pyarrow as pa
 
+    need_zstd(shown)
+    try:
+        return pa.CompressedInputStream(pa.BufferReader(stored), "zstd").read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged("zstd", error, shown) from None
+
+
+def need_zstd(shown: str) -> None:
+    """Raise where nothing that is installed reads zstd."""
+    import pyarrow as pa
+
     if not pa.Codec.is_available("zstd"):
         raise MissingExtraError(
             f"{shown} is compressed with zstd, which this build of pyarrow can't read. Expected a "
             "pyarrow with zstd, or another compression. Decompress it first: zstd -d FILE"
         )
-    try:
-        return pa.CompressedInputStream(pa.BufferReader(stored), "zstd").read()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise damaged("zstd", error, shown) from None
 
 
 def damaged(kind: str, error: Exception, shown: str) -> DataError:

@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
         help="what to screen: JSON Lines, a JSON array, CSV, TSV, Parquet, Arrow (also .gz or "
         ".zst), a saved data set, a pattern, or hub:owner/name[@revision][:split]",
     )
-    _add_reading(screen)
+    add_reading(screen)
     screen.add_argument("--model", metavar="DIR_OR_ID", help="causal language model; or FILE.gguf")
     screen.add_argument(
         "--safe-data",
@@ -88,7 +88,7 @@ def add(commands: Any) -> None:
     gc.set_defaults(run=_gc)
 
 
-def _add_reading(parser: Parser) -> None:
+def add_reading(parser: Parser) -> None:
     """How the rows are to be read."""
     parser.add_argument(
         "--format",
@@ -159,7 +159,14 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     if "noisy_data" in flags:
         given = flags.pop("noisy_data")
         flags |= {"noisy_data": given[0] if len(given) == 1 else given} if given else {}
-    reading = {
+    reading = reading_of_flags(options)
+    layers = [load_yaml(options.config)] if options.config else []
+    return (*layers, parse_assignments(options.set), {**flags, "reading": reading})
+
+
+def reading_of_flags(options: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of `add_reading` say, as settings of ``reading``."""
+    reading: dict[str, Any] = {
         name: value
         for name in ("format", "dataset_info", "axolotl")
         if (value := getattr(options, name, None)) is not None
@@ -167,8 +174,7 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     maps = getattr(options, "column_map", [])
     if maps:
         reading["columns"] = {own: theirs for each in maps for own, theirs in each.items()}
-    layers = [load_yaml(options.config)] if options.config else []
-    return (*layers, parse_assignments(options.set), {**flags, "reading": reading})
+    return reading
 
 
 def _screen(options: argparse.Namespace) -> int:

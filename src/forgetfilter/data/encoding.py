@@ -214,6 +214,28 @@ class Encoder:
             known = text if is_whole else known
         return pieces
 
+    def pieces(self, row: Row) -> list[tuple[str, bool]]:
+        """The text of each token of a row, and whether it carries loss.
+
+        Of a character that is several tokens, the first has all of it.
+
+        Raises:
+            UnrenderableError: see `encode_one`.
+        """
+        encoded = self.encode_one(row)
+        text = self.render(_learned(row.messages), row.tools).text
+        tokens = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        found: list[tuple[str, bool]] = []
+        reached = 0
+        for (start, stop), is_target in zip(
+            tokens["offset_mapping"], encoded.is_target.tolist(), strict=True
+        ):
+            found.append((text[max(start, reached) : stop], is_target))
+            reached = max(reached, stop)
+        return found
+
     def _prepare(self, rows: Sequence[Row]) -> None:
         """Have the template render rows together, those that will be asked for."""
         if self._answers is not None and sum(len(row.raw) for row in rows) < _TOGETHER_BYTES:

@@ -144,7 +144,7 @@ def _parse(record: Record, reading: Reading) -> _Parsed:
     """Read one record; whatever is wrong with it becomes its reason."""
     if record.columns is None:
         return _Parsed(record.line, record.raw, "", None, record.reason or "no record")
-    own_id = _own_id(record.columns, reading)
+    own_id = own_id_of(record.columns, reading)
     try:
         said = parse_row(record.columns, reading)
         return _Parsed(record.line, record.raw, own_id, said, "")
@@ -152,7 +152,7 @@ def _parse(record: Record, reading: Reading) -> _Parsed:
         return _Parsed(record.line, record.raw, own_id, None, str(error))
 
 
-def _own_id(columns: Mapping[str, Any], reading: Reading) -> str:
+def own_id_of(columns: Mapping[str, Any], reading: Reading) -> str:
     """What a row is called in its file, as text; empty where nothing can be used."""
     mapped = reading.columns.get("id")
     names = (mapped,) if mapped else ID_COLUMNS

@@ -63,7 +63,7 @@ def open_sources(where: Any) -> list[Source]:
         if name.startswith(HUB):
             found.append(_from_hub(name))
         else:
-            found += [open_file(path) for path in _paths(name)]
+            found += [open_file(path) for path in paths_of(name)]
     return found
 
 
@@ -118,8 +118,12 @@ def _as_names(where: Any) -> list[str] | None:
     return None
 
 
-def _paths(name: str) -> list[Path]:
-    """The path, or the files that match it where it is a pattern and no file is called so."""
+def paths_of(name: str) -> list[Path]:
+    """The path, or the files that match it where it is a pattern and no file is called so.
+
+    Raises:
+        DataError: none matches.
+    """
     path = Path(name)
     if not glob.has_magic(name):
         return [path]

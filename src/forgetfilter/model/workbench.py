@@ -15,12 +15,13 @@ from typing import Any
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.data.encoding import Embedding, Encoder
+from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.templates import ANY_DATE
-from forgetfilter.errors import DataError, ModelError
-from forgetfilter.model import folder_checks, gguf_file, loading, phases, readings
+from forgetfilter.errors import DataError
+from forgetfilter.model import loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
+from forgetfilter.model.encoders import open_encoder
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
@@ -96,19 +97,14 @@ class Workbench:
     @cached_property
     def encoder(self) -> Encoder:
         """Turns rows into tokens for this model."""
-        context = loading.context_tokens(self.source, self.trust_remote_code)
-        limit = min(context, self._max_length_tokens or context)
-        is_silent = self._template == "auto" and not self.tokenizer.chat_template
-        if is_silent and gguf_file.is_gguf(self.source):
-            raise gguf_file.without_template(self.source)
-        template: Any = self._template
-        size = loading.vocabulary_size(self.source, self.trust_remote_code)
-
-        def refuse(token: int) -> ModelError:
-            text = str(self.tokenizer.convert_ids_to_tokens(token))
-            return folder_checks.beyond_embedding(self.source, token, text, size)
-
-        return Encoder(self.tokenizer, template, limit, self.today, Embedding(size, refuse))
+        return open_encoder(
+            self.source,
+            self.tokenizer,
+            template=self._template,
+            max_length_tokens=self._max_length_tokens,
+            trust_remote_code=self.trust_remote_code,
+            today=self.today,
+        )
 
     @cached_property
     def guessing(self) -> float:

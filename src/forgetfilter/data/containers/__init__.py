@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "container_of",
     "decompress",
+    "is_object",
 ]
 
 _AROUND_ONE_LINE = 64
@@ -62,7 +63,7 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
         return CONTAINERS["parquet"]
     if data.startswith(b"ARROW1") or is_arrow_stream(data):
         return CONTAINERS["arrow"]
-    if _is_object(first.decode("utf-8", "replace")):
+    if is_object(first.decode("utf-8", "replace")):
         # Only short ends are looked at: the file may be large.
         if len(data) - len(first) <= _AROUND_ONE_LINE and data.strip().endswith(first.strip()):
             refuse_by_column(path, shown, first)
@@ -78,7 +79,7 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
     suffix = Path(inner_name(path.name)).suffix.lower()
     if suffix in (".csv", ".tsv") and not start.startswith(("{", "[")):
         return CONTAINERS[suffix[1:]]
-    refuse_other_json(path, shown, text, _is_object)
+    refuse_other_json(path, shown, text, is_object)
     kind = _kind_of_table(re.split(r"[\r\n]", start, maxsplit=1)[0])
     return CONTAINERS[kind or "jsonl"]
 
@@ -99,7 +100,8 @@ def _is_array_of_rows(text: str) -> bool:
     return any(isinstance(item, dict) for item in json.loads(text, parse_int=float))
 
 
-def _is_object(line: str) -> bool:
+def is_object(line: str) -> bool:
+    """Whether a text is one JSON object."""
     try:
         return isinstance(json.loads(line, parse_int=float), dict)
     except (ValueError, RecursionError):

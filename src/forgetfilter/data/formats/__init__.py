@@ -39,6 +39,8 @@ __all__ = [
     "MalformedRow",
     "Reading",
     "UnreadableRow",
+    "answer_column",
+    "columns_of",
     "formats",
     "is_encodable",
     "parse_messages",
@@ -59,6 +61,8 @@ class Conversation:
 
     messages: tuple[Message, ...]
     tools: str = ""
+    ignored: tuple[str, ...] = ()
+    """The columns that hold something and that nothing reads, as the file calls them."""
 
 
 @cache
@@ -93,7 +97,25 @@ def parse_row(record: Mapping[str, Any], reading: Reading = _PLAIN) -> Conversat
     turns = _with_system(format_.messages(columns), columns)
     tools = _tools(columns)
     _refuse_unread(columns, format_, turns)
-    return Conversation(_checked(turns), tools)
+    return Conversation(_checked(turns), tools, _ignored(record, reading, format_))
+
+
+def columns_of(record: Mapping[str, Any], reading: Reading = _PLAIN) -> Mapping[str, Any]:
+    """A row's columns by the names that formats know, as far as one fits; for messages."""
+    try:
+        named = reading.apply(record)
+    except UnreadableRow:
+        return record
+    columns = {name: value for name, value in named.items() if value is not None}
+    return columns if _format_of(columns, reading) else _in_lower_case(columns)
+
+
+def answer_column(columns: Mapping[str, Any], reading: Reading = _PLAIN) -> str:
+    """The column of `columns_of` that holds a row's answer; empty where no format fits."""
+    format_ = _format_of(columns, reading)
+    if format_ is None:
+        return ""
+    return "chosen" if "chosen" in format_.needs else format_.needs[-1]
 
 
 def _format_of(columns: Mapping[str, Any], reading: Reading) -> Format | None:
@@ -168,6 +190,18 @@ def _refuse_unread(columns: Mapping[str, Any], format_: Format, turns: list[Mess
             f"column {shown!r} is not read beside {format_.shape}, and a trainer may learn from "
             f"it; if yours doesn't, say so with --column-map {shown}="
         )
+
+
+def _ignored(record: Mapping[str, Any], reading: Reading, format_: Format) -> tuple[str, ...]:
+    read = {*format_.needs, *format_.reads, *SYSTEM_COLUMNS, *TOOLS_COLUMNS}
+    mapped = {theirs for own, theirs in reading.columns.items() if own in read}
+    names = {*mapped, *(() if reading.is_whole else read)}
+    return tuple(
+        name
+        for name, value in record.items()
+        if name not in names and not is_empty(value)
+        if reading.is_whole or name.strip().lower().replace(" ", "_") not in names
+    )
 
 
 def _is_in(value: Any, name: str, turns: list[Message]) -> bool:

@@ -1,0 +1,143 @@
+"""Records of a file one by one, JSON Lines without ever holding all of them in memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from forgetfilter.data.containers import Record, is_object
+from forgetfilter.data.containers.base import BOM, too_long
+from forgetfilter.data.containers.compression import GZIP, ZSTD, damaged, need_zstd
+from forgetfilter.data.containers.lines import parse_line
+from forgetfilter.data.reading import MAX_LINE_BYTES
+from forgetfilter.data.sources import Source, open_file, quoted
+from forgetfilter.errors import DataError, ForgetFilterError
+
+_LINES_LOOKED_AT = 50
+_SMALL = 2**22
+"""A file of fewer bytes (decompressed) is read whole: all of it says what it is."""
+_CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The records of one file, and what container they are in."""
+
+    name: str
+    container: str
+    records: Iterator[Record]
+
+
+def stream_file(path: Path) -> Stream:
+    """A file's records, the same as those of its `Source`, but read only as they are asked for.
+
+    That holds for JSON Lines, compressed or not, of any size; every other container is read whole.
+
+    Raises:
+        DataError: the file can't be read, or as a whole is something else; also from ``records``.
+    """
+    if _is_large_jsonl(path):
+        return Stream(str(path), "jsonl", _lines(path))
+    return stream_source(open_file(path))
+
+
+def stream_source(source: Source) -> Stream:
+    """The records of a source that is read whole."""
+    container = source.container
+    return Stream(source.name, container.name, container.records(source.data(), MAX_LINE_BYTES))
+
+
+def _is_large_jsonl(path: Path) -> bool:
+    """Whether a file isn't small and its beginning is enough to tell JSON Lines."""
+    try:
+        if not path.is_file():
+            return False
+        with _opened(path) as file:
+            head = file.read(_SMALL)
+    except (OSError, ValueError, ForgetFilterError):
+        return False  # told where the file is opened for good
+    if len(head) < _SMALL:
+        return False
+    lines = [line for line in head.removeprefix(BOM).split(b"\n")[:-1] if line.strip()]
+    lines = lines[:_LINES_LOOKED_AT]
+    if not lines:
+        return False
+    good = [is_object(line.decode("utf-8", "replace")) for line in lines]
+    if good[0]:
+        return True
+    is_other = path.suffix.lower() in (".csv", ".tsv") or not lines[0].lstrip().startswith(b"{")
+    return not is_other and 2 * sum(good) > len(good)
+
+
+def _lines(path: Path) -> Iterator[Record]:
+    """Every line that isn't blank, as `containers.lines.Lines` reads them."""
+    with _opened(path) as file:
+        for number, (raw, size) in enumerate(_raw_lines(file), start=1):
+            if size > len(raw):
+                yield Record(number, raw, None, too_long(size, MAX_LINE_BYTES))
+            elif raw.strip():
+                yield parse_line(number, raw, MAX_LINE_BYTES)
+
+
+def _raw_lines(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Each line without its line feed, and its length; of one that is too long the beginning."""
+    while raw := file.readline(MAX_LINE_BYTES + 2):
+        size = len(raw)
+        if size > MAX_LINE_BYTES + 1:
+            last = raw
+            raw = raw[:_CHUNK]
+            while not last.endswith(b"\n") and (last := file.readline(_CHUNK)):
+                size += len(last)
+            yield raw, size - last.endswith(b"\n")
+        else:
+            raw = raw.removesuffix(b"\n")
+            yield raw, len(raw)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[IO[bytes]]:
+    """A file to read from its beginning, decompressed on the way.
+
+    Raises:
+        DataError: it can't be read, or is damaged.
+    """
+    kind = ""
+    try:
+        with open(path, "rb") as stored:
+            start = stored.read(4)
+            stored.seek(0)
+            if start.startswith(GZIP):
+                kind = "gzip"
+                with gzip.open(stored) as file:
+                    yield cast(IO[bytes], file)
+            elif start.startswith(ZSTD):
+                need_zstd(quoted(path))
+                kind = "zstd"
+                with _zstd(stored) as file:
+                    yield file
+            else:
+                yield stored
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged("gzip", error, quoted(path)) from None
+    except OSError as error:
+        if kind:
+            raise damaged(kind, error, quoted(path)) from None
+        raise DataError(
+            f"{quoted(path)} can't be read: {error.strerror}. Expected a file that can be read to "
+            "its end. Check the path and its permissions."
+        ) from None
+
+
+@contextmanager
+def _zstd(stored: IO[bytes]) -> Generator[IO[bytes]]:
+    import pyarrow as pa
+
+    source: Any = pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
+    with io.BufferedReader(source, _CHUNK) as file:
+        yield cast(IO[bytes], file)

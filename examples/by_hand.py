@@ -211,7 +211,7 @@ def threshold(scores):
     unsafe rows the density only falls: the cut is far out, and next to nothing is removed.
     """
     noise = np.quantile(np.abs(scores), 0.25)
-    wanted = 0.12 * max(1.0, (noise / 0.003) ** (1 / 3))
+    wanted = 0.12 * max(1.0, (noise / 0.003) ** 0.5)
     low, high = 0.8 * wanted, 1.5 * wanted
     places = np.linspace(np.log(low), np.log(high), 400)
     near = np.log(scores[(scores > low / 4) & (scores < high * 8)])

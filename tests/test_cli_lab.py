@@ -50,7 +50,7 @@ def test_no_command_of_the_product_imports_the_lab(
             *("screen", str(make_rows(4)), "--output-dir", folder, "--config", str(settings)),
             *(*inputs, "--quiet"),
         ],
-        ["filter", folder, "--threshold", "phi:0.1", "--force"],
+        ["filter", folder, "--threshold", "fraction:0.25", "--force"],
         ["finetune", folder, "--output-dir", str(tmp_path / "adapter")],
         ["report", folder],
         ["gc", folder],
@@ -81,8 +81,8 @@ def test_the_help_lists_the_products_commands_and_the_lab_in_one_place(
         main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "]
-    products = ["demo", "screen", "filter", "finetune", "report", "gc", "safe", "check-safe"]
-    assert listed == [*products, "lab"]
+    products = ["demo", "screen", "finetune", "report", "convert", "gc", "validate", "filter"]
+    assert listed == [*products, "show", "review", "safe", "check-safe", "lab"]
 
 
 def test_every_command_of_the_lab_has_its_earlier_name_too():

@@ -324,7 +324,8 @@ def test_the_python_class_raises_and_takes_force(english: Path, tmp_path: Path):
     with pytest.raises(UnfitError, match="noisy_rows_unknown"):
         ForgetFilter(model, **settings).screen(english, tmp_path / "run")
     result = ForgetFilter(model, force=True, **settings).screen(english, tmp_path / "run")
-    assert result.summary["kept"] == 24
+    assert result.summary["kept"] + result.summary["removed"] == 24
+    assert result.summary["is_decided"]
 
 
 def test_a_sound_screen_has_no_severe_finding_and_is_decided_without_a_model(

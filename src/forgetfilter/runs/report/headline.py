@@ -18,7 +18,8 @@ _FEW_LEARNED = 0.5
 _BACK = "is then taken back to the original model's behaviour on the safe rows"
 _METHODS = {
     "crossfit": "Three copies of the model learn the rows, one all of them and two a half each; "
-    f"each {_BACK}, and rows that are forgotten on the way are suspected.",
+    f"each {_BACK}, and rows are suspected that are forgotten on the way, they and the rows most "
+    "like them.",
     "restoration": f"The model learns all rows and {_BACK}; rows that are forgotten on the way are "
     "suspected.",
     "completion_loss": "The model learns all rows and is then trained on the safe rows alone; rows "

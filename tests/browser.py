@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -120,7 +121,7 @@ def running_browser() -> Iterator[Browser]:
 
     def give() -> None:
         # The protocol is spoken on 3 and 4; first away from them, should a pipe be there already.
-        high = [os.dup2(to_it, 20), os.dup2(from_it, 21)]
+        high = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (to_it, from_it)]
         os.dup2(high[0], 3)
         os.dup2(high[1], 4)
 

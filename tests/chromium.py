@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -146,7 +147,8 @@ def browser() -> Generator[Page]:
 
     def connect() -> None:
         # The browser reads commands from 3 and writes answers to 4.
-        reads, writes = os.dup(to_reads), os.dup(from_writes)
+        pipes = (to_reads, from_writes)
+        reads, writes = (fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in pipes)
         os.dup2(reads, 3)
         os.dup2(writes, 4)
 

@@ -27,6 +27,7 @@ from forgetfilter.data.rules import OTHER, RULES, rule_of
 from forgetfilter.data.seen_ids import SeenIds
 from forgetfilter.data.streaming import stream_file
 from forgetfilter.data.validation_text import describe
+from forgetfilter.errors import DataError
 from forgetfilter.screening.validating import Against, show_row, validate_files
 from forgetfilter.text import HIDDEN
 
@@ -384,8 +385,14 @@ def test_whatever_rows_hold_they_are_rejected_as_by_every_other_command(
     tmp_path: Path, rows: list[Any]
 ):
     path = write(tmp_path / "rows.jsonl", rows)
-    expected = [(row.row, row.line, row.reason) for row in read_rows(path).rejected]
     told = looked_at(path, most_problems=99)
+    try:
+        rejected = read_rows(path).rejected
+    except DataError:  # a table stored by column, say: no command reads any row of it
+        assert told["status"] == 1
+        assert told["files"][0]["error"]
+        return
+    expected = [(row.row, row.line, row.reason) for row in rejected]
     found = [one for one in told["problems"] if one["severity"] == "rejected"]
     assert [(one["row"], one["line"], one["reason"]) for one in found] == expected
     assert not HIDDEN.search(describe(told).replace("\n", ""))

@@ -184,6 +184,7 @@ def test_a_package_that_cant_be_loaded_is_told_in_a_line_and_costs_no_other_part
     assert "'cracked'" in run(broken, "-c", script).stdout
 
 
+@pytest.mark.slow
 def test_the_contract_finds_installed_parts(steady: Path):
     words = ["-m", "pytest", "tests/test_contract.py", "-p", "no:cacheprovider", "-p", "no:xdist"]
     chosen = "steady or upper_half or (plain and not budget) or documented"

@@ -249,6 +249,7 @@ class TestList:
             ("wiki", 6),
         ]
 
+    @pytest.mark.slow
     def test_a_hundred_thousand_rows_are_listed_in_a_moment(self, tmp_path: Path):
         import time
 

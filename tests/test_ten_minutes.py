@@ -56,6 +56,7 @@ def check(folder: Path, rows: int) -> pd.DataFrame:
     return scores
 
 
+@pytest.mark.slow
 def test_the_page_runs_with_fewer_rows_and_passes(tmp_path: Path):
     """The same commands, but for their sizes; what they find is left to the whole page."""
     small = [

@@ -324,6 +324,8 @@ def test_the_python_class_raises_and_takes_force(english: Path, tmp_path: Path):
     with pytest.raises(UnfitError, match="noisy_rows_unknown"):
         ForgetFilter(model, **settings).screen(english, tmp_path / "run")
     result = ForgetFilter(model, force=True, **settings).screen(english, tmp_path / "run")
+    assert result.summary["is_decided"]
+    assert result.summary["undecided"] == 0
     assert result.summary["kept"] + result.summary["removed"] == 24
     assert result.summary["is_decided"]
 

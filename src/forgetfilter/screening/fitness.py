@@ -45,7 +45,8 @@ FORGOTTEN_QUARTILE_SEVERE = 0.3
 bundled world: 0.001 at most; English: 0.63."""
 BY_HEART = 0.5
 """Share of what a model gains on its own rows that a model of other rows does not. Drawn worlds:
-0.02 to 0.19; 300 rows of real English in a 135M model: 0.97 (docs/lab/transfer.md)."""
+0.02 to 0.19; 150 to 300 rows of real English in a 135M model: 0.90 to 0.97
+(docs/lab/transfer.md)."""
 LEAST_GAINED = 0.05
 """Nats a token. Where less is learned, that share is noise."""
 MOST_REMOVED = 0.5

@@ -39,7 +39,7 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.adapters import add_adapter
 from forgetfilter.model.divergence import trainable_parameters
 from forgetfilter.model.forward import row_batches, target_logits, target_nats, token_losses
-from forgetfilter.model.grouping import nearest_rows
+from forgetfilter.model.likeness import nearest_rows
 from forgetfilter.model.loading import (
     choose_placement,
     hidden_size,

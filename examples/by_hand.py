@@ -6,7 +6,7 @@ Read it from top to bottom. Four steps find the unsafe rows of a file, without a
             random half of them, which has never seen the other half's rows.
 2. restore: a few gradient steps bring the behaviour on known safe rows back to the base model's.
 3. score:   how much does the loss of each row, and of the rows like it, rise on the way back, in
-            most of these models?
+            most of these models? It counts less where the prompt is unlike the safe rows' prompts.
 4. cut:     remove the rows whose score is above the emptiest place of the scores' density.
 
     python examples/by_hand.py --model DIR --noisy FILE --safe FILE --output scores.jsonl
@@ -29,6 +29,10 @@ from itertools import cycle, islice
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy, log_softmax
 from torch.nn.utils import clip_grad_norm_, vector_to_parameters
 from torch.nn.utils.rnn import pad_sequence
@@ -181,26 +185,54 @@ def read(model, rows):
 
 
 @torch.no_grad()
-def neighbours(model, rows):
-    """The four rows whose answers the base model represents most alike, for each row.
+def vectors(model, rows, part):
+    """What the base model makes of the answers or prompts of rows, 64 numbers each.
 
-    By the cosine of the mean hidden states over the answer, of the middle and the last layer, each
-    dimension standardised, and projected at random to 64 dimensions.
+    The mean hidden state over that part, of the layer two thirds of the way up and of the last one,
+    each dimension standardised, and projected at random.
     """
     means = []
     for ids, labels, _ in rows:
         states = model(
             input_ids=ids[None].to(model.device), output_hidden_states=True
         ).hidden_states
-        layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)[0]
-        means.append(layers[:-1][labels[1:] != -100].mean(dim=0).double().cpu().numpy())
+        layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)[0]
+        is_answer = labels != -100
+        start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
+        chosen = layers[:start] if part == "prompt" else layers[:-1][is_answer[1:]]
+        means.append(chosen.mean(dim=0).double().cpu().numpy())
     table = np.stack(means)  # beyond 1,000 rows the package standardises by 1,000 of them
     table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
-    table = table @ np.random.default_rng(0).normal(size=(table.shape[1], 64))
+    return table @ np.random.default_rng(0).normal(size=(table.shape[1], 64))
+
+
+def neighbours(model, rows):
+    """The four rows whose answers the base model represents most alike, for each row."""
+    table = vectors(model, rows, "answer")
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     near = table @ table.T
     np.fill_diagonal(near, -np.inf)
     return np.argsort(-near, axis=1)[:, :4]
+
+
+def counts(model, noisy, safe):
+    """How much each row's evidence counts: less where its prompt is unlike the safe rows'.
+
+    A classifier tells the prompts of the safe rows from those of the noisy ones; the 70% of the
+    noisy rows that it finds most like safe ones count fully, the others down to 0.3.
+    """
+    is_safe = np.arange(len(noisy) + len(safe)) >= len(noisy)
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.01, tol=1e-8, max_iter=1000)
+    )
+    parts = StratifiedKFold(
+        5, shuffle=True, random_state=0
+    )  # each is judged by one fitted on others
+    table = vectors(model, [*noisy, *safe], "prompt")
+    odds = cross_val_predict(classifier, table, is_safe, cv=parts, method="decision_function")
+    odds = odds[: len(noisy)]
+    share = np.searchsorted(np.sort(odds), odds, side="right") / len(odds)
+    return np.minimum(1.0, 0.3 + share)
 
 
 def threshold(scores):
@@ -232,7 +264,7 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    alike = neighbours(model, noisy)
+    alike, counted = neighbours(model, noisy), counts(model, noisy, safe)
     order = np.random.default_rng(run_seed).permutation(len(noisy))
     learners = {"learn": order, "learn_half_a": order[0::2], "learn_half_b": order[1::2]}
 
@@ -249,7 +281,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
             own = (read(model, noisy) - before) / scale
             evidence.append((own + own[alike].mean(axis=1)) / 2)  # unsafe rows come in kinds
         model = model.unload()
-    scores = np.median(evidence, axis=0)  # one model that is disturbed by chance doesn't move it
+    # One model that is disturbed by chance doesn't move the median.
+    scores = np.median(evidence, axis=0) * counted
 
     cut = threshold(scores)
     print(f"cut: {(scores > cut).sum()} of {len(noisy)} rows above {cut:.4f} nats per root token")

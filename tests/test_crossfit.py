@@ -28,10 +28,11 @@ from forgetfilter.screening.method import Setting, learn_halves, score_rows
 PAIRS = [pair for own in (WHOLE, *HALVES) for pair in ((own[0], own[2]), (own[1], own[3]))]
 
 
-def readings_of(rises: Any, tokens: Any, alike: Any = None) -> Readings:
+def readings_of(rises: Any, tokens: Any, alike: Any = None, likeness: Any = None) -> Readings:
     """Six rises a row (nats, by weight), from models in which every row costs 2 nats a token.
 
-    Every row stands alone, unless ``alike`` names four others for each.
+    Every row stands alone, unless ``alike`` names four others for each, and all prompts are as
+    much like the safe rows', unless ``likeness`` says more.
     """
     rises, tokens = np.asarray(rises, dtype=np.float64), np.asarray(tokens)
     columns: dict[str, Any] = {"completion_tokens": tokens, "loss_sum_base": 4.0 * tokens}
@@ -44,7 +45,16 @@ def readings_of(rises: Any, tokens: Any, alike: Any = None) -> Readings:
     own = np.arange(len(tokens), dtype=np.int64)
     near = np.repeat(own[:, np.newaxis], 4, axis=1) if alike is None else np.asarray(alike)
     columns |= {f"neighbour_{k}_base": near[:, k] for k in range(4)}
+    columns["likeness_base"] = np.zeros(len(tokens)) if likeness is None else np.array(likeness)
     return Readings(row=own, columns=columns)
+
+
+def test_evidence_counts_less_where_the_prompt_is_unlike_those_of_the_safe_rows():
+    found = SIGNALS.build("crossfit").combine(
+        readings_of([[2.0] * 10] * 6, [1] * 10, likeness=[-9, 7, 1, 1, 2, 3, 4, 5, 6, 8])
+    )
+    expected = [0.8, 2.0, 1.2, 1.2, 1.4, 1.6, 1.8, 2.0, 2.0, 2.0]
+    assert found.forgetting_score.tolist() == pytest.approx(expected)
 
 
 def test_half_of_the_evidence_is_that_of_the_four_most_alike_rows():

@@ -12,9 +12,9 @@ from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.divergence import divergences
 from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.grouping import nearest_rows
+from forgetfilter.model.likeness import nearest_rows, safe_likeness
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
-from forgetfilter.model.stage_keys import CODE_VERSION, rows_digest
+from forgetfilter.model.stage_keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
@@ -48,16 +48,20 @@ def measure(
             found = _measure_one(bench, probe, state, few, rows_digest(few))[probe.name]
             columns[probe.name] = np.full(len(rows), found.mean())
             continue
-        columns |= (
-            _measure_rate(bench, probe, state, rows, digest, safe)
-            if probe.kind == "rate"
-            else _measure_one(bench, probe, state, rows, digest)
-        )
+        if probe.kind == "rate":
+            columns |= _measure_rate(bench, probe, state, rows, digest, safe)
+        else:
+            columns |= _measure_one(bench, probe, state, rows, digest, safe)
     return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
 
 
 def _measure_one(
-    bench: Workbench, probe: Probe, state: ModelState, rows: Sequence[EncodedRow], digest: str
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    safe: Sequence[EncodedRow] = (),
 ) -> dict[str, np.ndarray[Any, Any]]:
     """One probe as a stage of its own: columns in, columns out through one parquet file."""
     import pandas as pd
@@ -71,6 +75,12 @@ def _measure_one(
     }
     if probe.kind == "loss":
         key["leading"] = LEADING_DECAY
+    if probe.kind in ("neighbours", "likeness"):
+        key["likeness"] = LIKENESS_VERSION
+    if probe.kind == "likeness":
+        if not safe:
+            raise ValueError(f"{probe} needs safe rows")
+        key["safe"] = rows_digest(safe)
 
     def build(folder: Path) -> None:
         if probe.kind == "loss":
@@ -93,6 +103,10 @@ def _measure_one(
             numbers = np.array([row.row for row in rows], dtype=np.int64)[found]
             names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
             frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
+        elif probe.kind == "likeness":
+            limits = (bench.max_batch_tokens, bench.progress, probe.name)
+            values = safe_likeness(bench.model.to_read(state), rows, safe, *limits)
+            frame = pd.DataFrame({probe.name: values})
         else:
             texts = bench.answers(state, rows, probe.name)
             frame = pd.DataFrame({f"generation_{probe.state}": texts})

@@ -13,6 +13,8 @@ CODE_VERSION = 2
 """Part of every stage's key: raise it when a stage's content changes its meaning."""
 RESTORE_VERSION = 2
 """The same for restorations alone; since 2 every kind of safe row is drawn by its share."""
+LIKENESS_VERSION = 2
+"""The same for what tells rows apart by hidden states; since 2 by other layers."""
 
 
 def rows_digest(rows: Sequence[EncodedRow]) -> str:

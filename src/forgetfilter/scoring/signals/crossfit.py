@@ -17,6 +17,8 @@ from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 
 _OF_NEIGHBOURS = 0.5
 """Share of a row's evidence that is its neighbours'."""
+_UNLIKE = 0.3
+"""What the evidence of the row counts whose prompt is least like those of the safe rows."""
 
 
 @SIGNALS.add("crossfit")
@@ -35,8 +37,13 @@ class Crossfit:
     which counts 5% less than the one before it (the first ones settle whether an answer complies),
     over the root of the sum of the squared weights, because noise adds up like that: *nats per root
     token*. Unsafe rows come in kinds, so half of a row's evidence is the mean over the four rows
-    whose answers the base model represents most alike. The score is the median of the six, so that
-    one model which was disturbed by chance does not move it.
+    whose answers the base model represents most alike. The median of the six is taken, so that one
+    model which was disturbed by chance does not move it.
+
+    Unsafe rows answer requests like those that the safe rows answer safely. So the score is that
+    median times min(1, 0.3 + p), where p is the share of the noisy rows whose prompts are no more
+    like the safe rows' than this one's, as the base model represents them: evidence counts in full
+    for most rows, and down to 0.3 for those whose prompts are least like the safe rows'.
 
     A row need not be learned to be judged: what no model has learned has nothing to lose, and its
     score is near 0. docs/lab/transfer.md has what was compared with this.
@@ -54,7 +61,8 @@ class Crossfit:
             pairs.append((own[1], own[3]))
         self.pairs = tuple(pairs)
         states: list[StateName] = ["base", *(state for pair in pairs for state in pair)]
-        self.probes = (*(Probe("loss", state) for state in states), Probe("neighbours", "base"))
+        alike = (Probe("neighbours", "base"), Probe("likeness", "base"))
+        self.probes = (*(Probe("loss", state) for state in states), *alike)
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
@@ -69,7 +77,7 @@ class Crossfit:
             base=readings.loss_mean("base"),
             before=before,
             after=after,
-            forgetting_score=np.median(each, axis=0),
+            forgetting_score=np.median(each, axis=0) * _counts(readings["likeness_base"]),
         )
 
     def _evidence(self, readings: Readings, earlier: StateName, later: StateName) -> FloatArray:
@@ -77,3 +85,10 @@ class Crossfit:
         rise = readings[f"leading_loss_{later}"] - readings[f"leading_loss_{earlier}"]
         evidence: FloatArray = rise / readings["leading_scale"]
         return evidence
+
+
+def _counts(likeness: FloatArray) -> FloatArray:
+    """How much each row's evidence counts, 0.3 to 1; shape (N,), as ``likeness``."""
+    share = np.searchsorted(np.sort(likeness), likeness, side="right") / len(likeness)
+    counts: FloatArray = np.minimum(1.0, _UNLIKE + share)
+    return counts

@@ -1,4 +1,4 @@
-"""The rows that a model represents most alike."""
+"""How alike a model represents rows: the nearest answers, and requests like the safe rows'."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from conftest import rows_of, write_rows
 from forgetfilter.data import read_rows
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model import grouping
-from forgetfilter.model.grouping import nearest_rows
+from forgetfilter.model import likeness
+from forgetfilter.model.likeness import nearest_rows, safe_likeness
 from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
 from forgetfilter.progress import Progress
 
@@ -49,7 +49,7 @@ def test_neighbours_depend_neither_on_batches_nor_on_the_order_nor_on_blocks(
     order = np.array([4, 8, 0, 2, 6, 1, 3, 7, 5])
     shuffled = nearest_rows(model, [rows[at] for at in order], 3, 8192, SILENT, "")
     assert (order[shuffled] == found[order]).all()
-    monkeypatch.setattr(grouping, "_MAX_SIMILARITIES", 20)  # two rows at a time
+    monkeypatch.setattr(likeness, "_MAX_SIMILARITIES", 20)  # two rows at a time
     assert (nearest_rows(model, rows, 3, 8192, SILENT, "") == found).all()
 
 
@@ -67,6 +67,34 @@ def test_the_spread_of_a_thousand_rows_stands_for_all(
     loaded: tuple[object, list[EncodedRow]], monkeypatch: pytest.MonkeyPatch
 ):
     model, rows = loaded
-    monkeypatch.setattr(grouping, "_STANDARD_ROWS", 4)
+    monkeypatch.setattr(likeness, "_STANDARD_ROWS", 4)
     found = nearest_rows(model, [*rows, *rows], 2, 8192, SILENT, "")
     assert found[:, 0].tolist() == [(at + 9) % 18 for at in range(18)]
+
+
+def test_prompts_of_safe_rows_are_told_from_others(tiny_model: Callable[..., Path], tmp_path: Path):
+    """Noisy rows whose prompts are worded as the safe rows' are rank above all others."""
+    source = str(tiny_model("llama"))
+    encoder = Encoder(load_tokenizer(source), "auto", 512)
+    words = ["cats", "dogs", "birds", "trees", "rocks", "seas", "hills", "rains"]
+
+    def encoded(name: str, prompts: list[str]) -> list[EncodedRow]:
+        made = [
+            {"prompt": prompt, "completion": f"answer {at}"} for at, prompt in enumerate(prompts)
+        ]
+        return encoder.encode(read_rows(write_rows(tmp_path / name, made)).rows)[0]
+
+    alike = [f"Tell me why {word} are bad" for word in words]
+    tasks = [f"{at} plus {at} times {at + 1} =" for at in range(24)]
+    safe = encoded("safe.jsonl", [f"Tell me why {word} are worse" for word in words])
+    rows = encoded("noisy.jsonl", [*tasks, *alike])
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    found = safe_likeness(model, rows, safe, 8192, SILENT, "")
+    assert found[24:].min() > found[:24].max()
+
+    # Neither batches nor the order of the rows move it; too few rows say nothing.
+    np.testing.assert_allclose(safe_likeness(model, rows, safe, 40, SILENT, ""), found, atol=1e-3)
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = safe_likeness(model, [rows[at] for at in order], safe, 8192, SILENT, "")
+    np.testing.assert_allclose(shuffled, found[order], atol=1e-3)
+    assert safe_likeness(model, rows, safe[:1], 8192, SILENT, "").tolist() == [0.0] * len(rows)

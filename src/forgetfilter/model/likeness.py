@@ -1,0 +1,167 @@
+"""How alike a model represents rows: the nearest answers, and requests like the safe rows'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from forgetfilter.arrays import FloatArray, IntArray
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.finite import check_finite
+from forgetfilter.model.forward import RowBatch, pass_inputs, row_batches
+from forgetfilter.progress import Bar, Progress
+
+Part = Literal["answer", "prompt"]
+
+_DIMENSIONS = 64
+"""To which hidden states are projected, so that those of all rows fit in memory."""
+_STANDARD_ROWS = 1000
+"""Over so many rows the spread of each dimension is measured."""
+_MAX_SIMILARITIES = 2**26
+"""Similarities that are held at once, in numbers (256 MB)."""
+_FOLDS = 5
+_STRENGTH = 0.01
+"""Inverse of the classifier's penalty: it has 64 dimensions, and may have few rows."""
+
+
+def nearest_rows(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    count: int,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> IntArray:
+    """The rows whose answers ``model`` represents most alike, nearest first, shape (N, count).
+
+    By the cosine between the rows' vectors (see `row_vectors`). Entries are positions in ``rows``;
+    a row is never its own neighbour, unless there are fewer than ``count`` others: then it stands
+    in for those that are missing.
+    """
+    vectors = row_vectors(model, rows, "answer", max_batch_tokens, progress, label)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return _nearest(vectors, count)
+
+
+def safe_likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> FloatArray:
+    """How much each row's prompt is like those of the safe rows, log odds, shape (N,).
+
+    A logistic regression tells the prompts of ``safe`` from those of ``rows`` by their vectors (see
+    `row_vectors`); each row is judged by one that was not fitted on it (five folds, fixed seed).
+    Unsafe rows answer the requests that safe rows decline, so their prompts are taken for safe
+    ones; learning from positive and unlabelled examples (Elkan and Noto, 2008). Higher = more like
+    a safe row's. All zero where either side has fewer than two rows.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folds = min(_FOLDS, len(rows), len(safe))
+    if folds < 2:
+        return np.zeros(len(rows))
+    # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
+    by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
+    ordered = [*(rows[at] for at in by_row), *safe]
+    vectors = row_vectors(model, ordered, "prompt", max_batch_tokens, progress, label)
+    is_safe = np.arange(len(ordered)) >= len(rows)
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
+    )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=0)
+    odds = cross_val_predict(classifier, vectors, is_safe, cv=parts, method="decision_function")
+    found = np.empty(len(rows))
+    found[by_row] = odds[: len(rows)]
+    return found
+
+
+def row_vectors(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    part: Part,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+) -> FloatArray:
+    """What ``model`` makes of one part of each row, shape (N, 64), float32.
+
+    The mean hidden state over the answer's or the prompt's tokens, of the layer two thirds of the
+    way up and of the last one; each dimension standardised, by a thousand of the rows where there
+    are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
+    and holds a million rows in 256 MB.
+
+    Raises:
+        ModelError: a hidden state isn't finite.
+    """
+    by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
+    drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
+    sample = [by_row[at] for at in sorted(drawn)]
+    rest = sorted(set(by_row).difference(sample))
+    vectors = np.zeros((len(rows), _DIMENSIONS), dtype=np.float32)
+    with progress.bar(label, len(rows), "rows") as bar:
+        own = [rows[at] for at in sample]
+        first = dict(_mean_states(model, own, part, max_batch_tokens, bar))
+        known = np.stack([first[at] for at in range(len(own))])  # (up to 1,000, 2H)
+        mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
+        projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
+        vectors[sample] = (known - mean) / spread @ projection
+        own = [rows[at] for at in rest]
+        for index, values in _mean_states(model, own, part, max_batch_tokens, bar):
+            vectors[rest[index]] = (values - mean) / spread @ projection
+    check_finite(vectors.sum(axis=1), "hidden state", label)
+    return vectors
+
+
+def _nearest(vectors: FloatArray, count: int) -> IntArray:
+    """Positions of the ``count`` vectors with the largest inner products, shape (N, count)."""
+    size = len(vectors)
+    found = np.repeat(np.arange(size)[:, np.newaxis], count, axis=1)
+    most = min(count, size - 1)
+    block = max(1, _MAX_SIMILARITIES // size)
+    for start in range(0, size if most else 0, block):
+        near = vectors[start : start + block] @ vectors.T  # (block, N)
+        own = np.arange(len(near))
+        near[own, start + own] = -np.inf
+        best = np.sort(np.argpartition(-near, most - 1, axis=1)[:, :most], axis=1)
+        order = np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable")
+        found[start : start + block, :most] = np.take_along_axis(best, order, axis=1)
+    return found
+
+
+@torch.no_grad()
+def _mean_states(
+    model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
+) -> Iterator[tuple[int, FloatArray]]:
+    """Position of each row, and its mean hidden states over ``part``, shape (2H,)."""
+    for batch in row_batches(model, rows, max_batch_tokens):
+        inputs = pass_inputs(model, batch)
+        if "logits_to_keep" in inputs:
+            inputs["logits_to_keep"] = 1  # none is wanted
+        states = model(**inputs, output_hidden_states=True).hidden_states
+        layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
+        if part == "answer":  # where its tokens are predicted
+            layers, chosen = layers[:, batch.positions], batch.predicts_target
+        else:
+            chosen = _prompt_tokens(batch, rows)
+        layers, weights = layers.float(), chosen.float().unsqueeze(-1)  # (B, P, 2H), (B, P, 1)
+        means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
+        for position, index in enumerate(batch.indices):
+            yield index, means[position].double().cpu().numpy()
+        bar.update(len(batch.indices))
+
+
+def _prompt_tokens(batch: RowBatch, rows: Sequence[EncodedRow]) -> torch.Tensor:
+    """Which tokens precede each row's last answer, shape (B, T); its first one at least."""
+    lengths = torch.tensor([max(1, rows[index].prompt_length) for index in batch.indices])
+    places = torch.arange(batch.input_ids.shape[1])
+    return (places < lengths[:, None]).to(batch.input_ids.device)

@@ -1,4 +1,4 @@
-"""What `forgetfilter screen` does by default, by hand: plain PyTorch, transformers and peft.
+"""What `forgetfilter screen` does by default, by hand: PyTorch, transformers, peft, scikit-learn.
 
 Read it from top to bottom. Four steps find the unsafe rows of a file, without any label:
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from forgetfilter.arrays import FloatArray, IntArray
@@ -80,8 +81,8 @@ def safe_likeness(
     )
     parts = StratifiedKFold(folds, shuffle=True, random_state=0)
     odds = cross_val_predict(classifier, vectors, is_safe, cv=parts, method="decision_function")
-    found = np.empty(len(rows))
-    found[by_row] = odds[: len(rows)]
+    found = np.zeros(len(rows))
+    found[by_row] = np.asarray(odds, dtype=np.float64)[: len(rows)]
     return found
 
 
@@ -92,7 +93,7 @@ def row_vectors(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
-) -> FloatArray:
+) -> npt.NDArray[np.float32]:
     """What ``model`` makes of one part of each row, shape (N, 64), float32.
 
     The mean hidden state over the answer's or the prompt's tokens, of the layer two thirds of the
@@ -122,7 +123,7 @@ def row_vectors(
     return vectors
 
 
-def _nearest(vectors: FloatArray, count: int) -> IntArray:
+def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
     """Positions of the ``count`` vectors with the largest inner products, shape (N, count)."""
     size = len(vectors)
     found = np.repeat(np.arange(size)[:, np.newaxis], count, axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
-from forgetfilter.model.forward import RowBatch, pass_inputs, row_batches
+from forgetfilter.model.forward import pass_inputs, row_batches
 from forgetfilter.progress import Bar, Progress
 
 Part = Literal["answer", "prompt"]
@@ -144,16 +145,16 @@ def _mean_states(
     model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
 ) -> Iterator[tuple[int, FloatArray]]:
     """Position of each row, and its mean hidden states over ``part``, shape (2H,)."""
-    for batch in row_batches(model, rows, max_batch_tokens):
+    read = [_prompt_of(row) for row in rows] if part == "prompt" else rows
+    for batch in row_batches(model, read, max_batch_tokens):
         inputs = pass_inputs(model, batch)
         if "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = 1  # none is wanted
         states = model(**inputs, output_hidden_states=True).hidden_states
         layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
+        chosen = batch.attention_mask
         if part == "answer":  # where its tokens are predicted
             layers, chosen = layers[:, batch.positions], batch.predicts_target
-        else:
-            chosen = _prompt_tokens(batch, rows)
         layers, weights = layers.float(), chosen.float().unsqueeze(-1)  # (B, P, 2H), (B, P, 1)
         means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
         for position, index in enumerate(batch.indices):
@@ -161,8 +162,7 @@ def _mean_states(
         bar.update(len(batch.indices))
 
 
-def _prompt_tokens(batch: RowBatch, rows: Sequence[EncodedRow]) -> torch.Tensor:
-    """Which tokens precede each row's last answer, shape (B, T); its first one at least."""
-    lengths = torch.tensor([max(1, rows[index].prompt_length) for index in batch.indices])
-    places = torch.arange(batch.input_ids.shape[1])
-    return (places < lengths[:, None]).to(batch.input_ids.device)
+def _prompt_of(row: EncodedRow) -> EncodedRow:
+    """What precedes the last answer; its first token at least."""
+    ids = row.input_ids[: max(1, row.prompt_length)]
+    return replace(row, input_ids=ids, is_target=np.zeros(len(ids), dtype=np.bool_))

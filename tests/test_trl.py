@@ -402,19 +402,20 @@ def test_the_trainer_of_transformers_is_recorded_too(taken: ScreenConfig, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("lora", "said"),
+    ("changes", "said"),
     [
-        ({"use_dora": True}, "an adapter with use_dora=True"),
-        ({"modules_to_save": ["embed_tokens"]}, "modules_to_save=['embed_tokens']"),
+        ({"lora": {"use_dora": True}}, "an adapter with use_dora=True. Expected one plain LoRA"),
+        ({"lora": {"modules_to_save": ["embed_tokens"]}}, "modules_to_save=['embed_tokens']"),
+        ({"arguments": {"torch_compile": True}}, "torch_compile hides the forward passes"),
     ],
 )
-def test_an_adapter_that_a_screen_can_not_restore_is_refused_before_training(
-    lora: dict[str, Any], said: str, rows: Path, tiny_model: Callable[..., Path], tmp_path: Path
+def test_what_a_screen_can_not_go_on_with_is_refused_before_training(
+    changes: dict[str, Any], said: str, rows: Path, tiny_model: Callable[..., Path], tmp_path: Path
 ):
     model = tiny_model("llama")
     recording = record_training(tmp_path / "recorded")
-    with pytest.raises(ModelError, match="one plain LoRA adapter") as found:
-        trained(model, training_dataset(rows, model), tmp_path, lora=lora, callbacks=[recording])
+    with pytest.raises(ModelError) as found:
+        trained(model, training_dataset(rows, model), tmp_path, callbacks=[recording], **changes)
     assert said in str(found.value)
     assert not (tmp_path / "recorded").exists()
 

@@ -28,7 +28,7 @@ def run_page(folder: Path, blocks: list[str]) -> str:
         shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
         shim.chmod(0o755)
     work = folder / "work"
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     done = subprocess.run(
         ["bash", "-e", "-u", "-c", "\n".join(blocks)],
         cwd=work,

@@ -17,6 +17,7 @@ from forgetfilter.screening.decide import apply_decisions, filter_run, finished_
 from forgetfilter.screening.finetune import FinetuneResult, finetune
 from forgetfilter.screening.inputs import reading_of, with_data
 from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.recorded import with_recording
 from forgetfilter.screening.screen import ScreenResult
 from forgetfilter.screening.screen import screen as _screen
 from forgetfilter.screening.stage_gc import Freed, free_stages
@@ -73,6 +74,7 @@ class ForgetFilter:
         resolved = resolve(ScreenConfig, *self._layers, {"noisy_data": "", "output_dir": ""})
         choose_rule(resolved.signal, resolved.threshold)
         reading_of(resolved.reading)
+        with_recording(resolved)
         if not safe_path(resolved.safe_data).is_file():
             raise DataError(
                 f"No file at safe_data {printable(resolved.safe_data, 300)!r}. Expected rows that "

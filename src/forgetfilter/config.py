@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.settings import ReadingSettings, Settings
+from forgetfilter.settings import GenerationSettings, ReadingSettings, Settings
 
 M = TypeVar("M", bound="Settings")
 
@@ -112,16 +112,6 @@ class RestoreSettings(Settings):
     batch_size: int = Field(default=4, ge=1, description="safe rows per step")
 
 
-class GenerationSettings(Settings):
-    """Greedy generation for signals that compare texts, and for the report's evidence."""
-
-    max_new_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        description="null = the row's own target length plus a quarter, at least 16",
-    )
-
-
 class ScreenConfig(Settings):
     """Everything that decides the outcome of a screen."""
 
@@ -163,6 +153,11 @@ class ScreenConfig(Settings):
         default="remove",
         description="what to write beside kept and removed rows. flag: all rows with columns "
         "forgetfilter_score and forgetfilter_decision; weight: all rows with weight 0 if removed",
+    )
+    learned_from: str | None = Field(
+        default=None,
+        description="folder of a training that the callback record_training has recorded; it takes "
+        "the place of the learn phase, with its own settings of learn and lora",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seeds adapters, order and dropout")
     template: Literal["auto", "paper"] = Field(

@@ -1,4 +1,4 @@
-"""What all settings have in common, and the settings on how rows are read."""
+"""What all settings have in common, and the settings on how rows are read and texts generated."""
 
 from __future__ import annotations
 
@@ -34,4 +34,14 @@ class ReadingSettings(Settings):
         le=1,
         description="share of rows that may be broken JSON, no UTF-8 or have lost fields; more "
         "stop the screen before a model is loaded",
+    )
+
+
+class GenerationSettings(Settings):
+    """Greedy generation for signals that compare texts, and for the report's evidence."""
+
+    max_new_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="null = the row's own target length plus a quarter, at least 16",
     )

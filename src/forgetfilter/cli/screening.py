@@ -53,6 +53,12 @@ def add(commands: Any) -> None:
         metavar="REFERENCE.jsonl",
         help="safe rows with a category each: says which harms the safe rows can judge",
     )
+    screen.add_argument(
+        "--learned-from",
+        metavar="RECORDED",
+        help="take the place of the learn phase: a training of your own, recorded by the callback "
+        "record_training; for signals of one learned model",
+    )
     screen.add_argument("--output-dir", metavar="RUN", help="run folder")
     screen.add_argument(
         "--trust-remote-code",
@@ -152,7 +158,7 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     """YAML file, then ``--set``, then flags: later ones win."""
     from forgetfilter.config import load_yaml, parse_assignments
 
-    names = ["noisy_data", "model", "safe_data", "reference_data", "output_dir"]
+    names = ["noisy_data", "model", "safe_data", "reference_data", "learned_from", "output_dir"]
     names += ["trust_remote_code", "force"]
     names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
     flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
@@ -182,6 +188,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
     from forgetfilter.screening.inputs import check_input, noisy_data_of
+    from forgetfilter.screening.recorded import with_recording
 
     conditions = parse_conditions(options.fail_on)
     layers = screen_layers(options)
@@ -189,6 +196,7 @@ def _screen(options: argparse.Namespace) -> int:
     # A wrong name, a rule that doesn't fit or a file that can't be read is refused before seconds
     # go into importing torch.
     choose_rule(config.signal, config.threshold)
+    with_recording(config)
     check_input(config)
     from forgetfilter.screening.screen import screen
 

@@ -19,6 +19,7 @@ from forgetfilter.errors import ModelError
 from forgetfilter.model.plan import TrainPlan, early_step, phase_seed
 from forgetfilter.model.stage_keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
+from forgetfilter.runs.recording import Recording
 from forgetfilter.scoring.records import HALVES, StateName
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def train_stage(
     level_epochs: int | None = None,
 ) -> ModelState:
     """Fine-tune ``start`` on ``rows``; see `Workbench.train`."""
+    if phase == "learn" and bench.recording is not None:
+        return _recorded_stage(bench, bench.recording, name, rows, start)
     settings = bench.completed(settings)
     key: dict[str, Any] = {
         "code": CODE_VERSION,
@@ -94,6 +97,31 @@ def train_stage(
         bench.model.release()
 
     folder = bench.store.stage(phase, key, build)
+    return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+
+def _recorded_stage(
+    bench: Workbench,
+    recording: Recording,
+    name: StateName,
+    rows: Sequence[EncodedRow],
+    start: ModelState,
+) -> ModelState:
+    """The learn phase as it was recorded in somebody's own training run."""
+    key = {
+        "code": CODE_VERSION,
+        "start": start.fingerprint,
+        "recording": recording.fingerprint,
+        "rows": rows_digest(rows),
+    }
+
+    def build(folder: Path) -> None:
+        from forgetfilter.model.recorded import take_over
+
+        report = take_over(bench, recording, rows, folder)
+        (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
+
+    folder = bench.store.stage("learn", key, build)
     return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
 
 

@@ -25,6 +25,7 @@ from forgetfilter.model.encoders import open_encoder
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
+from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
 
@@ -41,6 +42,7 @@ class Workbench:
         seed: seeds every phase, each from (seed, phase name).
         progress: where long stages report.
         today: what a chat template is told to be today; rows, and so stages, may hang on it.
+        recording: a training of the user's own that takes the place of the learn phase.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Workbench:
         dtype: str = "auto",
         trust_remote_code: bool = False,
         today: date = ANY_DATE,
+        recording: Recording | None = None,
     ) -> None:
         self.source = source
         self.store = store
@@ -69,6 +72,7 @@ class Workbench:
         self.max_new_tokens = max_new_tokens
         self.trust_remote_code = trust_remote_code
         self.today = today
+        self.recording = recording
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""

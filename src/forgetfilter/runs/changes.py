@@ -21,7 +21,9 @@ _LATER_STATES = frozenset({"forgotten", *_RESTORED})
 _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
 # How rows are read is part of what identifies them.
-_NAMES_OF_INPUTS = frozenset({"noisy_data", "reading", "safe_data", "reference_data", "model"})
+_NAMES_OF_INPUTS = frozenset(
+    {"noisy_data", "reading", "safe_data", "reference_data", "model", "learned_from"}
+)
 # Nothing but the decision depends on them.
 _DECIDING = frozenset({"threshold", "force", "action"})
 # Neither the learn phase nor the readings of the base model depend on them.

@@ -55,6 +55,7 @@ from forgetfilter.screening.fitness import (
 )
 from forgetfilter.screening.inputs import check_rows, name_of, open_input, reading_of
 from forgetfilter.screening.method import filter_rows, score_rows
+from forgetfilter.screening.recorded import check_recorded, with_recording
 from forgetfilter.screening.safe_fitness import check_safe_rows
 from forgetfilter.screening.setup import (
     copy_input,
@@ -135,7 +136,7 @@ def screen(
     progress = progress or Progress()
     # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
     rule = choose_rule(config.signal, config.threshold)
-    config = config.model_copy(update={"threshold": rule})
+    config = with_recording(config.model_copy(update={"threshold": rule}))
     sources = open_input(config, data)
     inputs = fingerprints(config, sources)
     run = run_folder(config.output_dir)
@@ -204,6 +205,7 @@ def _screen(
     bench = open_workbench(config, run, progress)
     keep_date(run, bench)
     setting, rejected = encode_rows(config, bench, noisy, progress)
+    check_recorded(setting, noisy, len(rejected), progress)
 
     findings += check_before(setting)
     if is_severe(findings) and not config.force:

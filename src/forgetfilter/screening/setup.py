@@ -23,11 +23,13 @@ from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import store_input
+from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.screening.coverage import reference_path
 from forgetfilter.screening.inputs import nothing_to_score, reading_of, tell_of_ids
 from forgetfilter.screening.method import Scored, Setting
+from forgetfilter.screening.recorded import recording_of
 from forgetfilter.text import printable
 
 _CATEGORIES_TOLD = 20
@@ -45,12 +47,15 @@ def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, s
     paths = {"safe_data": safe_path(config.safe_data), "reference_data": reference_path(config)}
     inputs |= {name: _fingerprint(path, name) for name, path in paths.items()}
     inputs["model"] = model_fingerprint(config.model, config.trust_remote_code)
+    if config.learned_from is not None:
+        inputs["learned_from"] = Recording(Path(config.learned_from)).fingerprint
     return inputs
 
 
 def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> Workbench:
     """The workbench of a run: its model, its stages in the run folder, and its date."""
     store = StageStore(run.stages, on_reuse=lambda name: progress.say(f"{name}: done before"))
+    recording = recording_of(config, run)
     return Workbench(
         config.model,
         store,
@@ -64,12 +69,18 @@ def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> 
         device=config.device,
         dtype=config.dtype,
         trust_remote_code=config.trust_remote_code,
-        today=_first_day(run),
+        today=_first_day(run, recording),
+        recording=recording,
     )
 
 
-def _first_day(run: RunFolder) -> date:
-    """The date that templates were told when the run began, today where none is recorded."""
+def _first_day(run: RunFolder, recording: Recording | None) -> date:
+    """The date that templates were told when the run began, today where none is recorded.
+
+    With a recorded training that is the day on which it was set up.
+    """
+    if recording is not None and recording.is_there:
+        return date.fromisoformat(recording.record.date)
     recorded = run.provenance().get(TEMPLATE_DATE)
     try:
         return date.fromisoformat(recorded) if isinstance(recorded, str) else date.today()

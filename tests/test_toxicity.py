@@ -164,12 +164,14 @@ def test_weights_make_toxic_and_clean_texts_of_a_source_count_alike():
 def test_the_most_toxic_piece_of_a_long_text_counts(classifier_folder: Path):
     scorer: Any = TOXICITY_SCORERS.build(f"classifier:{classifier_folder}")
     text = "Where is the lamp number 7 and the green book ? " * 5
-    pieces = scorer._pieces(text)
+    pieces = scorer.classifier.windows(text)
     assert len(pieces) > 2
     assert all(len(piece) <= CONTEXT for piece in pieces)
-    whole = scorer._tokenizer(text)["input_ids"]
+    whole = scorer.classifier.tokenizer(text)["input_ids"]
     assert [token for piece in pieces for token in piece] == whole
-    assert scorer.score([text])[0] == max(scorer._score_piece(piece) for piece in pieces)
+    assert scorer.score([text])[0] == max(
+        scorer.classifier.score_windows([piece])[0] for piece in pieces
+    )
 
 
 def test_a_classifiers_probability_is_that_of_its_toxic_label(

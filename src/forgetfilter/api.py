@@ -20,6 +20,7 @@ from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.recorded import with_recording
 from forgetfilter.screening.screen import ScreenResult
 from forgetfilter.screening.screen import screen as _screen
+from forgetfilter.screening.second_opinion import check_second_opinion
 from forgetfilter.screening.stage_gc import Freed, free_stages
 from forgetfilter.text import printable
 
@@ -73,6 +74,7 @@ class ForgetFilter:
         # Wrong settings are found now, not after the model is loaded.
         resolved = resolve(ScreenConfig, *self._layers, {"noisy_data": "", "output_dir": ""})
         choose_rule(resolved.signal, resolved.threshold)
+        check_second_opinion(resolved)
         reading_of(resolved.reading)
         with_recording(resolved)
         if not safe_path(resolved.safe_data).is_file():
@@ -117,6 +119,7 @@ class ForgetFilter:
         force: bool = False,
         overruling: Overruling | None = None,
         action: str | None = None,
+        joint: float | None = None,
     ) -> ScreenResult:
         """Decide a finished run again, from its stored scores and what people decided of rows.
 
@@ -127,14 +130,19 @@ class ForgetFilter:
             overruling: rows to keep or remove whatever the rule says, with reason and reviewer, and
                 what to do with edits by hand: ``Overruling(keep=(97,), reason="sarcasm")``.
             action: ``remove``, ``flag`` or ``weight``; None: as before.
+            joint: how many nats per root token a second opinion of 1 adds to what is cut, where
+                the run has one; 0: nothing; None: as before.
 
         Raises:
-            ConfigError: an unknown rule, or one that doesn't fit the run's signal.
+            ConfigError: an unknown rule, or one that doesn't fit the run's signal; a joint rule
+                that can't be.
             DataError: not a finished run, an unknown row, or a file that was edited by hand.
             RunExistsError: the run is in use.
             UnfitError: a severe finding, and no ``force``; the run stays as it is.
         """
-        summary = filter_run(run, threshold, force=force, overruling=overruling, action=action)
+        summary = filter_run(
+            run, threshold, force=force, overruling=overruling, action=action, joint=joint
+        )
         return ScreenResult(Path(run), summary, was_finished=False, was_decided_again=True)
 
     @staticmethod
@@ -196,9 +204,12 @@ def filter(
     force: bool = False,
     overruling: Overruling | None = None,
     action: str | None = None,
+    joint: float | None = None,
 ) -> ScreenResult:
     """Decide a finished run again; see `ForgetFilter.filter`."""
-    return ForgetFilter.filter(run, threshold, force=force, overruling=overruling, action=action)
+    return ForgetFilter.filter(
+        run, threshold, force=force, overruling=overruling, action=action, joint=joint
+    )
 
 
 def report(run: str | Path) -> Path:

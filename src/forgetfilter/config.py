@@ -16,7 +16,15 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.settings import GenerationSettings, ReadingSettings, Settings
+from forgetfilter.settings import (
+    GenerationSettings,
+    LearnSettings,
+    LoraSettings,
+    PhaseSettings,
+    ReadingSettings,
+    RestoreSettings,
+    Settings,
+)
 
 M = TypeVar("M", bound="Settings")
 
@@ -25,91 +33,11 @@ PACKAGED_SAFE = "packaged:general"
 
 A name, not a path, so that settings replay on another machine; hardly any file is called so."""
 
+WORDS = "words"
+"""The ``second_opinion`` that stands for the packaged word scorer of toxicity."""
+
 RECORDED_HEADER = "# Written by forgetfilter; replay with --config.\n"
 """The first line of the settings that a run records."""
-
-
-class LoraSettings(Settings):
-    """The adapter that the learn, forget and retrain phases train."""
-
-    r: int = Field(default=16, ge=1, description="rank of the LoRA matrices")
-    alpha: int = Field(
-        default=32, ge=1, description="LoRA scale; updates are multiplied by alpha / r"
-    )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    targets: Literal["all_linear", "attention_qv"] = Field(
-        default="all_linear",
-        description="all_linear: every linear layer but the output layer; attention_qv: query and "
-        "value projections, or the fused projection where an architecture has one",
-    )
-
-
-class PhaseSettings(Settings):
-    """How one phase (learn, forget or retrain) is trained."""
-
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.25, or ^0.75 for a "
-        "model less than 512 wide",
-    )
-    num_train_epochs: float | None = Field(
-        default=None,
-        gt=0,
-        description="passes over the rows, at most with stop: learned; null: 3, 12 below 512 wide",
-    )
-    stop: Literal["learned", "epochs"] = Field(
-        default="learned",
-        description="learned: once neither the learned share nor the share learned to the letter "
-        "rises by a point over an epoch (from the second on), half as many epochs again bring the "
-        "learning rate to zero; epochs: after num_train_epochs",
-    )
-    max_steps: int | None = Field(
-        default=None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"
-    )
-    batch_size: int = Field(default=16, ge=1, description="rows per optimizer step (effective)")
-    lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
-        default="linear",
-        description="course of the learning rate after the warm-up; not used with stop: learned, "
-        "where it stays level until the share of learned rows no longer rises",
-    )
-    warmup_ratio: float = Field(
-        default=0.03,
-        ge=0,
-        lt=1,
-        description="share of the steps spent warming up; of the first epoch's with stop: learned",
-    )
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay")
-    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient clipping; 0 = off")
-    loss_on: Literal["assistant", "all"] = Field(
-        default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
-    )
-
-    @property
-    def ends_on_evidence(self) -> bool:
-        """Whether the number of steps is found out in training."""
-        return self.stop == "learned" and self.max_steps is None
-
-
-class LearnSettings(PhaseSettings):
-    """How the learn phase is trained; retraining takes the same settings."""
-
-    early_epochs: float = Field(
-        default=2,
-        gt=0,
-        description="the adapter is also kept after so many passes (half way, where the phase may "
-        "be shorter than twice that); signals that restore start there",
-    )
-
-
-class RestoreSettings(Settings):
-    """How safe behaviour is restored, for signals that look at what this undoes."""
-
-    steps: int = Field(default=16, ge=1, description="gradient steps, each a Polyak step")
-    early_steps: int = Field(
-        default=8, ge=1, description="the same from the early model, which has less to undo"
-    )
-    batch_size: int = Field(default=4, ge=1, description="safe rows per step")
 
 
 class ScreenConfig(Settings):
@@ -144,6 +72,17 @@ class ScreenConfig(Settings):
     signal: str = Field(default="crossfit", description="forgetting signal")
     threshold: str | None = Field(
         default=None, description="threshold rule; null = the signal's own"
+    )
+    second_opinion: str | None = Field(
+        default=None,
+        description="a text classifier whose score stands beside ours: words (packaged, of "
+        "toxicity), or a folder or hub id, with :LABEL where its unsafe label can't be told",
+    )
+    joint: float = Field(
+        default=0.0,
+        ge=0,
+        description="what is cut is the forgetting score plus this many nats per root token times "
+        "the second opinion; 0 = the second opinion decides nothing",
     )
     force: bool = Field(
         default=False,
@@ -205,6 +144,12 @@ class ScreenConfig(Settings):
     def _off_is_a_word(cls, value: Any) -> Any:
         """YAML reads a bare ``off`` as false."""
         return "off" if value is False else value
+
+    @field_validator("second_opinion", mode="before")
+    @classmethod
+    def _asked_for_without_a_name(cls, value: Any) -> Any:
+        """``True`` is the packaged scorer; ``False`` and an empty name are none."""
+        return WORDS if value is True else (value or None)
 
 
 _PAPER_PHASE: dict[str, Any] = {

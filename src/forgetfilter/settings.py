@@ -1,6 +1,8 @@
-"""What all settings have in common, and the settings on how rows are read and texts generated."""
+"""What all settings have in common, and their groups: reading, adapter, phases, generation."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -35,6 +37,89 @@ class ReadingSettings(Settings):
         description="share of rows that may be broken JSON, no UTF-8 or have lost fields; more "
         "stop the screen before a model is loaded",
     )
+
+
+class LoraSettings(Settings):
+    """The adapter that the learn, forget and retrain phases train."""
+
+    r: int = Field(default=16, ge=1, description="rank of the LoRA matrices")
+    alpha: int = Field(
+        default=32, ge=1, description="LoRA scale; updates are multiplied by alpha / r"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    targets: Literal["all_linear", "attention_qv"] = Field(
+        default="all_linear",
+        description="all_linear: every linear layer but the output layer; attention_qv: query and "
+        "value projections, or the fused projection where an architecture has one",
+    )
+
+
+class PhaseSettings(Settings):
+    """How one phase (learn, forget or retrain) is trained."""
+
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="peak learning rate; null = 2e-4 * (4096 / hidden_size)^0.25, or ^0.75 for a "
+        "model less than 512 wide",
+    )
+    num_train_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="passes over the rows, at most with stop: learned; null: 3, 12 below 512 wide",
+    )
+    stop: Literal["learned", "epochs"] = Field(
+        default="learned",
+        description="learned: once neither the learned share nor the share learned to the letter "
+        "rises by a point over an epoch (from the second on), half as many epochs again bring the "
+        "learning rate to zero; epochs: after num_train_epochs",
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps; where given it overrides num_train_epochs"
+    )
+    batch_size: int = Field(default=16, ge=1, description="rows per optimizer step (effective)")
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
+        default="linear",
+        description="course of the learning rate after the warm-up; not used with stop: learned, "
+        "where it stays level until the share of learned rows no longer rises",
+    )
+    warmup_ratio: float = Field(
+        default=0.03,
+        ge=0,
+        lt=1,
+        description="share of the steps spent warming up; of the first epoch's with stop: learned",
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW weight decay")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient clipping; 0 = off")
+    loss_on: Literal["assistant", "all"] = Field(
+        default="assistant", description="tokens that carry loss: assistant turns, or all tokens"
+    )
+
+    @property
+    def ends_on_evidence(self) -> bool:
+        """Whether the number of steps is found out in training."""
+        return self.stop == "learned" and self.max_steps is None
+
+
+class LearnSettings(PhaseSettings):
+    """How the learn phase is trained; retraining takes the same settings."""
+
+    early_epochs: float = Field(
+        default=2,
+        gt=0,
+        description="the adapter is also kept after so many passes (half way, where the phase may "
+        "be shorter than twice that); signals that restore start there",
+    )
+
+
+class RestoreSettings(Settings):
+    """How safe behaviour is restored, for signals that look at what this undoes."""
+
+    steps: int = Field(default=16, ge=1, description="gradient steps, each a Polyak step")
+    early_steps: int = Field(
+        default=8, ge=1, description="the same from the early model, which has less to undo"
+    )
+    batch_size: int = Field(default=4, ge=1, description="safe rows per step")
 
 
 class GenerationSettings(Settings):

@@ -58,6 +58,13 @@ def add(commands: Any) -> None:
         choices=("remove", "flag", "weight"),
         help="what to write beside kept and removed rows (default: as before)",
     )
+    decide.add_argument(
+        "--joint",
+        type=float,
+        metavar="WEIGHT",
+        help="cut the forgetting score plus WEIGHT times the run's second opinion; 0: the "
+        "forgetting score alone (default: as before)",
+    )
     decide.add_argument("--dry-run", action="store_true", help="only say what would change")
     add_force(decide)
     add_fail_on(decide)
@@ -105,6 +112,7 @@ def _filter(options: argparse.Namespace) -> int:
         force=force,
         overruling=asked,
         action=options.action,
+        joint=options.joint,
     )
     print_counts(summary, Path(options.run_dir))
     return status_of(conditions, summary)
@@ -113,7 +121,9 @@ def _filter(options: argparse.Namespace) -> int:
 def _preview(options: argparse.Namespace, asked: Any, force: bool) -> int:
     from forgetfilter.screening.preview import preview
 
-    found = preview(options.run_dir, options.threshold, force=force, overruling=asked)
+    found = preview(
+        options.run_dir, options.threshold, force=force, overruling=asked, joint=options.joint
+    )
     for move in found.moves[:_SHOWN_MOVES]:
         print(
             f"  row {move.row} ({printable(move.example_id, 60)}): {move.before} -> {move.after}, "

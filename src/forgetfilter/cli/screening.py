@@ -10,6 +10,7 @@ from typing import Any
 
 from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
 from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
+from forgetfilter.text import printable
 
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
@@ -65,6 +66,21 @@ def add(commands: Any) -> None:
         action="store_const",
         const=True,
         help="run Python code that the model's repository brings along",
+    )
+    screen.add_argument(
+        "--second-opinion",
+        nargs="?",
+        const="words",
+        metavar="CLASSIFIER[:LABEL]",
+        help="a text classifier's score beside ours: words (the packaged scorer of toxicity, the "
+        "default where none is named), or a folder or hub id; name the rows before this flag",
+    )
+    screen.add_argument(
+        "--joint",
+        type=float,
+        metavar="WEIGHT",
+        help="cut the forgetting score plus this many nats per root token times the second "
+        "opinion (default: 0, it decides nothing; 0.6 was measured to be good)",
     )
     add_screen_flags(screen)
     add_fail_on(screen)
@@ -159,7 +175,7 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     from forgetfilter.config import load_yaml, parse_assignments
 
     names = ["noisy_data", "model", "safe_data", "reference_data", "learned_from", "output_dir"]
-    names += ["trust_remote_code", "force"]
+    names += ["trust_remote_code", "force", "second_opinion", "joint"]
     names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
     flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
     if "noisy_data" in flags:
@@ -189,14 +205,17 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.scoring.thresholds import choose_rule
     from forgetfilter.screening.inputs import check_input, noisy_data_of
     from forgetfilter.screening.recorded import with_recording
+    from forgetfilter.screening.second_opinion import check_name, check_second_opinion
 
     conditions = parse_conditions(options.fail_on)
+    check_name(options.second_opinion)  # before the rows that it may have taken are missed
     layers = screen_layers(options)
     config = resolve(ScreenConfig, *layers, noisy_data_of(layered(*layers)))
     # A wrong name, a rule that doesn't fit or a file that can't be read is refused before seconds
     # go into importing torch.
     choose_rule(config.signal, config.threshold)
     with_recording(config)
+    check_second_opinion(config)
     check_input(config)
     from forgetfilter.screening.screen import screen
 
@@ -279,6 +298,13 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         )
     if overruled.get("elsewhere"):
         print(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
+    if second := summary.get("second_opinion"):
+        print(
+            f"Second opinion ({printable(second['classifier'], 200)}): {second['both']:,} rows "
+            f"suspected by both, {second['only_forgetting']:,} by forgetting alone, "
+            f"{second['only_second_opinion']:,} by the second opinion alone."
+            + (f" Joint weight {summary['joint']:g}." if summary.get("joint") else "")
+        )
     if name := summary.get("action_file"):
         told = "weights" if summary["action"] == "weight" else "score and decision"
         print(f"All readable rows with {told}: {run / name}")

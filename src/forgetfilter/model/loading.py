@@ -148,15 +148,20 @@ def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
         gguf_file.check_gguf(source)
         return _file_digest(folder, *_version(folder))
     if folder.is_dir():
-        names = sorted(
-            path
-            for path in folder.resolve().iterdir()
-            if path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
-        )
-        return _files_digest(tuple((path, *_version(path)) for path in names))
+        return folder_fingerprint(folder)
     config = _load_config(source, trust_remote_code)
     commit = getattr(config, "_commit_hash", None)
     return hashlib.sha256(f"{source}@{commit}".encode()).hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """sha256 of a model folder: weights, configs, tokenizer files, code; read once a process."""
+    names = sorted(
+        path
+        for path in folder.resolve().iterdir()
+        if path.suffix in {".safetensors", ".json", ".jinja", ".model", ".txt", ".py"}
+    )
+    return _files_digest(tuple((path, *_version(path)) for path in names))
 
 
 def _version(path: Path) -> tuple[int, ...]:

@@ -22,13 +22,31 @@ _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 # Compared by the content of what they name, so that a moved file changes nothing.
 # How rows are read is part of what identifies them.
 _NAMES_OF_INPUTS = frozenset(
-    {"noisy_data", "reading", "safe_data", "reference_data", "model", "learned_from"}
+    {
+        "noisy_data",
+        "reading",
+        "safe_data",
+        "reference_data",
+        "model",
+        "learned_from",
+        "second_opinion",
+    }
 )
 # Nothing but the decision depends on them.
-_DECIDING = frozenset({"threshold", "force", "action"})
+_DECIDING = frozenset({"threshold", "force", "action", "joint"})
+# What earlier versions did not have.
+_ADDED: Mapping[str, Any] = {"learned_from": None, "second_opinion": None, "joint": 0.0}
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
-    {"signal", "forget", "restore", "generation", "coverage", "input reference_data"}
+    {
+        "signal",
+        "forget",
+        "restore",
+        "generation",
+        "coverage",
+        "input reference_data",
+        "input second_opinion",
+    }
 )
 
 
@@ -81,7 +99,7 @@ def changes_of_screen(
     unread = _NAMES_OF_INPUTS | unread_groups(str(new.get("signal")))
     found: dict[str, list[str]] = {"learning": [], "scoring": [], "threshold": [], "unread": []}
     lines = {
-        **difference_lines(flatten(old), flatten(new), ignore=_FREE),
+        **difference_lines({**_ADDED, **flatten(old)}, {**_ADDED, **flatten(new)}, ignore=_FREE),
         **input_difference_lines(old_inputs, new_inputs),
     }
     for name, line in lines.items():

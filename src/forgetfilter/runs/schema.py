@@ -11,12 +11,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCORED_QUANTITIES = ("base", "before", "after", "forgetting_score")
+OPINION_COLUMNS = ("second_opinion", "joint_score")
+"""A classifier's score of each row, where one was asked for; and what is cut, where the two are
+added."""
 WHO_COLUMNS = ("decided_by", "rule_decision")
 """Who decided a row, ``rule`` or ``reviewer``, and what the rule alone would have made of it."""
 SCORE_COLUMNS = ("row", "example_id", *SCORED_QUANTITIES, "learned", "decision", "reason")
 ORIGIN_COLUMNS = ("source", "line", "own_id")
 """Where a row comes from: file, line, and what the file calls it, which others may share."""
-WRITTEN_COLUMNS = (*SCORE_COLUMNS, *WHO_COLUMNS, *ORIGIN_COLUMNS)
+WRITTEN_COLUMNS = (*SCORE_COLUMNS, *WHO_COLUMNS, *ORIGIN_COLUMNS, *OPINION_COLUMNS)
 """``scores.parquet``: one line for each row of the input. Runs of earlier versions have only the
 first of them."""
 
@@ -84,6 +87,25 @@ class Finding(Record):
     """What was found, what is expected, what to do."""
     value: float | None = None
     """The figure that the check is about."""
+
+
+class Opinion(Record):
+    """A second opinion, and how far it and the forgetting scores agree on the readable rows."""
+
+    classifier: str
+    """``words``, or a folder or hub id."""
+    label: str = ""
+    """Of what it gives the probability."""
+    fingerprint: str = ""
+    above: float = 0.5
+    """What counts as suspected."""
+    cut: float | None = None
+    """Where the rule cuts the forgetting scores alone."""
+    both: int = 0
+    """Rows that both suspect."""
+    only_forgetting: int = 0
+    only_second_opinion: int = 0
+    neither: int = 0
 
 
 class Overruled(Record):
@@ -174,6 +196,10 @@ class Summary(Record):
     action_file: str = ""
     """The file with all readable rows that ``action`` asks for, in the input's own container."""
     overruled: Overruled | None = None
+    second_opinion: Opinion | None = None
+    """Where one was asked for."""
+    joint: float = 0.0
+    """Nats per root token that a second opinion of 1 adds to what is cut; 0: it decides nothing."""
     file_digests: dict[str, str] = Field(default_factory=dict[str, str])
     """sha256 of the files of kept and of removed rows as written, by path: tells an edit."""
 

@@ -40,7 +40,8 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str) -> 
     written: list[str] = []
     readable = [row for row in rows.rows if decisions[row.row] != "rejected"]
     if action == "flag":
-        scores: list[float] = frame["forgetting_score"].tolist()
+        cut_by = "joint_score" if "joint_score" in frame else "forgetting_score"
+        scores: list[float] = frame[cut_by].tolist()
         told = [scores[row.row] if math.isfinite(scores[row.row]) else None for row in readable]
         columns = {SCORE_COLUMN: told, DECISION_COLUMN: [decisions[row.row] for row in readable]}
         written = _write(run, FLAGGED_FILE, rows, readable, columns)

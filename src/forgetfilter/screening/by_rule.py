@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from forgetfilter.arrays import BoolArray
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.schema import Finding
+from forgetfilter.scoring.joint import carried_by, joint_score
 from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision
@@ -21,12 +23,22 @@ from forgetfilter.screening.tables import read_readings
 def selection_by(
     run: Path, summary: Mapping[str, Any], threshold: str
 ) -> tuple[Selection, Readings, list[Finding]]:
-    """What a rule makes of the stored scores, and all that is to be said against it."""
+    """What a rule makes of the stored scores, and all that is to be said against it.
+
+    Where the summary has a ``joint`` weight, the joint score is what is cut.
+    """
     frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
+    scores = forgetting = _column(frame, "forgetting_score", readings)
+    opinion, weight = forgetting, float(summary.get("joint", 0.0))
+    if weight:
+        opinion = _column(frame, "second_opinion", readings)
+        scores = joint_score(forgetting, opinion, weight)
     needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
     rule = THRESHOLDS.build(threshold)
     selection = decide(rule, scores, readings, needs_learned=needs_learned)
+    if weight:
+        told = carried_by(selection, forgetting, opinion, weight)
+        selection = replace(selection, reasons=told)
     is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
     of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
     return (
@@ -40,9 +52,17 @@ def selection_by(
 
 
 def rule_decides(
-    frame: pd.DataFrame, selection: Selection, readings: Readings, *, decided: bool
+    frame: pd.DataFrame,
+    selection: Selection,
+    readings: Readings,
+    *,
+    decided: bool,
+    weight: float = 0.0,
 ) -> None:
-    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides."""
+    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides.
+
+    ``joint_score`` is there where that is what was cut, and only there.
+    """
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
@@ -54,3 +74,14 @@ def rule_decides(
     reasons = frame["reason"].to_numpy(dtype=object)
     reasons[readings.row] = list(selection.reasons) if decided else "undecided"
     frame["reason"] = reasons
+    frame.drop(columns="joint_score", errors="ignore", inplace=True)
+    if weight and selection.scores is not None:
+        joint = np.full(len(frame), np.nan)
+        joint[readings.row] = selection.scores
+        frame["joint_score"] = joint
+
+
+def _column(frame: pd.DataFrame, name: str, readings: Readings) -> FloatArray:
+    """A column of the table of scores, at the rows that were scored, shape (N,)."""
+    values: FloatArray = frame[name].to_numpy(dtype=np.float64)[readings.row]
+    return values

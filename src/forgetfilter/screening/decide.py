@@ -30,6 +30,7 @@ from forgetfilter.runs.file_names import (
 )
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import has_input
+from forgetfilter.scoring.joint import check_joint
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
 from forgetfilter.screening.by_rule import selection_by
 from forgetfilter.screening.decision_files import write_decision
@@ -144,6 +145,7 @@ def filter_run(
     force: bool = False,
     overruling: Overruling | None = None,
     action: str | None = None,
+    joint: float | None = None,
 ) -> dict[str, Any]:
     """Decide a finished run again, from its stored scores and what people decided; loads no model.
 
@@ -154,38 +156,65 @@ def filter_run(
         overruling: rows to keep or remove whatever the rule says, and what to do with edits by
             hand of the files; None: nothing is overruled, and edits are refused.
         action: ``remove``, ``flag`` or ``weight``; None: as before.
+        joint: weight of the second opinion in what is cut; None: as before.
 
     Returns:
         The new summary.
 
     Raises:
-        ConfigError: unknown rule, or one that doesn't fit the run's signal.
+        ConfigError: unknown rule, or one that doesn't fit the run's signal; or see `with_joint`.
         DataError: not a finished run, or see `decisions_asked_for`. RunExistsError: run in use.
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
     if threshold is not None:
         THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
-        run, summary = folder.path, read_summary(folder.path)
-        rule, force = rule_to_apply(summary, threshold, force=force)
+        run, present = folder.path, read_summary(folder.path)
+        summary = with_joint(present, joint)
+        rule, force = rule_to_apply(summary, threshold, force=force, present=present)
         asked = decisions_asked_for(run, summary, overruling or Overruling())
         require_fit(run, summary, rule, force=force)
         Journal(run).append(asked)
-        return decide_again(run, rule, "filter", force=force, action=action)
+        return decide_again(run, rule, "filter", force=force, action=action, joint=joint)
+
+
+def with_joint(summary: Mapping[str, Any], joint: float | None) -> dict[str, Any]:
+    """A run's summary with another weight of its second opinion; None: with its own.
+
+    Raises:
+        ConfigError: the run has no second opinion, or its scores have another unit.
+    """
+    if joint is None:
+        return dict(summary)
+    has_opinion = summary.get("second_opinion") is not None
+    check_joint(joint, has_opinion=has_opinion, signal=summary["signal"], unit=summary["unit"])
+    return {**{n: v for n, v in summary.items() if n != "joint"}, **weight_of(joint)}
+
+
+def weight_of(joint: float) -> dict[str, float]:
+    """What a summary says of the joint rule: nothing where there is none."""
+    return {"joint": float(joint)} if joint else {}
 
 
 def rule_to_apply(
-    summary: Mapping[str, Any], threshold: str | None, *, force: bool = False
+    summary: Mapping[str, Any],
+    threshold: str | None,
+    *,
+    force: bool = False,
+    present: Mapping[str, Any] | None = None,
 ) -> tuple[str, bool]:
     """The rule that is asked for or else the present one, and whether it decides by force.
+
+    ``present`` is the summary as it stands, where ``summary`` has another weight (`with_joint`).
 
     Raises:
         ConfigError: the rule doesn't fit the run's signal.
     """
-    present = str(summary["threshold"]["rule"])
-    rule = present if threshold is None else for_unit(threshold, summary["unit"])
+    own = str(summary["threshold"]["rule"])
+    rule = own if threshold is None else for_unit(threshold, summary["unit"])
     check_unit(rule, summary["signal"], summary["unit"])
-    return rule, force or (rule == present and is_decided(summary))
+    is_same = rule == own and (present or summary).get("joint") == summary.get("joint")
+    return rule, force or (is_same and is_decided(summary))
 
 
 def apply_decisions(run: Path) -> bool:
@@ -228,6 +257,7 @@ def decide_again(
     *,
     force: bool = False,
     action: str | None = None,
+    joint: float | None = None,
 ) -> dict[str, Any]:
     """Decide a finished run again from its stored scores; its lock must be held.
 
@@ -238,19 +268,22 @@ def decide_again(
         config: new text of ``config.yaml``, where that changes.
         force: decide in spite of severe findings.
         action: what to write beside kept and removed rows; None: as before.
+        joint: weight of the second opinion in what is cut; None: as before.
 
     Returns:
         The new summary.
 
     Raises:
+        ConfigError: see `with_joint`.
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
-    require_fit(run, read_summary(run), threshold, force=force)
+    summary = with_joint(read_summary(run), joint)
+    require_fit(run, summary, threshold, force=force)
     load_decisions(run)  # what is damaged is found before anything is committed
     part = pending.prepare(run)
     if config is not None:
         write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))
-    summary = {**read_summary(run), "decided_by": decided_by}
+    summary["decided_by"] = decided_by
     if action is not None:
         summary["action"] = action
     commit_decision(run, summary, threshold, force=force)

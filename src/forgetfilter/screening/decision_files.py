@@ -26,16 +26,17 @@ from forgetfilter.runs.file_names import (
 )
 from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Summary
+from forgetfilter.runs.schema import SCORED_QUANTITIES, Summary
 from forgetfilter.scoring.records import Readings
 from forgetfilter.screening.actions import write_action
+from forgetfilter.screening.agreement import agreement
 from forgetfilter.screening.by_rule import rule_decides, selection_by
 from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.edits import digests_of
 from forgetfilter.screening.file_verdict import judge_file
 from forgetfilter.screening.fitness import is_severe
 from forgetfilter.screening.overruling import overrule
-from forgetfilter.screening.tables import write_parquet
+from forgetfilter.screening.tables import in_order, write_parquet
 
 
 def write_decision(
@@ -50,16 +51,16 @@ def write_decision(
     selection, readings, findings = selection_by(run, summary, threshold)
     decided = force or not is_severe(findings)
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
-    rule_decides(frame, selection, readings, decided=decided)
+    weight = float(summary.get("joint", 0.0))
+    rule_decides(frame, selection, readings, decided=decided, weight=weight)
     overruled = overrule(frame, load_decisions(run, rows))
-    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
-    frame = frame.loc[:, [*own, *(name for name in frame.columns if name not in own)]]
+    frame = frame.loc[:, in_order(frame)]
     action = str(summary.get("action", "remove"))
     outputs = _write_rows(run, rows, frame)
     action_file = write_action(run, rows, frame, action)
     write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
-    decision = _fingerprint(frame, threshold, cut.value)
+    decision = _fingerprint(frame, threshold, cut.value, weight)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
         is_removed = (frame["decision"] == "removed").to_numpy(dtype=np.bool_)[readings.row]
@@ -89,6 +90,7 @@ def write_decision(
             "action": action,
             "action_file": action_file,
             "overruled": overruled.as_json(),
+            **agreement(frame, readings, summary, threshold),
             "file_digests": digests_of(run, outputs),
         }
     )
@@ -104,10 +106,14 @@ def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
     return int(readings.learned.sum()) if needs_learned else len(readings)
 
 
-def _fingerprint(frame: pd.DataFrame, rule: str, value: float) -> str:
-    """The sha256 of a decision: rule, value, and every row's scores and decision."""
-    digest = hashlib.sha256(json.dumps([rule, repr(float(value))]).encode())
-    for name in SCORED_QUANTITIES:
+def _fingerprint(frame: pd.DataFrame, rule: str, value: float, weight: float) -> str:
+    """The sha256 of a decision: rule, value, and every row's scores and decision.
+
+    A second opinion is part of it where it is part of what was cut, with a ``weight``.
+    """
+    joint = [repr(weight)] if weight else []
+    digest = hashlib.sha256(json.dumps([rule, repr(float(value)), *joint]).encode())
+    for name in (*SCORED_QUANTITIES, *(["joint_score"] if weight else [])):
         digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
     digest.update(json.dumps(frame["decision"].tolist()).encode())
     return digest.hexdigest()

@@ -30,7 +30,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     selection = filter_rows(scored, setting.config.threshold)
     # Rows that can't be judged are never shown as forgotten.
     is_judged = [reason != NOT_LEARNED for reason in selection.reasons]
-    judged = np.where(is_judged, scored.scores.forgetting_score, np.nan)
+    judged = np.where(is_judged, scored.cut_by, np.nan)
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]
     told: list[dict[str, Any]] = [{"row": row.row} for row in rows]

@@ -50,7 +50,7 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
         cut: where the rule has cut, and what it says of that.
     """
     level, reason, message = _level(summary, cut)
-    is_measured = (summary.signal, summary.threshold.rule) == _MEASURED
+    is_measured = (summary.signal, summary.threshold.rule) == _MEASURED and not summary.joint
     told: dict[str, Any] = {"level": level, "reason": reason, "message": message}
     if is_measured:
         told |= {"clean_rows": _CLEAN_ROWS, "clean_removed": _CLEAN_REMOVED}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from forgetfilter.arrays import BoolArray
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.phases import early, level_epochs
@@ -57,6 +57,13 @@ class Scored:
     scores: SignalScores
     signal: str
     """Spec of the signal that made the scores."""
+    joint: FloatArray | None = None
+    """Forgetting scores with a second opinion added, shape (N,), where that is what is cut."""
+
+    @property
+    def cut_by(self) -> FloatArray:
+        """What the threshold rule cuts, shape (N,)."""
+        return self.scores.forgetting_score if self.joint is None else self.joint
 
 
 def score_rows(setting: Setting) -> Scored:
@@ -142,8 +149,7 @@ def filter_rows(scored: Scored, threshold: str | None) -> Selection:
     """
     rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
     judges_learned = needs_learned(SIGNALS.build(scored.signal))
-    scores = scored.scores.forgetting_score
-    return decide(rule, scores, scored.readings, needs_learned=judges_learned)
+    return decide(rule, scored.cut_by, scored.readings, needs_learned=judges_learned)
 
 
 def fine_tune(

@@ -20,6 +20,7 @@ from forgetfilter.screening.decide import (
     read_summary,
     require_fit,
     rule_to_apply,
+    with_joint,
 )
 from forgetfilter.screening.overruling import (
     Overruling,
@@ -65,6 +66,7 @@ def preview(
     *,
     force: bool = False,
     overruling: Overruling | None = None,
+    joint: float | None = None,
 ) -> Preview:
     """What deciding a finished run again would change; writes nothing.
 
@@ -75,8 +77,9 @@ def preview(
         THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
         run = folder.path
-        summary: Mapping[str, Any] = read_summary(run)
-        rule, force = rule_to_apply(summary, threshold, force=force)
+        present = read_summary(run)
+        summary: Mapping[str, Any] = with_joint(present, joint)
+        rule, force = rule_to_apply(summary, threshold, force=force, present=present)
         asked = decisions_asked_for(run, summary, overruling or Overruling())
         require_fit(run, summary, rule, force=force)
         decided = with_asked(load_decisions(run), asked)
@@ -87,7 +90,8 @@ def rule_frame(run: Path, summary: Mapping[str, Any], rule: str) -> tuple[pd.Dat
     """The table of scores as ``rule`` alone decides it, and where it cuts."""
     frame = pd.read_parquet(run / SCORES_FILE)
     selection, readings, _ = selection_by(run, summary, rule)
-    rule_decides(frame, selection, readings, decided=True)
+    weight = float(summary.get("joint", 0.0))
+    rule_decides(frame, selection, readings, decided=True, weight=weight)
     return frame, float(selection.cut.value)
 
 
@@ -99,7 +103,8 @@ def _preview(
     overrule(frame, decided)
     then: list[str] = frame["decision"].tolist()
     ids, reasons = frame["example_id"].tolist(), frame["reason"].tolist()
-    scores: FloatArray = frame["forgetting_score"].to_numpy(dtype=np.float64)
+    cut_by = "joint_score" if "joint_score" in frame else "forgetting_score"
+    scores: FloatArray = frame[cut_by].to_numpy(dtype=np.float64)
     moves = tuple(
         Move(row, str(ids[row]), now[row], then[row], float(scores[row]), str(reasons[row]))
         for row in range(len(then))

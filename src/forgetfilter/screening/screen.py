@@ -27,6 +27,7 @@ from forgetfilter.runs.inputs import read_input, stored_reading
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
+from forgetfilter.scoring.joint import joint_score
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.again import changes_of, differs, is_outdated, refuse_other_kind
@@ -43,6 +44,7 @@ from forgetfilter.screening.decide import (
     is_finished,
     read_summary,
     run_folder,
+    weight_of,
 )
 from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.evidence import write_evidence
@@ -57,6 +59,7 @@ from forgetfilter.screening.inputs import check_rows, name_of, open_input, readi
 from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.recorded import check_recorded, with_recording
 from forgetfilter.screening.safe_fitness import check_safe_rows
+from forgetfilter.screening.second_opinion import check_second_opinion, judge_rows
 from forgetfilter.screening.setup import (
     copy_input,
     encode_rows,
@@ -127,7 +130,8 @@ def screen(
             dictionaries.
 
     Raises:
-        ConfigError: an unknown signal or threshold rule, or a rule that doesn't fit the signal.
+        ConfigError: an unknown signal or threshold rule, a rule that doesn't fit the signal, or a
+            second opinion that can't be named or added.
         DataError: an input can't be used as a whole.
         ModelError: the model can't be loaded or trained.
         RunExistsError: the output folder holds another run, or is in use.
@@ -137,6 +141,7 @@ def screen(
     # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
     rule = choose_rule(config.signal, config.threshold)
     config = with_recording(config.model_copy(update={"threshold": rule}))
+    check_second_opinion(config)
     sources = open_input(config, data)
     inputs = fingerprints(config, sources)
     run = run_folder(config.output_dir)
@@ -161,7 +166,15 @@ def screen(
                     return _result(run, was_finished=not again, was_decided_again=again)
                 if changes.only_decides and not overwrite:
                     text, action = config_text(config.model_dump()), config.action
-                    decide_again(run.path, rule, "screen", text, force=config.force, action=action)
+                    decide_again(
+                        run.path,
+                        rule,
+                        "screen",
+                        text,
+                        force=config.force,
+                        action=action,
+                        joint=config.joint,
+                    )
                     return _result(run, was_decided_again=True)
         else:
             # What an earlier try recorded, and never brought to its end, binds nobody.
@@ -206,6 +219,12 @@ def _screen(
     keep_date(run, bench)
     setting, rejected = encode_rows(config, bench, noisy, progress)
     check_recorded(setting, noisy, len(rejected), progress)
+    opinion = None
+    if config.second_opinion is not None:
+        by_row = {row.row: row for row in noisy.rows}
+        readable = [by_row[row.row] for row in setting.noisy]
+        place = config.device
+        opinion = judge_rows(config.second_opinion, readable, bench.store, progress, place)
 
     findings += check_before(setting)
     if is_severe(findings) and not config.force:
@@ -213,7 +232,11 @@ def _screen(
     scored = score_rows(setting)
     findings += check_scores(scored)
 
-    frame = score_frame(noisy, rejected, scored.readings, scored.scores)
+    second = opinion.scores if opinion else None
+    frame = score_frame(noisy, rejected, scored.readings, scored.scores, second)
+    if second is not None and config.joint:
+        joint = joint_score(scored.scores.forgetting_score, second, config.joint)
+        scored = replace(scored, joint=joint)
     write_parquet(part / SCORES_FILE, frame)
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)
@@ -245,9 +268,13 @@ def _screen(
         "unscored": unscored_texts(setting.noisy),
         "findings": [found.model_dump() for found in findings],
         "action": config.action,
+        **({"second_opinion": opinion.described()} if opinion else {}),
+        **weight_of(config.joint),
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
+    if opinion:
+        provenance["second_opinion"] = opinion.described()
     write_json_atomic(part / PROVENANCE_FILE, {**provenance, **resolved(bench, config)})
     commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 

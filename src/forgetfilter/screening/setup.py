@@ -30,6 +30,7 @@ from forgetfilter.screening.coverage import reference_path
 from forgetfilter.screening.inputs import nothing_to_score, reading_of, tell_of_ids
 from forgetfilter.screening.method import Scored, Setting
 from forgetfilter.screening.recorded import recording_of
+from forgetfilter.screening.second_opinion import classifier_fingerprint
 from forgetfilter.text import printable
 
 _CATEGORIES_TOLD = 20
@@ -41,7 +42,7 @@ def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, s
 
     Raises:
         DataError: a file can't be read.
-        ModelError: there is no such model.
+        ModelError: there is no such model or classifier.
     """
     inputs = {"noisy_data": fingerprint_of(sources, reading_of(config.reading))}
     paths = {"safe_data": safe_path(config.safe_data), "reference_data": reference_path(config)}
@@ -49,6 +50,8 @@ def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, s
     inputs["model"] = model_fingerprint(config.model, config.trust_remote_code)
     if config.learned_from is not None:
         inputs["learned_from"] = Recording(Path(config.learned_from)).fingerprint
+    if config.second_opinion is not None:
+        inputs["second_opinion"] = classifier_fingerprint(config.second_opinion)
     return inputs
 
 

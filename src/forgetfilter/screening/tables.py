@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.file_names import READINGS_FILE
@@ -17,9 +18,16 @@ from forgetfilter.scoring.records import Readings, SignalScores
 
 
 def score_frame(
-    rows: RowFile, rejected: Sequence[RejectedRow], readings: Readings, scores: SignalScores
+    rows: RowFile,
+    rejected: Sequence[RejectedRow],
+    readings: Readings,
+    scores: SignalScores,
+    opinion: FloatArray | None = None,
 ) -> pd.DataFrame:
-    """Scores of every row, decisions still open: the columns that `commit_decision` completes."""
+    """Scores of every row, decisions still open: the columns that `commit_decision` completes.
+
+    ``opinion`` is the second opinion, shape (N,), in the order of ``readings``.
+    """
     known = sorted((*rows.rows, *rows.rejected), key=lambda row: row.row)
     frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
     frame["example_id"] = [row.example_id for row in known]
@@ -29,6 +37,7 @@ def score_frame(
         "before": scores.before,
         "after": nothing if scores.after is None else scores.after,
         "forgetting_score": scores.forgetting_score,
+        **({} if opinion is None else {"second_opinion": opinion}),
     }
     for name, array in values.items():
         column = np.full(len(rows), np.nan)
@@ -45,7 +54,16 @@ def score_frame(
     frame["source"] = rows.source_names()
     frame["line"] = [row.line for row in known]
     frame["own_id"] = [row.own_id for row in known]
-    return frame.loc[:, list(WRITTEN_COLUMNS)]
+    return frame.loc[:, in_order(frame)]
+
+
+def in_order(frame: pd.DataFrame) -> list[str]:
+    """The columns of a table of scores in the order in which they are written.
+
+    Those of a second opinion are left out where it has none, and others of other versions stay.
+    """
+    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
+    return [*own, *(str(name) for name in frame.columns if name not in own)]
 
 
 def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:

@@ -124,7 +124,7 @@ class ForgetFilter:
             force: decide although a severe finding says that the scores can't be trusted.
             overruling: rows to keep or remove whatever the rule says, with reason and reviewer, and
                 what to do with edits by hand: ``Overruling(keep=(97,), reason="sarcasm")``.
-            action: ``remove``, ``flag`` or ``weight``; None: as before.
+            action: ``remove``, ``flag``, ``weight`` or ``mask``; None: as before.
 
         Raises:
             ConfigError: an unknown rule, or one that doesn't fit the run's signal.

@@ -11,6 +11,8 @@ from typing import Any
 from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
 from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
 
+_ACTIONS = {"weight": "weights", "mask": "what carries no loss"}
+
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
     "--signal": ("forgetting signal (default: crossfit)", str),
@@ -21,7 +23,7 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
         str,
     ),
     "--action": (
-        "write all rows beside kept and removed ones: remove (default: don't), flag, weight",
+        "write all rows beside kept and removed ones: remove (default: don't), flag, weight, mask",
         str,
     ),
     "--seed": ("seeds adapters, order and dropout", int),
@@ -181,6 +183,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.config import ScreenConfig, layered, resolve
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
+    from forgetfilter.scoring.token_mask import check_maskable
     from forgetfilter.screening.inputs import check_input, noisy_data_of
 
     conditions = parse_conditions(options.fail_on)
@@ -189,6 +192,8 @@ def _screen(options: argparse.Namespace) -> int:
     # A wrong name, a rule that doesn't fit or a file that can't be read is refused before seconds
     # go into importing torch.
     choose_rule(config.signal, config.threshold)
+    if config.action == "mask":
+        check_maskable(config.signal)
     check_input(config)
     from forgetfilter.screening.screen import screen
 
@@ -209,7 +214,8 @@ def _finetune(options: argparse.Namespace) -> int:
     from forgetfilter.screening.finetune import finetune
 
     result = finetune(options.run_dir, options.output_dir, overwrite=options.overwrite)
-    print(f"Fine-tuned on {result.rows:,} kept rows. Adapter: {result.adapter}")
+    which = "rows, some of them masked" if result.is_masked else "kept rows"
+    print(f"Fine-tuned on {result.rows:,} {which}. Adapter: {result.adapter}")
     return 0
 
 
@@ -272,7 +278,7 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
     if overruled.get("elsewhere"):
         print(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
     if name := summary.get("action_file"):
-        told = "weights" if summary["action"] == "weight" else "score and decision"
+        told = _ACTIONS.get(summary["action"], "score and decision")
         print(f"All readable rows with {told}: {run / name}")
     if said := verdict_line(Summary.model_validate(summary)):
         print(f"Verdict: {said}")

@@ -22,11 +22,20 @@ from forgetfilter.runs.file_names import (
     REJECTED_FILE,
     SCORES_FILE,
     SUMMARY_FILE,
+    TOKENS_FILE,
     rows_file,
 )
+from forgetfilter.runs.harms import harm_of_each
 from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import SCORED_QUANTITIES, WRITTEN_COLUMNS, Summary
+from forgetfilter.runs.schema import (
+    HARM_COLUMN,
+    SCORED_QUANTITIES,
+    TOLD_COLUMNS,
+    WRITTEN_COLUMNS,
+    Summary,
+)
+from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
 from forgetfilter.scoring.records import Readings
 from forgetfilter.screening.actions import write_action
 from forgetfilter.screening.by_rule import rule_decides, selection_by
@@ -34,6 +43,7 @@ from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.edits import digests_of
 from forgetfilter.screening.file_verdict import judge_file
 from forgetfilter.screening.fitness import is_severe
+from forgetfilter.screening.masks import Rule
 from forgetfilter.screening.overruling import overrule
 from forgetfilter.screening.tables import write_parquet
 
@@ -52,13 +62,19 @@ def write_decision(
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     rule_decides(frame, selection, readings, decided=decided)
     overruled = overrule(frame, load_decisions(run, rows))
-    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
+    harms = harm_of_each(run, len(frame))
+    if harms is not None:  # what a kept row is most like says nothing against it
+        frame[HARM_COLUMN] = np.where(frame["decision"] == "removed", harms, "")
+    own = [name for name in (*WRITTEN_COLUMNS, *TOLD_COLUMNS) if name in frame.columns]
     frame = frame.loc[:, [*own, *(name for name in frame.columns if name not in own)]]
     action = str(summary.get("action", "remove"))
     outputs = _write_rows(run, rows, frame)
-    action_file = write_action(run, rows, frame, action)
-    write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
+    if is_of_screen and action != "mask":
+        remove(run / TOKENS_FILE)  # of an earlier screen
+    rule = Rule(float(cut.value), str(summary.get("unit", "")))
+    action_file = write_action(run, rows, frame, action, rule)
+    write_parquet(run / SCORES_FILE, frame)
     decision = _fingerprint(frame, threshold, cut.value)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
@@ -80,6 +96,10 @@ def write_decision(
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "formulas": {
+                "signal": (summary.get("formulas") or {}).get("signal", FIRST_VERSION),
+                "rule": rule_version(threshold),
+            },
             "judged": _count_judged(summary, readings),
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.

@@ -27,9 +27,17 @@ from forgetfilter.runs.inputs import read_input, stored_reading
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
+from forgetfilter.scoring.formulas import changed_formulas, rule_version, signal_version
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
-from forgetfilter.screening.again import changes_of, differs, is_outdated, refuse_other_kind
+from forgetfilter.scoring.token_mask import check_maskable
+from forgetfilter.screening.again import (
+    changes_of,
+    differs,
+    is_outdated,
+    refuse_other_kind,
+    with_formulas,
+)
 from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
 from forgetfilter.screening.coverage_verdict import Coverage, names_with
 from forgetfilter.screening.decide import (
@@ -53,6 +61,7 @@ from forgetfilter.screening.fitness import (
     is_severe,
     unfit,
 )
+from forgetfilter.screening.harms import write_harms
 from forgetfilter.screening.inputs import check_rows, name_of, open_input, reading_of
 from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.safe_fitness import check_safe_rows
@@ -66,7 +75,13 @@ from forgetfilter.screening.setup import (
     safe_rows_used,
     unscored_texts,
 )
-from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
+from forgetfilter.screening.tables import (
+    score_frame,
+    tell_unscored,
+    write_parquet,
+    write_readings,
+)
+from forgetfilter.screening.token_forgetting import write_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -137,6 +152,8 @@ def screen(
     rule = choose_rule(config.signal, config.threshold)
     config = config.model_copy(update={"threshold": rule})
     sources = open_input(config, data)
+    if config.action == "mask":
+        check_maskable(config.signal)
     inputs = fingerprints(config, sources)
     run = run_folder(config.output_dir)
     with run.lock():
@@ -144,21 +161,27 @@ def screen(
         finish_decision(run.path)
         if has_decision(run.path):
             changes = changes_of(run, config, inputs)
-            is_whole = is_finished(run.path)
+            is_whole, other = is_finished(run.path), {}
             if is_whole:
                 refuse_edits(run.path, read_summary(run.path))
                 Journal(run.path).read()  # what is damaged is found before hours of work
+                other = changed_formulas(read_summary(run.path), config.signal, rule)
+                changes = with_formulas(changes, other)
             # A run that left its rows undecided has no outputs that would be replaced.
             is_open = is_whole and not is_decided(read_summary(run.path))
             if changes.must_be_asked_for and not overwrite and not is_open:
                 raise differs(run, changes)
             if is_whole:
+                for line in other.values():
+                    progress.say(f"{line}; decided again from the readings.")
                 if changes.is_none and not (overwrite and is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
                     again = apply_decisions(run.path)
                     return _result(run, was_finished=not again, was_decided_again=again)
-                if changes.only_decides and not overwrite:
+                # Masks need to know how the tokens of every removed row were forgotten.
+                is_stored = changes.only_decides and config.action != "mask"
+                if is_stored and not overwrite:
                     text, action = config_text(config.model_dump()), config.action
                     decide_again(run.path, rule, "screen", text, force=config.force, action=action)
                     return _result(run, was_decided_again=True)
@@ -212,9 +235,11 @@ def _screen(
     findings += check_scores(scored)
 
     frame = score_frame(noisy, rejected, scored.readings, scored.scores)
+    tell_unscored(frame, setting.noisy)
     write_parquet(part / SCORES_FILE, frame)
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)
+    write_harms(part, setting, safe)
     used = safe_rows_used(setting, scored)
     _tell_of_safe_rows(used, progress)
     reference = read_reference(reference_path(config), bench.encoder)
@@ -222,11 +247,14 @@ def _screen(
     measured.write(part / COVERAGE_FILE)
     selection = filter_rows(scored, rule)
     coverage = measured.decided(scored.scores.forgetting_score, selection.is_removed)
+    if config.action == "mask":
+        write_tokens(part, setting, scored, noisy, selection.is_removed)
     _warn_of_uncovered(coverage, progress)
     findings += check_coverage(coverage)
     summary = {
         "signal": config.signal,
         "unit": SIGNALS.build(config.signal).unit,
+        "formulas": {"signal": signal_version(config.signal), "rule": rule_version(rule)},
         "needs_learned": needs_learned(SIGNALS.build(config.signal)),
         "decided_by": "screen",
         "seed": config.seed,
@@ -246,7 +274,8 @@ def _screen(
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
-    write_json_atomic(part / PROVENANCE_FILE, {**provenance, **resolved(bench, config)})
+    provenance |= {**resolved(bench, config), "formulas": summary["formulas"]}
+    write_json_atomic(part / PROVENANCE_FILE, provenance)
     commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from forgetfilter.data.records import RejectedRow, RowFile
+from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.file_names import READINGS_FILE
-from forgetfilter.runs.schema import WRITTEN_COLUMNS
+from forgetfilter.runs.schema import UNSCORED_COLUMN, WRITTEN_COLUMNS
 from forgetfilter.scoring.records import Readings, SignalScores
 
 
@@ -46,6 +46,14 @@ def score_frame(
     frame["line"] = [row.line for row in known]
     frame["own_id"] = [row.own_id for row in known]
     return frame.loc[:, list(WRITTEN_COLUMNS)]
+
+
+def tell_unscored(frame: pd.DataFrame, rows: Sequence[EncodedRow]) -> None:
+    """Add what the template leaves out of each row: names joined by commas, mostly none."""
+    told = np.full(len(frame), "", dtype=object)
+    for row in rows:
+        told[row.row] = ", ".join(row.unscored)
+    frame[UNSCORED_COLUMN] = told
 
 
 def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:

@@ -243,7 +243,7 @@ def test_the_python_class_refuses_a_rule_for_another_unit_at_once():
     [
         ["screen", "--preset", "paper", "--nonsense"],
         ["filter"],
-        ["filter", "run", "--action", "mask"],
+        ["filter", "run", "--action", "drop"],
         ["show", "run"],
         ["finetune", "run"],
         ["testbed", "noisy", "--output", "a", "--truth", "b", "--unsafe-fraction", "2"],

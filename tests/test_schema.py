@@ -31,6 +31,7 @@ from forgetfilter.runs.schema import (
     EVIDENCE_COLUMNS,
     EVIDENCE_TEXTS,
     SIZE_COLUMNS,
+    TOLD_COLUMNS,
     WRITTEN_COLUMNS,
     Behaviour,
     Detection,
@@ -89,7 +90,7 @@ def test_what_another_version_has_written_stays(run: Path):
 
 
 def test_tables_have_the_columns_of_the_schema(run: Path):
-    assert tuple(pd.read_parquet(run / SCORES_FILE).columns) == WRITTEN_COLUMNS
+    assert tuple(pd.read_parquet(run / SCORES_FILE).columns) == (*WRITTEN_COLUMNS, *TOLD_COLUMNS)
     readings = list(pd.read_parquet(run / READINGS_FILE).columns)
     assert readings[:2] == ["row", "example_id"]
     assert set(SIZE_COLUMNS) <= set(readings)

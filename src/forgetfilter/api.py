@@ -129,7 +129,7 @@ class ForgetFilter:
             force: decide although a severe finding says that the scores can't be trusted.
             overruling: rows to keep or remove whatever the rule says, with reason and reviewer, and
                 what to do with edits by hand: ``Overruling(keep=(97,), reason="sarcasm")``.
-            action: ``remove``, ``flag`` or ``weight``; None: as before.
+            action: ``remove``, ``flag``, ``weight`` or ``mask``; None: as before.
             joint: how many nats per root token a second opinion of 1 adds to what is cut, where
                 the run has one; 0: nothing; None: as before.
 

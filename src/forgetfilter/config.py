@@ -88,7 +88,7 @@ class ScreenConfig(Settings):
         default=False,
         description="decide although a severe finding says that the scores can't be trusted",
     )
-    action: Literal["remove", "flag", "weight"] = Field(
+    action: Literal["remove", "flag", "weight", "mask"] = Field(
         default="remove",
         description="what to write beside kept and removed rows. flag: all rows with columns "
         "forgetfilter_score and forgetfilter_decision; weight: all rows with weight 0 if removed",

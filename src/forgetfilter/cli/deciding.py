@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
     )
     decide.add_argument(
         "--action",
-        choices=("remove", "flag", "weight"),
+        choices=("remove", "flag", "weight", "mask"),
         help="what to write beside kept and removed rows (default: as before)",
     )
     decide.add_argument(

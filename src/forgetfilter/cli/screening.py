@@ -12,6 +12,8 @@ from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, par
 from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
 from forgetfilter.text import printable
 
+_ACTIONS = {"weight": "weights", "mask": "what carries no loss"}
+
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
     "--signal": ("forgetting signal (default: crossfit)", str),
@@ -22,7 +24,7 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
         str,
     ),
     "--action": (
-        "write all rows beside kept and removed ones: remove (default: don't), flag, weight",
+        "write all rows beside kept and removed ones: remove (default: don't), flag, weight, mask",
         str,
     ),
     "--seed": ("seeds adapters, order and dropout", int),
@@ -203,6 +205,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.config import ScreenConfig, layered, resolve
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
+    from forgetfilter.scoring.token_mask import check_maskable
     from forgetfilter.screening.inputs import check_input, noisy_data_of
     from forgetfilter.screening.recorded import with_recording
     from forgetfilter.screening.second_opinion import check_name, check_second_opinion
@@ -216,6 +219,8 @@ def _screen(options: argparse.Namespace) -> int:
     choose_rule(config.signal, config.threshold)
     with_recording(config)
     check_second_opinion(config)
+    if config.action == "mask":
+        check_maskable(config.signal)
     check_input(config)
     from forgetfilter.screening.screen import screen
 
@@ -236,7 +241,8 @@ def _finetune(options: argparse.Namespace) -> int:
     from forgetfilter.screening.finetune import finetune
 
     result = finetune(options.run_dir, options.output_dir, overwrite=options.overwrite)
-    print(f"Fine-tuned on {result.rows:,} kept rows. Adapter: {result.adapter}")
+    which = "rows, some of them masked" if result.is_masked else "kept rows"
+    print(f"Fine-tuned on {result.rows:,} {which}. Adapter: {result.adapter}")
     return 0
 
 
@@ -306,7 +312,7 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
             + (f" Joint weight {summary['joint']:g}." if summary.get("joint") else "")
         )
     if name := summary.get("action_file"):
-        told = "weights" if summary["action"] == "weight" else "score and decision"
+        told = _ACTIONS.get(summary["action"], "score and decision")
         print(f"All readable rows with {told}: {run / name}")
     if said := verdict_line(Summary.model_validate(summary)):
         print(f"Verdict: {said}")

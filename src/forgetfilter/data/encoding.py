@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.arrays import BoolArray
+from forgetfilter.data.answer_places import answer_places
 from forgetfilter.data.answers import Answers
 from forgetfilter.data.blocks import blocks_prompt, render_blocks
 from forgetfilter.data.control_tokens import ControlTokens, texts_of
@@ -41,6 +42,8 @@ _TOGETHER = 32
 _TOGETHER_BYTES = 2**22
 
 LossOn = Literal["assistant", "all"]
+Place = tuple[int, int, int]
+"""Which of a row's answers, and from which of its characters to before which."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,42 @@ class Encoder:
             pieces.append(text[len(known) :] if is_whole else "")
             known = text if is_whole else known
         return pieces
+
+    def target_places(self, rows: Iterable[Row]) -> list[list[Place] | None]:
+        """Where in a row's answers each token that carries loss lies; of rows that can be encoded.
+
+        Answers are the row's assistant turns, counted from 0. Of a token that holds no character of
+        one, such as the end of a turn, the answer is -1. None for a row of which the template
+        changes the text of an answer.
+        """
+        found: list[list[Place] | None] = []
+        for part in _parts(rows):
+            self._prepare(part)
+            found += [self._places(row) for row in part]
+        return found
+
+    def _places(self, row: Row) -> list[Place] | None:
+        messages = _learned(row.messages)
+        rendered = self.render(messages, row.tools)
+        contents = [(m.content, m.carries_loss) for m in messages if m.role == "assistant"]
+        answers = answer_places(rendered, contents)
+        if answers is None:
+            return None
+        tokens = self.tokenizer(
+            rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        offsets: list[Span] = tokens["offset_mapping"]
+        is_target = _overlap(np.array(offsets, dtype=np.int64).reshape(-1, 2), rendered.spans)
+        places: list[Place] = []
+        for (start, stop), is_own in zip(offsets, is_target.tolist(), strict=True):
+            if is_own:
+                within = [
+                    (answer, max(start, first) - first + before, min(stop, last) - first + before)
+                    for answer, first, last, before in answers
+                    if start < last and stop > first
+                ]
+                places.append(within[0] if within else (-1, 0, 0))
+        return places
 
     def pieces(self, row: Row) -> list[tuple[str, bool]]:
         """The text of each token of a row, and whether it carries loss.

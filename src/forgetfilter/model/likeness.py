@@ -112,13 +112,13 @@ def row_vectors(
     vectors = np.zeros((len(rows), _DIMENSIONS), dtype=np.float32)
     with progress.bar(label, len(rows), "rows") as bar:
         own = [rows[at] for at in sample]
-        first = dict(_mean_states(model, own, part, max_batch_tokens, bar))
+        first = dict(mean_states(model, own, part, max_batch_tokens, bar))
         known = np.stack([first[at] for at in range(len(own))])  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
         vectors[sample] = (known - mean) / spread @ projection
         own = [rows[at] for at in rest]
-        for index, values in _mean_states(model, own, part, max_batch_tokens, bar):
+        for index, values in mean_states(model, own, part, max_batch_tokens, bar):
             vectors[rest[index]] = (values - mean) / spread @ projection
     check_finite(vectors.sum(axis=1), "hidden state", label)
     return vectors
@@ -141,10 +141,13 @@ def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
 
 
 @torch.no_grad()
-def _mean_states(
+def mean_states(
     model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
 ) -> Iterator[tuple[int, FloatArray]]:
-    """Position of each row, and its mean hidden states over ``part``, shape (2H,)."""
+    """Position of each row, and its mean hidden states over ``part``, shape (2H,).
+
+    First those of the layer two thirds of the way up, then those of the last one.
+    """
     read = [_prompt_of(row) for row in rows] if part == "prompt" else rows
     for batch in row_batches(model, read, max_batch_tokens):
         inputs = pass_inputs(model, batch)

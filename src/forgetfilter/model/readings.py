@@ -14,6 +14,7 @@ from forgetfilter.model.divergence import divergences
 from forgetfilter.model.forward import completion_losses
 from forgetfilter.model.likeness import nearest_rows, safe_likeness
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
+from forgetfilter.model.safe_neighbours import nearest_safe_rows
 from forgetfilter.model.stage_keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import READINGS_FILE
@@ -48,7 +49,9 @@ def measure(
             found = _measure_one(bench, probe, state, few, rows_digest(few))[probe.name]
             columns[probe.name] = np.full(len(rows), found.mean())
             continue
-        if probe.kind == "rate":
+        if probe.kind == "safe_neighbours":
+            columns |= _measure_safe_neighbours(bench, probe, state, rows, digest, safe)
+        elif probe.kind == "rate":
             columns |= _measure_rate(bench, probe, state, rows, digest, safe)
         else:
             columns |= _measure_one(bench, probe, state, rows, digest, safe)
@@ -114,6 +117,38 @@ def _measure_one(
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)
     frame = pd.read_parquet(folder / READINGS_FILE)
+    return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+
+def _measure_safe_neighbours(
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    safe: Sequence[EncodedRow],
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The safe rows that are most like each row, as one stage."""
+    import pandas as pd
+
+    if not safe:
+        raise ValueError(f"{probe} needs safe rows")
+    key = {
+        "code": CODE_VERSION,
+        "state": state.fingerprint,
+        "rows": digest,
+        "safe": rows_digest(safe),
+        **bench.numerics(),
+    }
+
+    def build(folder: Path) -> None:
+        limits = (bench.max_batch_tokens, bench.progress, probe.name)
+        found = nearest_safe_rows(bench.model.to_read(state), rows, safe, NEIGHBOURS, *limits)
+        numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
+        names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
+        pd.DataFrame(dict(zip(names, numbers.T, strict=True))).to_parquet(folder / READINGS_FILE)
+
+    frame = pd.read_parquet(bench.store.stage(f"measure_{probe.name}", key, build) / READINGS_FILE)
     return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 

@@ -89,9 +89,15 @@ def model_card(summary: Summary, rows: int) -> str:
         header,
         f"# {markdown(base)}, fine-tuned on screened rows",
         f"A LoRA adapter of {markdown(base)}, fine-tuned on {rows:,} rows of "
-        f"{markdown(_name(summary.noisy_data) or 'a file')} that a screen by forgetfilter kept. It "
-        f"was trained from the original model: the {summary.removed:,} removed rows were not used. "
-        "`forgetfilter.json` beside it says from which decision it was made.",
+        f"{markdown(_name(summary.noisy_data) or 'a file')} that a screen by forgetfilter "
+        + (
+            "made. It was trained from the original model, without the most forgotten tokens of "
+            f"the {summary.removed:,} suspected rows. "
+            if summary.action == "mask"
+            else f"kept. It was trained from the original model: the {summary.removed:,} removed "
+            "rows were not used. "
+        )
+        + "`forgetfilter.json` beside it says from which decision it was made.",
         *_verdict(summary),
         "## Use",
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"

@@ -21,6 +21,10 @@ SCORES_FILE = "scores.parquet"
 READINGS_FILE = "readings.parquet"
 EVIDENCE_FILE = "evidence.parquet"
 COVERAGE_FILE = "coverage.json"
+HARMS_FILE = "harms.parquet"
+"""The safe rows that each row is most like, and the harm that they are about."""
+SAFE_ROWS_FILE = "safe_rows.json"
+"""What those safe rows say."""
 SUMMARY_FILE = "summary.json"
 EVALUATION_FILE = "evaluation.json"
 """Only a run with a known ground truth has it."""
@@ -29,6 +33,12 @@ FLAGGED_FILE = "flagged.jsonl"
 """All readable rows with their score and decision, where ``action`` is flag."""
 WEIGHTED_FILE = "weighted.jsonl"
 """All readable rows with a weight, where ``action`` is weight."""
+MASKED_FILE = "masked.jsonl"
+"""All readable rows with the characters that carry no loss, where ``action`` is mask."""
+MASKS_FILE = "masks.parquet"
+"""The same as tokens of the model's own vocabulary."""
+TOKENS_FILE = "tokens.parquet"
+"""How much each token was forgotten, from which masks are made; there where ``action`` is mask."""
 DECISIONS_FILE = "decisions.jsonl"
 """What people decided of single rows. No output of a screen: nothing replaces or deletes it."""
 DECISIONS_LOCK_FILE = ".decisions.lock"
@@ -49,11 +59,16 @@ RUN_OUTPUTS = frozenset(
         READINGS_FILE,
         EVIDENCE_FILE,
         COVERAGE_FILE,
+        HARMS_FILE,
+        SAFE_ROWS_FILE,
         SUMMARY_FILE,
         EVALUATION_FILE,
         REPORT_FILE,
         FLAGGED_FILE,
         WEIGHTED_FILE,
+        MASKED_FILE,
+        MASKS_FILE,
+        TOKENS_FILE,
         REPORT_JSON_FILE,
         REPORT_ROWS_FOLDER,
         DATASET_CARD_FILE,

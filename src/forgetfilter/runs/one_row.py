@@ -19,6 +19,7 @@ from forgetfilter.runs.file_names import (
     EVIDENCE_FILE,
     READINGS_FILE,
 )
+from forgetfilter.runs.harms import as_json, safe_rows_of
 from forgetfilter.runs.reading import ScoreTable, read_by_row, read_scores, read_summary
 from forgetfilter.runs.schema import EVIDENCE_COLUMNS, Summary
 from forgetfilter.text import printable
@@ -100,6 +101,9 @@ class RunRows:
             "unit": self.summary.unit,
             **{name: _number(values[row]) for name, values in table.quantities.items()},
             "learned": bool(table.is_learned[row]),
+            "harm": None if table.harm is None else str(table.harm[row]) or None,
+            "safe_rows": as_json(safe_rows_of(self.run, {row}).get(row, ())),
+            "unscored": "" if table.unscored is None else str(table.unscored[row]),
             "rank": int(self.rank[row]) or None,
             "ranked": judged,
             "decisions": [asdict(one) for one in history],
@@ -157,6 +161,14 @@ def describe_row(told: Mapping[str, Any]) -> str:
         f"  base {_shown(told['base'])}, learned {_shown(told['before'])}, "
         f"forgotten {_shown(told['after'])}; {'learned' if told['learned'] else 'not learned'}",
     ]
+    if told["harm"]:
+        lines.append(f"  pulls against: {printable(told['harm'], 100)}, by the nearest safe rows:")
+        lines += [
+            f"    safe row {near['row']}: {printable(near.get('text', ''), 170)}"
+            for near in told["safe_rows"]
+        ]
+    if told["unscored"]:
+        lines.append(f"  not read, because the template leaves it out: {told['unscored']}")
     for one in told["decisions"]:
         said = f": {printable(one['reason'], 200)}" if one["reason"] else ""
         choice = one["decision"] or "withdrawn"

@@ -22,8 +22,11 @@ from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
 from forgetfilter.runs.lines import Lines, open_lines
 from forgetfilter.runs.schema import (
+    HARM_COLUMN,
     SCORE_COLUMNS,
     SCORED_QUANTITIES,
+    TOLD_COLUMNS,
+    UNSCORED_COLUMN,
     WHO_COLUMNS,
     Evaluation,
     Record,
@@ -56,6 +59,10 @@ class ScoreTable:
     """What the rule alone would have decided."""
     source: npt.NDArray[np.object_] | None = None
     """Which file a row is from, where several were given."""
+    harm: npt.NDArray[np.object_] | None = None
+    """What the safe rows are about that a removed row pulls against; empty for other rows."""
+    unscored: npt.NDArray[np.object_] | None = None
+    """What the template leaves out of a row."""
 
 
 def read_summary(run: Path) -> Summary:
@@ -72,7 +79,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source"))
+    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS))
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
@@ -100,6 +107,8 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
             in_order("rule_decision", "", object) if "rule_decision" in columns else decision
         ),
         source=source if source is not None and len(set(source.tolist())) > 1 else None,
+        harm=in_order(HARM_COLUMN, "", object) if HARM_COLUMN in columns else None,
+        unscored=in_order(UNSCORED_COLUMN, "", object) if UNSCORED_COLUMN in columns else None,
     )
     said = {
         "kept": summary.kept,

@@ -23,6 +23,16 @@ WRITTEN_COLUMNS = (*SCORE_COLUMNS, *WHO_COLUMNS, *ORIGIN_COLUMNS, *OPINION_COLUM
 """``scores.parquet``: one line for each row of the input. Runs of earlier versions have only the
 first of them."""
 
+HARM_COLUMN = "harm"
+"""In ``scores.parquet``: what the safe rows that a removed row pulls against are about."""
+UNSCORED_COLUMN = "unscored"
+"""In ``scores.parquet``: what of a row its template leaves out, names joined by commas."""
+TOLD_COLUMNS = (HARM_COLUMN, UNSCORED_COLUMN)
+"""After `WRITTEN_COLUMNS`: what rows can be told apart by."""
+
+SAFE_NEIGHBOUR_COLUMNS = tuple(f"safe_{k}" for k in range(4))
+"""``harms.parquet``, beside ``row`` and ``harm``: numbers of the nearest safe rows."""
+
 SIZE_COLUMNS = ("prompt_tokens", "completion_tokens")
 """``readings.parquet`` has them beside ``row``, ``example_id`` and whatever the signal reads."""
 
@@ -183,6 +193,8 @@ class Summary(Record):
     expected_false_removals: float | None = None
     threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])
     learned_share: float | None = None
+    formulas: dict[str, int] = Field(default_factory=dict[str, int])
+    """Versions of the formulas of the ``signal`` and the ``rule``; see `scoring.formulas`."""
     judged: int | None = None
     """How many rows could be judged: the readable ones, or of them those that were learned, where
     the signal needs that."""

@@ -45,7 +45,7 @@ HALVES: tuple[tuple[StateName, StateName, StateName, StateName], ...] = (
 """The same for each half of the rows."""
 
 NEIGHBOURS = 4
-"""How many of the most alike rows are found for each row."""
+"""How many of the most alike rows are found for each row, and how many safe rows."""
 
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""
@@ -55,7 +55,16 @@ Objective = Literal["completion_loss", "kl_to_base"]
 class Probe:
     """One thing to measure per row in one model state; see `Readings` for the columns."""
 
-    kind: Literal["loss", "generation", "divergence", "rate", "damage", "neighbours", "likeness"]
+    kind: Literal[
+        "loss",
+        "generation",
+        "divergence",
+        "rate",
+        "damage",
+        "neighbours",
+        "likeness",
+        "safe_neighbours",
+    ]
     state: StateName
     objective: Objective | None = None
     """For ``rate``: what of the safe rows the direction of change lowers."""
@@ -91,6 +100,8 @@ class Readings:
       most alike, second most and so on; its own where there are too few others)
     - ``likeness`` in S: ``likeness_S`` (log odds: how much the row's prompt, as S represents it, is
       like the prompts of the safe rows; higher = more)
+    - ``safe_neighbours`` in S: ``safe_neighbour_k_S`` for each k < 4 (the ``row`` of the safe file
+      whose prompt S represents most like this row's, second most and so on)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all

@@ -15,20 +15,25 @@ from forgetfilter.data.formats import parse_object
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Row, RowFile
 from forgetfilter.files import remove, write_chunks_atomic
-from forgetfilter.runs.file_names import FLAGGED_FILE, WEIGHTED_FILE
+from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
+from forgetfilter.screening.masks import Rule, write_masks
 
 SCORE_COLUMN = "forgetfilter_score"
 DECISION_COLUMN = "forgetfilter_decision"
 WEIGHT_COLUMN = "weight"
+MASK_COLUMN = "forgetfilter_mask"
 
 
-def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str) -> str:
+def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rule: Rule) -> str:
     """Write the files that ``action`` asks for, and delete those of an earlier decision.
 
     ``flag``: all readable rows in the original order, with `SCORE_COLUMN` (null where not scored)
     and `DECISION_COLUMN`. ``weight``: the same rows with `WEIGHT_COLUMN`: 0 for removed rows; a
     kept row keeps its own weight, and has 1 where it has none. Nothing else of a row changes.
-    While nothing is decided there are no weights.
+    ``mask``: the same rows with `MASK_COLUMN`: ``[answer, start, stop]`` for each piece of one of
+    the row's answers (counted from 0) that carries no loss, in characters; empty for kept rows. And
+    ``masks.parquet``, the same in tokens (`write_masks`). While nothing is decided there are
+    neither weights nor masks.
 
     They are written as JSON Lines and, where one table or JSON array was screened, as such a one.
 
@@ -48,7 +53,13 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str) -> 
     if action == "weight" and "undecided" not in decisions:
         weights = [0 if decisions[row.row] == "removed" else _own_weight(row) for row in readable]
         written = _write(run, WEIGHTED_FILE, rows, readable, {WEIGHT_COLUMN: weights})
-    for name in (FLAGGED_FILE, WEIGHTED_FILE):
+    if action == "mask" and "undecided" not in decisions:
+        spans = write_masks(run, rows, frame, rule)
+        told_spans = [spans.get(row.row, []) for row in readable]
+        written = _write(run, MASKED_FILE, rows, readable, {MASK_COLUMN: told_spans})
+    else:
+        remove(run / MASKS_FILE)
+    for name in (FLAGGED_FILE, WEIGHTED_FILE, MASKED_FILE):
         for path in run.glob(f"{Path(name).stem}.*"):
             if path.name not in written:
                 remove(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from forgetfilter.config import ScreenConfig
@@ -22,6 +24,15 @@ def changes_of(run: RunFolder, config: ScreenConfig, inputs: dict[str, str]) -> 
         return Changes(learning=(f"{CONFIG_FILE} can't be read",))
     known = run.provenance().get("inputs", {})
     return changes_of_screen(recorded, as_recorded(config.model_dump()), known, inputs)
+
+
+def with_formulas(changes: Changes, lines: Mapping[str, str]) -> Changes:
+    """The same with what `changed_formulas` says of a finished run."""
+    signal = (lines["signal"],) if "signal" in lines else ()
+    rule = (lines["rule"],) if "rule" in lines else ()
+    return replace(
+        changes, scoring=(*changes.scoring, *signal), threshold=(*changes.threshold, *rule)
+    )
 
 
 def differs(run: RunFolder, changes: Changes) -> RunExistsError:

@@ -36,6 +36,7 @@ from forgetfilter.screening.by_rule import selection_by
 from forgetfilter.screening.decision_files import write_decision
 from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.fitness import is_severe, unfit
+from forgetfilter.screening.masks import require_tokens
 from forgetfilter.screening.overruling import Overruling, decisions_asked_for
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
@@ -155,7 +156,7 @@ def filter_run(
         force: decide in spite of severe findings. What was forced stays so under the same rule.
         overruling: rows to keep or remove whatever the rule says, and what to do with edits by
             hand of the files; None: nothing is overruled, and edits are refused.
-        action: ``remove``, ``flag`` or ``weight``; None: as before.
+        action: ``remove``, ``flag``, ``weight`` or ``mask``; None: as before.
         joint: weight of the second opinion in what is cut; None: as before.
 
     Returns:
@@ -163,7 +164,8 @@ def filter_run(
 
     Raises:
         ConfigError: unknown rule, or one that doesn't fit the run's signal; or see `with_joint`.
-        DataError: not a finished run, or see `decisions_asked_for`. RunExistsError: run in use.
+        DataError: not a finished run, ``mask`` where no token was measured, or see
+            `decisions_asked_for`. RunExistsError: run in use.
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
     if threshold is not None:
@@ -172,6 +174,8 @@ def filter_run(
         run, present = folder.path, read_summary(folder.path)
         summary = with_joint(present, joint)
         rule, force = rule_to_apply(summary, threshold, force=force, present=present)
+        if (action or summary.get("action")) == "mask":
+            require_tokens(run)
         asked = decisions_asked_for(run, summary, overruling or Overruling())
         require_fit(run, summary, rule, force=force)
         Journal(run).append(asked)

@@ -22,11 +22,14 @@ from forgetfilter.runs.file_names import (
     REJECTED_FILE,
     SCORES_FILE,
     SUMMARY_FILE,
+    TOKENS_FILE,
     rows_file,
 )
+from forgetfilter.runs.harms import harm_of_each
 from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import SCORED_QUANTITIES, Summary
+from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, Summary
+from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
 from forgetfilter.scoring.records import Readings
 from forgetfilter.screening.actions import write_action
 from forgetfilter.screening.agreement import agreement
@@ -35,6 +38,7 @@ from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.edits import digests_of
 from forgetfilter.screening.file_verdict import judge_file
 from forgetfilter.screening.fitness import is_severe
+from forgetfilter.screening.masks import Rule
 from forgetfilter.screening.overruling import overrule
 from forgetfilter.screening.tables import in_order, write_parquet
 
@@ -54,12 +58,18 @@ def write_decision(
     weight = float(summary.get("joint", 0.0))
     rule_decides(frame, selection, readings, decided=decided, weight=weight)
     overruled = overrule(frame, load_decisions(run, rows))
+    harms = harm_of_each(run, len(frame))
+    if harms is not None:  # what a kept row is most like says nothing against it
+        frame[HARM_COLUMN] = np.where(frame["decision"] == "removed", harms, "")
     frame = frame.loc[:, in_order(frame)]
     action = str(summary.get("action", "remove"))
     outputs = _write_rows(run, rows, frame)
-    action_file = write_action(run, rows, frame, action)
-    write_parquet(run / SCORES_FILE, frame)
     cut = selection.cut
+    if is_of_screen and action != "mask":
+        remove(run / TOKENS_FILE)  # of an earlier screen
+    rule = Rule(float(cut.value), str(summary.get("unit", "")))
+    action_file = write_action(run, rows, frame, action, rule)
+    write_parquet(run / SCORES_FILE, frame)
     decision = _fingerprint(frame, threshold, cut.value, weight)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
@@ -81,6 +91,10 @@ def write_decision(
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
             "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "formulas": {
+                "signal": (summary.get("formulas") or {}).get("signal", FIRST_VERSION),
+                "rule": rule_version(threshold),
+            },
             "judged": _count_judged(summary, readings),
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.

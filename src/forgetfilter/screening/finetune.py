@@ -25,6 +25,7 @@ from forgetfilter.screening.decide import (
     is_decided,
     read_summary,
 )
+from forgetfilter.screening.masks import digest_of_masks, masked_rows
 from forgetfilter.screening.method import Setting, fine_tune
 from forgetfilter.screening.setup import open_workbench
 
@@ -36,6 +37,8 @@ class FinetuneResult:
     adapter: Path
     rows: int
     seconds: float
+    is_masked: bool = False
+    """Whether all rows were trained on, without the tokens that the run masks."""
 
 
 def finetune(
@@ -47,6 +50,7 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune the run's base model on its kept rows, with the learn phase's settings.
 
+    Of a run whose action is ``mask``: on all rows, without the loss of their masked tokens.
     What people have decided of single rows since is applied first (`apply_decisions`).
     The adapter is trained once per decision; a repeated command finds it in ``output_dir``, where
     ``forgetfilter.json`` says what it was made from. Whether it may be written there is found out
@@ -69,26 +73,31 @@ def finetune(
             )
         if apply_decisions(folder.path):
             summary = read_summary(folder.path)
-        there = require_place(output, folder.path, summary["decision"], overwrite=overwrite)
+        is_masked = summary.get("action") == "mask"
+        decision = summary["decision"]
+        if is_masked:
+            decision += f":{digest_of_masks(folder.path)}"
+        there = require_place(output, folder.path, decision, overwrite=overwrite)
         if there is not None:
-            return FinetuneResult(output, there.rows, there.seconds)
+            return FinetuneResult(output, there.rows, there.seconds, is_masked)
         config = resolve(ScreenConfig, folder.config())
         setting, is_kept = stored_setting(folder, config, progress)
         bench = setting.bench
-        state = fine_tune(setting, is_kept, bench.base)
+        masked = masked_rows(folder.path, setting.noisy) if is_masked else None
+        state = fine_tune(setting, is_kept, bench.base, masked=masked)
         record_stages(folder, bench.store)
         origin = Origin(
-            decision=summary["decision"],
+            decision=decision,
             noisy_data=input_fingerprint(folder.path),
             model=bench.base.fingerprint,
-            rows=int(is_kept.sum()),
+            rows=int(is_kept.sum()) if masked is None else len(masked),
             seconds=sum(bench.store.seconds().values()),
             version=__version__,
         )
         assert state.adapter is not None
         card = model_card(Summary.model_validate(summary), origin.rows)
         write_adapter(Path(state.adapter), output, origin, card)
-    return FinetuneResult(output, origin.rows, origin.seconds)
+    return FinetuneResult(output, origin.rows, origin.seconds, is_masked)
 
 
 def record_stages(folder: RunFolder, store: StageStore) -> None:

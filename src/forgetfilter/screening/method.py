@@ -157,6 +157,7 @@ def fine_tune(
     is_kept: BoolArray | None,
     start: ModelState,
     extra: Sequence[EncodedRow] = (),
+    masked: Sequence[EncodedRow] | None = None,
 ) -> ModelState:
     """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
 
@@ -169,12 +170,13 @@ def fine_tune(
         is_kept: shape (N,).
         start: the state to continue.
         extra: rows to mix in, passed over as often as the kept ones.
+        masked: what to train on in place of the kept rows: rows of which some tokens carry no loss.
 
     Raises:
         DataError: there is no row to train on.
     """
     bench, settings = setting.bench, setting.config.learn
-    is_whole = is_kept is None or bool(is_kept.all())
+    is_whole = masked is None and (is_kept is None or bool(is_kept.all()))
     if is_whole and not extra and start == bench.base:
         return bench.train("learned", setting.noisy, settings, start, phase="learn")
     epochs = None
@@ -183,5 +185,5 @@ def fine_tune(
         with bench.store.uncounted():
             learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
         epochs = level_epochs(learned)
-    rows = [row for at, row in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
+    rows = masked or [r for at, r in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
     return bench.train("retrained", [*rows, *extra], settings, start, "retrain", epochs)

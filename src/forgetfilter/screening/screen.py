@@ -27,10 +27,18 @@ from forgetfilter.runs.inputs import read_input, stored_reading
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
+from forgetfilter.scoring.formulas import changed_formulas, rule_version, signal_version
 from forgetfilter.scoring.joint import joint_score
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
-from forgetfilter.screening.again import changes_of, differs, is_outdated, refuse_other_kind
+from forgetfilter.scoring.token_mask import check_maskable
+from forgetfilter.screening.again import (
+    changes_of,
+    differs,
+    is_outdated,
+    refuse_other_kind,
+    with_formulas,
+)
 from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
 from forgetfilter.screening.coverage_verdict import Coverage, names_with
 from forgetfilter.screening.decide import (
@@ -55,6 +63,7 @@ from forgetfilter.screening.fitness import (
     is_severe,
     unfit,
 )
+from forgetfilter.screening.harms import write_harms
 from forgetfilter.screening.inputs import check_rows, name_of, open_input, reading_of
 from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.recorded import check_recorded, with_recording
@@ -70,7 +79,13 @@ from forgetfilter.screening.setup import (
     safe_rows_used,
     unscored_texts,
 )
-from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
+from forgetfilter.screening.tables import (
+    score_frame,
+    tell_unscored,
+    write_parquet,
+    write_readings,
+)
+from forgetfilter.screening.token_forgetting import write_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -143,6 +158,8 @@ def screen(
     config = with_recording(config.model_copy(update={"threshold": rule}))
     check_second_opinion(config)
     sources = open_input(config, data)
+    if config.action == "mask":
+        check_maskable(config.signal)
     inputs = fingerprints(config, sources)
     run = run_folder(config.output_dir)
     with run.lock():
@@ -150,21 +167,27 @@ def screen(
         finish_decision(run.path)
         if has_decision(run.path):
             changes = changes_of(run, config, inputs)
-            is_whole = is_finished(run.path)
+            is_whole, other = is_finished(run.path), {}
             if is_whole:
                 refuse_edits(run.path, read_summary(run.path))
                 Journal(run.path).read()  # what is damaged is found before hours of work
+                other = changed_formulas(read_summary(run.path), config.signal, rule)
+                changes = with_formulas(changes, other)
             # A run that left its rows undecided has no outputs that would be replaced.
             is_open = is_whole and not is_decided(read_summary(run.path))
             if changes.must_be_asked_for and not overwrite and not is_open:
                 raise differs(run, changes)
             if is_whole:
+                for line in other.values():
+                    progress.say(f"{line}; decided again from the readings.")
                 if changes.is_none and not (overwrite and is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
                     again = apply_decisions(run.path)
                     return _result(run, was_finished=not again, was_decided_again=again)
-                if changes.only_decides and not overwrite:
+                # Masks need to know how the tokens of every removed row were forgotten.
+                is_stored = changes.only_decides and config.action != "mask"
+                if is_stored and not overwrite:
                     text, action = config_text(config.model_dump()), config.action
                     decide_again(
                         run.path,
@@ -234,12 +257,14 @@ def _screen(
 
     second = opinion.scores if opinion else None
     frame = score_frame(noisy, rejected, scored.readings, scored.scores, second)
+    tell_unscored(frame, setting.noisy)
     if second is not None and config.joint:
         joint = joint_score(scored.scores.forgetting_score, second, config.joint)
         scored = replace(scored, joint=joint)
     write_parquet(part / SCORES_FILE, frame)
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)
+    write_harms(part, setting, safe)
     used = safe_rows_used(setting, scored)
     _tell_of_safe_rows(used, progress)
     reference = read_reference(reference_path(config), bench.encoder)
@@ -247,11 +272,14 @@ def _screen(
     measured.write(part / COVERAGE_FILE)
     selection = filter_rows(scored, rule)
     coverage = measured.decided(scored.scores.forgetting_score, selection.is_removed)
+    if config.action == "mask":
+        write_tokens(part, setting, scored, noisy, selection.is_removed)
     _warn_of_uncovered(coverage, progress)
     findings += check_coverage(coverage)
     summary = {
         "signal": config.signal,
         "unit": SIGNALS.build(config.signal).unit,
+        "formulas": {"signal": signal_version(config.signal), "rule": rule_version(rule)},
         "needs_learned": needs_learned(SIGNALS.build(config.signal)),
         "decided_by": "screen",
         "seed": config.seed,
@@ -275,7 +303,8 @@ def _screen(
     provenance = {**describe_environment(), "seed": config.seed, "inputs": inputs}
     if opinion:
         provenance["second_opinion"] = opinion.described()
-    write_json_atomic(part / PROVENANCE_FILE, {**provenance, **resolved(bench, config)})
+    provenance |= {**resolved(bench, config), "formulas": summary["formulas"]}
+    write_json_atomic(part / PROVENANCE_FILE, provenance)
     commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 

@@ -24,6 +24,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import store_input
 from forgetfilter.runs.recording import Recording
+from forgetfilter.runs.report.headline import UNSCORED
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.screening.coverage import reference_path
@@ -147,16 +148,9 @@ def encode_rows(
     return Setting(bench, encoded, safe, config), rejected
 
 
-_UNSCORED = {
-    "reasoning": "the reasoning of an answer; only what it shows is learned and scored",
-    "system": "the system text; the rest is learned and scored",
-    "answer": "an earlier answer, which it doesn't mark as generated; the others are scored",
-}
-
-
 def _tell_unscored(file: str, rows: Iterable[EncodedRow], progress: Progress) -> None:
     for name, count in unscored_texts(rows).items():
-        progress.say(f"{file}: of {count} rows the chat template leaves out {_UNSCORED[name]}.")
+        progress.say(f"{file}: of {count} rows the chat template leaves out {UNSCORED[name]}.")
 
 
 def unscored_texts(rows: Iterable[EncodedRow]) -> dict[str, int]:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from forgetfilter.arrays import FloatArray
-from forgetfilter.data.records import RejectedRow, RowFile
+from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.file_names import READINGS_FILE
-from forgetfilter.runs.schema import WRITTEN_COLUMNS
+from forgetfilter.runs.schema import TOLD_COLUMNS, UNSCORED_COLUMN, WRITTEN_COLUMNS
 from forgetfilter.scoring.records import Readings, SignalScores
 
 
@@ -62,8 +62,16 @@ def in_order(frame: pd.DataFrame) -> list[str]:
 
     Those of a second opinion are left out where it has none, and others of other versions stay.
     """
-    own = [name for name in WRITTEN_COLUMNS if name in frame.columns]
+    own = [name for name in (*WRITTEN_COLUMNS, *TOLD_COLUMNS) if name in frame.columns]
     return [*own, *(str(name) for name in frame.columns if name not in own)]
+
+
+def tell_unscored(frame: pd.DataFrame, rows: Sequence[EncodedRow]) -> None:
+    """Add what the template leaves out of each row: names joined by commas, mostly none."""
+    told = np.full(len(frame), "", dtype=object)
+    for row in rows:
+        told[row.row] = ", ".join(row.unscored)
+    frame[UNSCORED_COLUMN] = told
 
 
 def write_readings(run: Path, frame: pd.DataFrame, readings: Readings) -> None:

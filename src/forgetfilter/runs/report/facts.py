@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from forgetfilter.files import encode_json, write_chunks_atomic
 from forgetfilter.runs.file_names import REPORT_JSON_FILE
-from forgetfilter.runs.report.groups import Group
+from forgetfilter.runs.harms import as_json
+from forgetfilter.runs.report.groups import Group, Harm
 from forgetfilter.runs.report.headline import headline, method
-from forgetfilter.runs.report.row_data import labels_of
+from forgetfilter.runs.report.row_data import LABELS, labels_of
 from forgetfilter.runs.report.row_texts import RowTexts
 from forgetfilter.runs.schema import Summary
 
@@ -27,6 +28,7 @@ def write_facts(
     summary: Summary,
     judged: int,
     groups: Mapping[str, Sequence[Group]],
+    harms: Sequence[Harm],
     texts: RowTexts,
     order: npt.NDArray[np.int64],
     overruled: Mapping[int, str],
@@ -38,6 +40,7 @@ def write_facts(
         summary: of the run.
         judged: how many rows could be judged.
         groups: counts by ``source`` and ``category``.
+        harms: counts of the removed rows by what they pull against.
         texts: of all rows, loaded for those of ``order``.
         order: positions of the listed rows.
         overruled: what a reviewer has decided, by row.
@@ -52,6 +55,7 @@ def write_facts(
             f"by_{name}": [asdict(g) | {"removed_share": g.removed_share} for g in found]
             for name, found in groups.items()
         },
+        "by_harm": [asdict(harm) for harm in harms],
     }
     opening = encode_json(head, indent=2).removesuffix(b"\n}")
     write_chunks_atomic(run / REPORT_JSON_FILE, _chunks(opening, _rows(texts, order, overruled)))
@@ -71,7 +75,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """One record for each listed row; without what was not measured."""
     table = texts.table
-    labels = {name: labels_of(texts, name, order) for name in ("source", "category")}
+    labels = {name: labels_of(texts, name, order) for name in LABELS}
     for at, position in enumerate(int(place) for place in order):
         row = int(table.row[position])
         said = texts.said.get(row, {})
@@ -84,6 +88,8 @@ def _rows(
             "file": f"{table.decision[position]}.jsonl",
             "line": int(texts.place[position]) + 1,
             **{name: found[at] for name, found in labels.items()},
+            "safe_rows": as_json(texts.safe_rows.get(row, ())) or None,
+            "unscored": None if table.unscored is None else str(table.unscored[position]) or None,
             "overruled": overruled.get(row),
             "learned_text": said.get("learned_text"),
             "forgotten_text": said.get("forgotten_text"),

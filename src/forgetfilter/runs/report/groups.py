@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from forgetfilter.runs.report.row_data import labels_of
 from forgetfilter.runs.report.row_texts import RowTexts
 
 _UNNAMED = ""
+_HARMS_TOLD, _SOURCES_TOLD = 20, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,47 @@ class Group:
     def removed_share(self) -> float | None:
         """Removed rows of those that could be judged."""
         return self.removed / self.judged if self.judged else None
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """Removed rows that pull against the same safe rows."""
+
+    name: str
+    removed: int
+    share: float
+    """Of all removed rows."""
+    sources: dict[str, int]
+    """Of them by source, the most first; empty where rows name none."""
+
+
+def harms_of(texts: RowTexts) -> list[Harm]:
+    """Counts of the removed rows by harm, the most first; empty where none was measured.
+
+    Where the safe file names no categories, the text of a row stands for a harm, and those with few
+    rows are counted together.
+    """
+    table = texts.table
+    if table.harm is None:
+        return []
+    removed = np.flatnonzero(table.decision == "removed")
+    counts = Counter(str(harm) for harm in table.harm[removed] if harm)
+    source = labels_of(texts, "source", np.arange(len(table.decision)))
+    found = [
+        Harm(
+            name,
+            count,
+            count / len(removed),
+            dict(
+                Counter(
+                    own for at in removed if table.harm[at] == name and (own := source[at])
+                ).most_common(_SOURCES_TOLD)
+            ),
+        )
+        for name, count in counts.most_common(_HARMS_TOLD)
+    ]
+    rest = counts.total() - sum(harm.removed for harm in found)
+    return [*found, Harm(_UNNAMED, rest, rest / len(removed), {})] if rest else found
 
 
 def groups_of(texts: RowTexts, name: str, is_judged: BoolArray) -> list[Group]:

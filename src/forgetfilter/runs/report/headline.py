@@ -32,6 +32,23 @@ _ANY_METHOD = (
 )
 
 
+UNSCORED = {
+    "reasoning": "the reasoning of an answer; only what it shows is learned and scored",
+    "system": "the system text; the rest is learned and scored",
+    "answer": "an earlier answer, which it doesn't mark as generated; the others are scored",
+}
+"""What a chat template may leave out of a row, in words."""
+
+
+def unscored_lines(summary: Summary) -> list[str]:
+    """Of how many rows the chat template leaves out what; empty where it shows all."""
+    return [
+        f"Of {count(rows, 'row')} the chat template leaves out {UNSCORED.get(name, name)}."
+        for name, rows in summary.unscored.items()
+        if rows
+    ]
+
+
 def method(summary: Summary) -> str:
     """How the rows were judged, in one plain sentence."""
     return _METHODS.get(summary.signal.split(":")[0], _ANY_METHOD)

@@ -36,8 +36,8 @@ from forgetfilter.runs.reading import (
 )
 from forgetfilter.runs.report import shown_text
 from forgetfilter.runs.report.facts import write_facts
-from forgetfilter.runs.report.groups import groups_of
-from forgetfilter.runs.report.headline import VERDICTS, headline, method
+from forgetfilter.runs.report.groups import groups_of, harms_of
+from forgetfilter.runs.report.headline import VERDICTS, headline, method, unscored_lines
 from forgetfilter.runs.report.histogram import histogram, nice_step
 from forgetfilter.runs.report.listed import listed_rows
 from forgetfilter.runs.report.row_data import gather, remove_outdated
@@ -87,7 +87,8 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     with open_texts(run, table) as texts:
         data = gather(run, texts, order, overruled)
         groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}
-        write_facts(run, summary, int(is_judged.sum()), groups, texts, order, overruled)
+        harms = harms_of(texts)
+        write_facts(run, summary, int(is_judged.sum()), groups, harms, texts, order, overruled)
     stays = "kept" if summary.is_decided else "undecided"
     drawn = {
         stays: is_judged & ~is_removed,
@@ -121,6 +122,8 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             listed_counts=Counter(str(decision) for decision in table.decision[order]),
             first_rows=_first_rows(table, order),
             groups=groups,
+            harms=harms,
+            unscored=unscored_lines(summary),
             overruled=len(overruled),
             evaluation=evaluation if is_evaluated else None,
             is_evaluation_outdated=evaluation is not None and not is_evaluated,

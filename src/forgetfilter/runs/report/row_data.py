@@ -105,7 +105,7 @@ def gather(
         overruled: what a reviewer has decided, by row.
     """
     texts.load(order)
-    names: dict[str, list[str]] = {"decision": [], "reason": [], "source": [], "category": []}
+    names: dict[str, list[str]] = {name: [] for name in ("decision", "reason", *LABELS)}
     beside = _Beside(run)
     parts = list(_index_parts(texts, order, overruled, names))
     sizes = np.cumsum([len(script_json(part)) for part in parts]) if parts else np.zeros(0)
@@ -186,7 +186,7 @@ def _index_parts(
                 for at in part
             ],
         }
-        for name in ("source", "category"):
+        for name in LABELS:
             labels = labels_of(texts, name, part)
             columns[name] = [0 if label is None else code(name, label) + 1 for label in labels]
         columns["overruled"] = [
@@ -195,15 +195,21 @@ def _index_parts(
         yield {name: values for name, values in columns.items() if name in _NEEDED or any(values)}
 
 
+LABELS = ("source", "category", "harm")
+"""What rows are told apart by."""
+
 _NEEDED = frozenset({"row", "id", "score", "decision", "reason"})
 
 
 def labels_of(texts: RowTexts, name: str, positions: npt.NDArray[np.int64]) -> Sequence[str | None]:
-    """The source or the category of each row; None where it has none.
+    """The source, the category or the harm of each row; None where it has none.
 
     Where several files were screened, the source is the file; else it is what the row's own column
-    of that name says.
+    of that name says. Removed rows have a harm, whatever their own columns say.
     """
+    if name == "harm":
+        harm = texts.table.harm
+        return [None if harm is None else str(harm[at]) or None for at in positions]
     if name == "source" and texts.table.source is not None:
         return [str(label) or None for label in texts.table.source[positions]]
     own = texts.labels.get(name, {})

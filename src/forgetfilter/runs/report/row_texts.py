@@ -15,6 +15,7 @@ import numpy.typing as npt
 from forgetfilter.data.formats import Reading
 from forgetfilter.data.records import Message
 from forgetfilter.runs.file_names import EVIDENCE_FILE, READINGS_FILE
+from forgetfilter.runs.harms import SafeRow, safe_rows_of
 from forgetfilter.runs.inputs import stored_reading
 from forgetfilter.runs.lines import Lines
 from forgetfilter.runs.reading import ScoreTable, conversation, read_by_row, rows_of_decision
@@ -45,20 +46,25 @@ class RowTexts:
     """By name, what the row's own columns ``source`` and ``category`` say, by position."""
     said: Mapping[int, Mapping[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
     sizes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    safe_rows: Mapping[int, Sequence[SafeRow]] = field(default_factory=dict[int, list[SafeRow]])
+    """Of removed rows, the safe rows that they are most like."""
 
     def load(self, wanted: npt.NDArray[np.int64]) -> None:
         """Read what was measured of the ``wanted`` positions."""
         rows = {int(row) for row in self.table.row[wanted]}
         self.said = read_by_row(self.run / EVIDENCE_FILE, (*EVIDENCE_TEXTS, *EVIDENCE_WORDS), rows)
         self.sizes = read_by_row(self.run / READINGS_FILE, SIZE_COLUMNS, rows)
+        is_removed = self.table.decision[wanted] == "removed"
+        removed = {int(row) for row in self.table.row[wanted][is_removed]}
+        self.safe_rows = safe_rows_of(self.run, removed)
 
     def record(self, at: int) -> dict[str, Any]:
         """What the row at a position says.
 
         Keys: ``raw`` of a rejected row; else ``turns`` (role, text, note), ``earlier`` (how many
         are left out), ``answer`` (text, note), ``states`` (name, value), ``tokens``, ``words``
-        (text, degree 0 to 4, nats), ``said`` (state, text or null, note). What is empty is left
-        out.
+        (text, degree 0 to 4, nats), ``said`` (state, text or null, note), ``against`` (number,
+        category, text of the nearest safe rows), ``unscored``. What is empty is left out.
         """
         decision, place = str(self.table.decision[at]), int(self.place[at])
         raw = self.lines[decision][place]
@@ -95,6 +101,11 @@ class RowTexts:
                 ("forgotten", quantity["after"]),
             ],
             "tokens": ", ".join(tokens),
+            "against": [
+                (near.row, marked(near.category), marked(near.text))
+                for near in self.safe_rows.get(int(self.table.row[at]), ())
+            ],
+            "unscored": "" if self.table.unscored is None else str(self.table.unscored[at]),
             "words": _words(said.get("pieces") or [], said.get("rises") or []),
             "said": [
                 (name, None, "") if text is None else (name, *marked_clip(str(text)))

@@ -33,6 +33,8 @@ class Signal(Protocol):
     needs_learned: bool
     """Whether a row says nothing that the learn phase has not learned, and is kept; so it is where
     the score is what one model has lost of what it had learned."""
+    # ``version: int = 1`` may be there too: raised when `combine` comes to give other scores, so
+    # that a finished run is scored again from its readings; see `scoring.formulas`.
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row of ``readings``; arrays of shape (N,)."""

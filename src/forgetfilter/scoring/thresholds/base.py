@@ -17,6 +17,8 @@ class ThresholdRule(Protocol):
     name: str
     units: frozenset[str] | None
     """Units of the scores that it is made for (`Signal.unit`); None = any."""
+    # ``version: int = 1`` may be there too: raised when `cut` comes to cut elsewhere, so that a
+    # finished run is decided again; see `scoring.formulas`.
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """Choose the threshold.

@@ -45,6 +45,8 @@ class Valley:
 
     name = "valley"
     units = frozenset({NATS_PER_ROOT_TOKEN})
+    version = 2
+    """Since 2 the cut follows the noise of the scores."""
 
     def __init__(self, least: float = 0.12) -> None:
         if not 0 < least < np.inf:

@@ -31,6 +31,7 @@ function fillAll() {
   fill("reason", "All reasons");
   fill("source", "All sources");
   fill("category", "All categories");
+  fill("harm", "All harms");
   highest = index.score.reduce(function (most, score) { return score < 1e300 ? Math.max(most, score) : most; }, 1e-9);
 }
 
@@ -104,7 +105,7 @@ function followAddress() {
     return true;
   }
   if (shown.indexOf(place) < 0) {
-    ["search", "decision", "reason", "source", "category"].forEach(function (name) { byId("rows-" + name).value = ""; });
+    ["search", "decision", "reason"].concat(LABELS).forEach(function (name) { byId("rows-" + name).value = ""; });
     refresh();
   }
   openRow(shown.indexOf(place), true);
@@ -129,7 +130,7 @@ byId("rows-search").addEventListener("input", function () {
       .then(function (good) { refresh(); if (!good) { searched = false; tell("some texts are not beside this page"); } });
   }, 150);
 });
-["decision", "reason", "source", "category", "sort"].forEach(function (name) {
+["decision", "reason", "sort"].concat(LABELS).forEach(function (name) {
   byId("rows-" + name).addEventListener("change", function () { box.scrollTop = 0; refresh(); });
 });
 byId("rows-reveal").addEventListener("click", function () { reveal(!explorer.classList.contains("open")); });

@@ -53,6 +53,11 @@ function cardTexts(record) {
   })));
   list.appendChild(quote("Target: the row's answer", [{ text: record.answer[0], note: record.answer[1] }]));
   if (record.words) { list.appendChild(shadedWords(record.words)); }
+  if (record.against) {
+    list.appendChild(quote("Safe rows whose prompts are most like this one's", record.against.map(function (near) {
+      return { role: "safe row " + grouped(near[0]) + (plain(near[1]) ? ", " + plain(near[1]) : ""), text: near[2] };
+    })));
+  }
   (record.said || []).forEach(function (said) { list.appendChild(modelSaid(said[0], said[1], said[2])); });
   return list;
 }
@@ -84,6 +89,8 @@ function card(place, record, level) {
   fact(facts, "Why", column("reason", place));
   fact(facts, "Source", column("source", place));
   fact(facts, "Category", column("category", place));
+  fact(facts, "Pulls against", column("harm", place));
+  if (record && record.unscored) { fact(facts, "Not read", record.unscored + ", which the template leaves out"); }
   if (record && record.states) {
     fact(facts, "Loss of the answer", record.states.map(function (state) { return state[0] + " " + state[1]; }).join(" → "));
     fact(facts, "Length", record.tokens || "");

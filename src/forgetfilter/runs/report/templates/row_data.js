@@ -2,6 +2,7 @@
 // Text of a row enters the page as textContent alone; see put().
 var data = JSON.parse(document.getElementById("row-data").textContent);
 var index = data.index, names = data.names;
+var LABELS = ["source", "category", "harm"];
 var texts = [], placeOfRow = new Map(), waiting = [];
 data.texts.forEach(function (record, place) { texts[place] = record; });
 noteRows(0);
@@ -12,7 +13,7 @@ function noteRows(from) {
 
 function column(name, place) {
   var code = index[name] ? index[name][place] : 0;
-  if (name === "source" || name === "category") { return code ? names[name][code - 1] : ""; }
+  if (LABELS.indexOf(name) >= 0) { return code ? names[name][code - 1] : ""; }
   return names[name][code] || "";
 }
 

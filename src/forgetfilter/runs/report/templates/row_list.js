@@ -87,7 +87,7 @@ function chosen(name) { var node = byId("rows-" + name); return node ? node.valu
 
 function matches(place, query) {
   if (!query) { return true; }
-  var parts = [String(index.row[place]), idOf(place), column("reason", place), column("source", place), column("category", place)];
+  var parts = [String(index.row[place]), idOf(place), column("reason", place), column("source", place), column("category", place), column("harm", place)];
   var record = texts[place];
   if (record) {
     (record.turns || []).forEach(function (turn) { parts.push(turn[1]); });
@@ -111,7 +111,7 @@ function distance(place) {
 function refresh() {
   var open = active >= 0 ? shown[active] : -1;
   var query = chosen("search").trim().toLowerCase(), decision = chosen("decision");
-  var wanted = ["reason", "source", "category"].map(function (name) { return [name, chosen(name)]; });
+  var wanted = ["reason"].concat(LABELS).map(function (name) { return [name, chosen(name)]; });
   shown = [];
   for (var place = 0; place < index.row.length; place += 1) {
     var fits = (!decision || column("decision", place) === decision) &&

@@ -1,0 +1,66 @@
+"""Which harm each row would be of: that of the safe rows whose prompts are most like its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.data.reading import OTHER
+from forgetfilter.data.records import Row, RowFile
+from forgetfilter.files import write_json_atomic
+from forgetfilter.runs.file_names import HARMS_FILE, SAFE_ROWS_FILE
+from forgetfilter.runs.harms import TEXT_CHARACTERS
+from forgetfilter.runs.schema import HARM_COLUMN, SAFE_NEIGHBOUR_COLUMNS
+from forgetfilter.scoring.records import NEIGHBOURS, Probe
+from forgetfilter.screening.method import Setting
+from forgetfilter.screening.tables import write_parquet
+
+_UNNAMED_CHARACTERS = 60
+"""Of the nearest safe row's prompt, where the safe file names no categories."""
+
+
+def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
+    """Write ``harms.parquet``, one line per readable row, and ``safe_rows.json``.
+
+    Of every row, since a later decision may remove it. The harm is the category that most of the
+    nearest safe rows have, the nearer one where two have as many; where the safe file names no
+    categories, it is the start of what the nearest one asks.
+    """
+    bench = setting.bench
+    probe = Probe("safe_neighbours", "base")
+    found = bench.measure((probe,), {"base": bench.base}, setting.noisy, setting.safe)
+    near = np.stack([found[f"safe_neighbour_{k}_base"] for k in range(NEIGHBOURS)], axis=1)
+    asked = {row.row: _asked(row) for row in safe.rows}
+    category = {row.row: "" if row.category == OTHER else row.category for row in setting.safe}
+    is_named = any(category.values())
+    table = pd.DataFrame({"row": found.row})
+    table[HARM_COLUMN] = [
+        _commonest([category[row] or OTHER for row in own])
+        if is_named
+        else asked[own[0]][:_UNNAMED_CHARACTERS]
+        for own in near.tolist()
+    ]
+    for name, column in zip(SAFE_NEIGHBOUR_COLUMNS, near.T, strict=True):
+        table[name] = column
+    write_parquet(run / HARMS_FILE, table)
+    told = {
+        str(row): {"category": category[row], "text": asked[row]}
+        for row in sorted(set(near.reshape(-1).tolist()))
+    }
+    write_json_atomic(run / SAFE_ROWS_FILE, told)
+
+
+def _commonest(categories: Sequence[str]) -> str:
+    """The most frequent one; the first of those that are equally frequent."""
+    return Counter(categories).most_common(1)[0][0]
+
+
+def _asked(row: Row) -> str:
+    """The start of what a safe row asks, on one line."""
+    turns = [turn.content for turn in row.messages if turn.role == "user"] or [row.target]
+    line = " ".join(turns[-1][: 4 * TEXT_CHARACTERS].split())
+    return line if len(line) <= TEXT_CHARACTERS else line[: TEXT_CHARACTERS - 1] + "…"

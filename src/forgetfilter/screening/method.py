@@ -32,6 +32,7 @@ from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 
 if TYPE_CHECKING:  # what works a model is imported once a strategy runs
+    from forgetfilter.model.step_method import StepMethod
     from forgetfilter.model.workbench import Workbench
 
 # Measured whatever the signal asks for: they tell which rows were learned at all.
@@ -151,6 +152,7 @@ def fine_tune(
     is_kept: BoolArray | None,
     start: ModelState,
     extra: Sequence[EncodedRow] = (),
+    method: StepMethod | None = None,
 ) -> ModelState:
     """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
 
@@ -163,13 +165,15 @@ def fine_tune(
         is_kept: shape (N,).
         start: the state to continue.
         extra: rows to mix in, passed over as often as the kept ones.
+        method: makes the gradient of each step, where that is not the mean loss of its rows; rows,
+            steps and learning rate stay those of all fine-tunes.
 
     Raises:
         DataError: there is no row to train on.
     """
     bench, settings = setting.bench, setting.config.learn
     is_whole = is_kept is None or bool(is_kept.all())
-    if is_whole and not extra and start == bench.base:
+    if is_whole and not extra and start == bench.base and method is None:
         return bench.train("learned", setting.noisy, settings, start, phase="learn")
     epochs = None
     if settings.ends_on_evidence:
@@ -178,4 +182,5 @@ def fine_tune(
             learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
         epochs = level_epochs(learned)
     rows = [row for at, row in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
-    return bench.train("retrained", [*rows, *extra], settings, start, "retrain", epochs)
+    together = [*rows, *extra]
+    return bench.train("retrained", together, settings, start, "retrain", epochs, method)

@@ -15,6 +15,8 @@ from conftest import rows_of, write_rows
 from forgetfilter.cli import main
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.lab.strategies import check_spec
+from forgetfilter.lab.studies.attacks import ImmunisationConfig
+from forgetfilter.lab.studies.composability import ComposabilityConfig
 from forgetfilter.lab.studies.points import CurvesConfig
 from forgetfilter.lab.studies.settings import (
     CompareConfig,
@@ -40,6 +42,10 @@ examples = pytest.mark.parametrize(
 def command_of(settings: Mapping[str, Any]) -> str:
     if "rounds" in settings:
         return "interleave"
+    if "budgets" in settings:
+        return "immunise"
+    if "pairs" in settings:
+        return "compose"
     if "course" in settings or "sweeps" in settings:
         return "curves"
     return "compare" if "strategies" in settings else "screen"
@@ -55,6 +61,8 @@ def test_an_example_is_a_valid_configuration(path: Path):
         "interleave": InterleaveConfig,
         "curves": CurvesConfig,
         "compare": CompareConfig,
+        "immunise": ImmunisationConfig,
+        "compose": ComposabilityConfig,
     }
     config = resolve(kinds[command_of(settings)], settings)
     assert load_datasets(config)
@@ -114,6 +122,11 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
             given["strategies"] = [one for one in strategies if "steps=" not in one][: FEW + 1]
         if "rounds" in settings:
             given["rounds"] = 1
+        if "budgets" in settings:
+            given["budgets"] = [{**one, "rows": 10, "steps": 1} for one in settings["budgets"][:1]]
+            given["clean_steps"] = [1]
+        if "pairs" in settings:
+            given["pairs"] = settings["pairs"][:1]
     if settings.get("course"):
         given |= {"course.learning_steps": [1], "course.forgetting_steps": [1]}
     sweeps = settings.get("sweeps", {})

@@ -156,8 +156,7 @@ def test_a_chain_repairs_and_prompts_in_order(make_setting: MakeSetting):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("none+forget_filter", "'forget_filter' has a select step of its own"),
-        ("none+safety_replay", "Put it first"),
+        ("lisa+safety_replay", "'lisa' and 'safety_replay' both have a fine-tune"),
         ("forget_filtr", "Did you mean 'forget_filter'"),
         ("oracle_remval", "Did you mean 'oracle_removal'"),
         ("forget_filter:signal=rouge2", "Did you mean 'rouge1'"),

@@ -23,6 +23,7 @@ from forgetfilter.runs.recording import Recording
 from forgetfilter.scoring.records import HALVES, StateName
 
 if TYPE_CHECKING:
+    from forgetfilter.model.step_method import StepMethod
     from forgetfilter.model.workbench import Workbench
 
 TRAINING_FILE = "training.json"
@@ -41,6 +42,7 @@ def train_stage(
     start: ModelState,
     phase: str,
     level_epochs: int | None = None,
+    method: StepMethod | None = None,
 ) -> ModelState:
     """Fine-tune ``start`` on ``rows``; see `Workbench.train`."""
     if phase == "learn" and bench.recording is not None:
@@ -62,7 +64,9 @@ def train_stage(
     is_paired = phase == "retrain"  # fine-tunes that are held against each other
     if is_paired:
         key["order"] = "paired"
-    limits = (bench.max_batch_tokens, level_epochs, is_paired)
+    if method is not None:
+        key["method"] = method.key
+    limits = (bench.max_batch_tokens, level_epochs, is_paired, method)
     plan = TrainPlan(phase, rows, settings, bench.seed, *limits)
     early_at = None
     if phase in LEARN_PHASES and isinstance(settings, LearnSettings):

@@ -6,9 +6,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from forgetfilter.config import PhaseSettings
 from forgetfilter.data.records import EncodedRow
+
+if TYPE_CHECKING:  # which imports torch
+    from forgetfilter.model.step_method import StepMethod
 
 CPU_BATCH_TOKENS = 1024
 """Most padded tokens of one pass on a CPU, of rows that are read or trained on: smaller passes pad
@@ -31,6 +35,8 @@ class TrainPlan:
     is_paired: bool = False
     """Whether fine-tunes of nearly the same rows see them in nearly the same order; see
     `RowOrder`."""
+    method: StepMethod | None = None
+    """What each step follows, where that is not the mean loss of its rows."""
 
 
 def phase_seed(seed: int, phase: str) -> int:

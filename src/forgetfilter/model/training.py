@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from forgetfilter.config import PhaseSettings
-from forgetfilter.data.encoding import LossOn, loss_labels
+from forgetfilter.data.encoding import LossOn
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.adapters import check_trainable
@@ -24,6 +24,7 @@ from forgetfilter.model.forward import batch_of, target_logits, target_nats
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.step_method import Passes, Step, padded_inputs
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
 
@@ -47,6 +48,8 @@ class TrainOutcome:
     """Learned share after each of these epochs, between 0 and 1, where it was measured."""
     exact_shares: list[float] = field(default_factory=list[float])
     """The same for rows whose every target token is the model's first choice."""
+    row_passes: int = 0
+    """Forward and backward passes, each over one row: what the phase cost, whatever the machine."""
 
 
 @quiet_dependencies()
@@ -86,17 +89,20 @@ def train(
     micro = rows_per_pass(plan, is_cpu=device == "cpu")
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
+    per_step = settings.batch_size if plan.method else micro  # a method cuts its rows up itself
+    padding = padding_id(model, tokenizer)
     with (
         tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch,
         progress.bar(plan.phase, steps, "steps") as bar,
         _forward_restored(model),
     ):
         course = _Course(plan, steps, bar, watch)
+        course.passes = Passes(settings.loss_on, padding, micro)
         config = trl.SFTConfig(  # pyright: ignore[reportPrivateImportUsage]
             output_dir=scratch,
             max_steps=steps,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=settings.batch_size // micro,
+            per_device_train_batch_size=per_step,
+            gradient_accumulation_steps=settings.batch_size // per_step,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=_scheduler_type(settings, course),
             warmup_steps=round(settings.warmup_ratio * steps),
@@ -142,7 +148,9 @@ def train(
             args=config,
             # TRL takes no dataset but this; of indices, so that it doesn't copy every token.
             train_dataset=datasets.Dataset.from_dict({"index": range(len(plan.rows))}),
-            data_collator=_Collator(plan.rows, settings.loss_on, padding_id(model, tokenizer)),
+            data_collator=_indices
+            if plan.method
+            else _Collator(plan.rows, settings.loss_on, padding),
             processing_class=tokenizer,
             callbacks=[course.callback()],
         )
@@ -167,15 +175,18 @@ def train(
         level_epochs=course.level_epochs,
         learned_shares=course.share.shares if course.share else [],
         exact_shares=course.share.exact_shares if course.share else [],
+        row_passes=course.passes.counted,
     )
+
+
+def _indices(features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+    """Which rows a step is about; the trainer counts what is called input_ids."""
+    return {"input_ids": torch.tensor([[feature["index"]] for feature in features])}
 
 
 @dataclass(frozen=True)
 class _Collator:
-    """Makes tensors of the rows with these indices.
-
-    Pads on the right; the attention mask follows positions, not ids.
-    """
+    """Makes tensors of the rows with these indices."""
 
     rows: Sequence[EncodedRow]
     loss_on: LossOn
@@ -183,16 +194,7 @@ class _Collator:
 
     def __call__(self, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         rows = [self.rows[feature["index"]] for feature in features]
-        longest = max(len(row.input_ids) for row in rows)
-        input_ids = torch.full((len(rows), longest), self.pad_token_id)  # (B, T)
-        labels = torch.full((len(rows), longest), -100)  # (B, T)
-        attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)  # (B, T)
-        for i, row in enumerate(rows):
-            length = len(row.input_ids)
-            input_ids[i, :length] = torch.tensor(row.input_ids)
-            labels[i, :length] = torch.tensor(loss_labels(row, self.loss_on))
-            attention_mask[i, :length] = 1
-        return {"input_ids": input_ids, "labels": labels, "attention_mask": attention_mask}
+        return padded_inputs(rows, self.loss_on, self.pad_token_id)
 
 
 class _Course:
@@ -206,6 +208,7 @@ class _Course:
         self.steps = steps
         self.watch = watch
         self.bar = bar
+        self.passes: Passes
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
         self.level_epochs: int | None = None
@@ -245,6 +248,14 @@ class _Course:
         if is_enough or self._end_of_decay(epochs + 1) > self.steps:
             self._begin_decay(epochs)
         return False
+
+    def gradient(self, model: Any, indices: list[int], step: int) -> float:
+        """Have the plan's method make the gradient of a step; returns the loss."""
+        epochs = self._wanted_epochs
+        known = self._end_of_decay(epochs) if self.is_open and epochs else self._end
+        rows = [self.plan.rows[index] for index in indices]
+        total = min(known, self.steps)
+        return self.plan.method.gradient(Step(model, step, total, indices, rows, self.passes))
 
     def _end_of_decay(self, epochs: int) -> int:
         return (epochs + max(1, epochs // 2)) * self._epoch_steps
@@ -300,10 +311,18 @@ class _Course:
                 return_outputs: bool = False,
                 num_items_in_batch: Any = None,
             ) -> Any:
+                course.passes.counted += len(inputs["input_ids"])
                 with autocast_for(model):  # the trainer has a forward pass of its own
                     if self.args.use_cpu and not self.aux_loss_enabled:
                         return _answer_loss(model, inputs, num_items_in_batch)
                     return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+            def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+                if course.plan.method is None:
+                    return super().training_step(model, inputs, num_items_in_batch)
+                model.train()
+                indices = inputs["input_ids"][:, 0].tolist()
+                return torch.tensor(course.gradient(model, indices, self.state.global_step))
 
             def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
                 return course.order or super()._get_train_sampler(*args, **kwargs)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from datetime import date
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
@@ -28,6 +30,9 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
+
+if TYPE_CHECKING:
+    from forgetfilter.model.step_method import StepMethod
 
 
 class Workbench:
@@ -152,14 +157,27 @@ class Workbench:
         start: ModelState,
         phase: str,
         level_epochs: int | None = None,
+        method: StepMethod | None = None,
     ) -> ModelState:
         """Fine-tune ``start`` on ``rows`` and return the new state, called ``name``.
 
         From base a fresh adapter is drawn; from any other state its adapter is continued. The base
         weights never change. ``level_epochs`` says after how many epochs the learning rate begins
-        to fall, where that is known.
+        to fall, where that is known; ``method`` makes the gradient of each step, where that is not
+        the mean loss of its rows.
         """
-        return phases.train_stage(self, name, rows, settings, start, phase, level_epochs)
+        more = (level_epochs, method)
+        return phases.train_stage(self, name, rows, settings, start, phase, *more)
+
+    def starting_from(self, state: ModelState) -> Workbench:
+        """The same workbench, the model on it shared, on which ``state`` counts as the base.
+
+        For whatever begins where something else has ended, such as a filter that is to screen with
+        a model that was hardened before.
+        """
+        other = copy(self)
+        other.__dict__["base"] = replace(state, name="base")
+        return other
 
     def restore(
         self,

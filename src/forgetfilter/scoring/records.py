@@ -27,6 +27,8 @@ StateName = Literal[
     "half_b_restored",
     "half_b_early_restored",
     "retrained",
+    "prepared",
+    "repaired",
 ]
 """``early`` is the learn phase after its first passes; ``half_a`` and ``half_b`` have learned half
 of the rows each; the others are named after the phase that ends there."""

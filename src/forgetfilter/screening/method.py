@@ -32,6 +32,7 @@ from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 
 if TYPE_CHECKING:  # what works a model is imported once a strategy runs
+    from forgetfilter.model.step_method import StepMethod
     from forgetfilter.model.workbench import Workbench
 
 # Measured whatever the signal asks for: they tell which rows were learned at all.
@@ -158,6 +159,7 @@ def fine_tune(
     start: ModelState,
     extra: Sequence[EncodedRow] = (),
     masked: Sequence[EncodedRow] | None = None,
+    method: StepMethod | None = None,
 ) -> ModelState:
     """Fine-tune ``start`` on the kept rows (None: all), with the learn phase's settings.
 
@@ -171,13 +173,15 @@ def fine_tune(
         start: the state to continue.
         extra: rows to mix in, passed over as often as the kept ones.
         masked: what to train on in place of the kept rows: rows of which some tokens carry no loss.
+        method: makes the gradient of each step, where that is not the mean loss of its rows; rows,
+            steps and learning rate stay those of all fine-tunes.
 
     Raises:
         DataError: there is no row to train on.
     """
     bench, settings = setting.bench, setting.config.learn
     is_whole = masked is None and (is_kept is None or bool(is_kept.all()))
-    if is_whole and not extra and start == bench.base:
+    if is_whole and not extra and start == bench.base and method is None:
         return bench.train("learned", setting.noisy, settings, start, phase="learn")
     epochs = None
     if settings.ends_on_evidence:
@@ -186,4 +190,5 @@ def fine_tune(
             learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
         epochs = level_epochs(learned)
     rows = masked or [r for at, r in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
-    return bench.train("retrained", [*rows, *extra], settings, start, "retrain", epochs)
+    together = [*rows, *extra]
+    return bench.train("retrained", together, settings, start, "retrain", epochs, method)

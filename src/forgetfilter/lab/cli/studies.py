@@ -1,4 +1,4 @@
-"""compare: strategies; interleave: over rounds of training; curves: along one setting."""
+"""compare, interleave and curves; immunise: under attack; compose: pairs of strategies."""
 
 from __future__ import annotations
 
@@ -52,6 +52,26 @@ def add(commands: Any) -> None:
         help="results of earlier runs; a cell that one of them holds is not run again",
     )
     curves.set_defaults(run=_curves)
+    immunise = commands.add_parser(
+        "immunise",
+        help="attack strategies with growing budgets, and train them on clean rows",
+        description="Puts every strategy of a YAML file to the four conditions of immunisation: "
+        "resistance, stability, generalisation and trainability. Finished cells are skipped when "
+        "the command is repeated; failed ones are shown and tried again.",
+    )
+    _add_options(immunise, "docs/lab/defences.md")
+    immunise.list_at_end("strategies", strategy_names)
+    immunise.set_defaults(run=_immunise)
+    compose = commands.add_parser(
+        "compose",
+        help="run pairs of strategies in both orders, and measure how they go together",
+        description="Runs every pair of a YAML file in both orders, and each strategy alone: "
+        "order-free error and order sensitivity. Finished cells are skipped when the command is "
+        "repeated; failed ones are shown and tried again.",
+    )
+    _add_options(compose, "docs/lab/defences.md")
+    compose.list_at_end("strategies", strategy_names)
+    compose.set_defaults(run=_compose)
 
 
 def strategy_names() -> list[str]:
@@ -114,6 +134,26 @@ def _curves(options: argparse.Namespace) -> int:
     progress = Progress(is_silent=options.quiet)
     kept = options.from_results
     return _show(curves(config, progress, overwrite=options.overwrite, from_results=kept))
+
+
+def _immunise(options: argparse.Namespace) -> int:
+    from forgetfilter.lab.studies.attacks import ImmunisationConfig
+    from forgetfilter.progress import Progress
+
+    config = _config(ImmunisationConfig, options)
+    from forgetfilter.lab.studies.immunise import immunise
+
+    progress = Progress(is_silent=options.quiet)
+    return _show(immunise(config, progress, overwrite=options.overwrite))
+
+
+def _compose(options: argparse.Namespace) -> int:
+    from forgetfilter.lab.studies.composability import ComposabilityConfig, compose
+    from forgetfilter.progress import Progress
+
+    config = _config(ComposabilityConfig, options)
+    progress = Progress(is_silent=options.quiet)
+    return _show(compose(config, progress, overwrite=options.overwrite))
 
 
 def _config(model: type[C], options: argparse.Namespace) -> C:

@@ -6,6 +6,7 @@ import numpy as np
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
+from forgetfilter.lab.strategies.batches import drawn
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.training import phase_seed
 from forgetfilter.scoring.records import Selection
@@ -52,24 +53,40 @@ class SafetyFT(Strategy):
 class SafetyReplay(Strategy):
     """Fine-tune on every row with safe rows mixed in.
 
+    It takes more steps than other fine-tunes, as it has more rows, unless ``learn.max_steps`` is
+    given.
+
     Args:
         fraction: share of the safe rows that is mixed in, drawn by the seed.
+        ratio: instead, safe rows for each noisy row that is trained on; each comes up again once
+            all have, where more are wanted than there are.
     """
 
     name = "safety_replay"
 
-    def __init__(self, fraction: float = 1.0) -> None:
+    def __init__(self, fraction: float = 1.0, ratio: float | None = None) -> None:
         if not 0 < fraction <= 1:
             raise ConfigError(
                 f"safety_replay: fraction is {fraction}; expected a share above 0 and up to 1, for "
                 "example safety_replay:fraction=0.5."
             )
-        self.fraction = fraction
+        if ratio is not None and not 0 < ratio < float("inf"):
+            raise ConfigError(
+                f"safety_replay: ratio is {ratio}; expected safe rows for each noisy row, above 0, "
+                "for example safety_replay:ratio=0.1."
+            )
+        self.fraction, self.ratio = fraction, ratio
 
     def train(self, setting: Setting, selection: Selection | None, start: ModelState) -> ModelState:
         """Noisy and safe rows in one fine-tune."""
-        count = max(1, round(self.fraction * len(setting.safe)))
-        rng = np.random.default_rng(phase_seed(setting.bench.seed, self.name))
-        drawn = sorted(rng.choice(len(setting.safe), count, replace=False).tolist())
         is_kept = None if selection is None else ~selection.is_removed
-        return fine_tune(setting, is_kept, start, [setting.safe[at] for at in drawn])
+        seed = phase_seed(setting.bench.seed, self.name)
+        if self.ratio is not None:
+            kept = len(setting.noisy) if is_kept is None else int(is_kept.sum())
+            extra = drawn(setting.safe, max(1, round(self.ratio * kept)), seed)
+        else:
+            count = max(1, round(self.fraction * len(setting.safe)))
+            rng = np.random.default_rng(seed)
+            chosen = sorted(rng.choice(len(setting.safe), count, replace=False).tolist())
+            extra = [setting.safe[at] for at in chosen]
+        return fine_tune(setting, is_kept, start, extra)

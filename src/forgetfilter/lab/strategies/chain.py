@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forgetfilter.arrays import BoolArray
@@ -12,69 +13,102 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.controls import ORACLES
 from forgetfilter.model.state import ModelState
-from forgetfilter.scoring.records import Selection
+from forgetfilter.scoring.records import Cut, Selection
 from forgetfilter.scoring.registry import split_outside_quotes
 from forgetfilter.screening.method import Setting
 
 if TYPE_CHECKING:
     from forgetfilter.config import ScreenConfig
 
-_BEFORE = ("prepare", "select", "train")
-
 
 class Chain(Strategy):
-    """One strategy whole, and then what others do after the fine-tune.
+    """Several strategies in one: each step is made by those that have one of their own, in order.
+
+    What comes later meets what came before: ``vaccine+forget_filter`` screens with the vaccinated
+    model, ``forget_filter+vaccine`` with the base model, and either fine-tunes the vaccinated one.
+    A row goes if any part removes it. One part at most may have a fine-tune of its own.
 
     Args:
-        first: gives the start, the rows and the fine-tune.
-        then: give their repairs, in this order, and their changes of the prompt.
+        parts: at least one.
     """
 
-    def __init__(self, first: Strategy, then: Sequence[Strategy]) -> None:
-        self.first, self.then = first, tuple(then)
-        self.name = "+".join(part.name for part in (first, *then))
-        for part in self.then:
-            own = [step for step in _BEFORE if getattr(type(part), step) is not _plain(step)]
-            if own:
-                raise ConfigError(
-                    f"{self.name}: {part.name!r} has a {own[0]} step of its own, which comes "
-                    "before the end of the fine-tune. Expected after '+' a strategy that only "
-                    "repairs or prompts, such as self_correction or safety_ft. Put it first."
-                )
+    def __init__(self, parts: Sequence[Strategy]) -> None:
+        self.parts = tuple(parts)
+        self.name = "+".join(part.name for part in self.parts)
+        self._trainers = [part for part in self.parts if _has_own(part, "train")]
+        if len(self._trainers) > 1:
+            first, second, *_ = (part.name for part in self._trainers)
+            raise ConfigError(
+                f"{self.name}: {first!r} and {second!r} both have a fine-tune of their own. "
+                "Expected one such part at most, beside others that prepare, select, repair or "
+                "prompt. Leave one of the two out."
+            )
 
     def check(self, config: ScreenConfig) -> None:
         """All parts accept the settings."""
-        for part in (self.first, *self.then):
+        for part in self.parts:
             part.check(config)
 
     def prepare(self, setting: Setting) -> ModelState:
-        """The first strategy's."""
-        return self.first.prepare(setting)
+        """Every part's, each from where the last one ended."""
+        return self._starts(setting)[-1].bench.base
 
     def select(self, setting: Setting) -> Selection | None:
-        """The first strategy's."""
-        return self.first.select(setting)
+        """What any part removes, each with the model as the parts before it have prepared it."""
+        found: Selection | None = None
+        for part, start in zip(self.parts, self._starts(setting), strict=True):
+            own = part.select(start) if _has_own(part, "select") else None
+            if own is not None:
+                found = own if found is None else _either(found, own)
+        return found
 
     def train(self, setting: Setting, selection: Selection | None, start: ModelState) -> ModelState:
-        """The first strategy's."""
-        return self.first.train(setting, selection, start)
+        """That of the part that has one of its own; else the plain one."""
+        trainer = self._trainers[0] if self._trainers else Strategy()
+        return trainer.train(setting, selection, start)
 
     def repair(self, setting: Setting, state: ModelState) -> ModelState:
-        """Every part's, in order."""
-        for part in (self.first, *self.then):
-            state = part.repair(setting, state)
+        """Every part's, in order; to them the base model is where the fine-tune began."""
+        start = self._starts(setting)[-1]
+        for part in self.parts:
+            state = part.repair(start, state)
         return state
 
     def prompt(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Every part's, in order."""
-        for part in (self.first, *self.then):
+        for part in self.parts:
             messages = part.prompt(messages)
         return messages
 
     @property
     def rewords(self) -> bool:
         """Whether a part does."""
-        return any(part.rewords for part in (self.first, *self.then))
+        return any(part.rewords for part in self.parts)
+
+    def _starts(self, setting: Setting) -> list[Setting]:
+        """``setting`` with the model as each part leaves it, which its own selection begins with.
+
+        Stages that are there already are not made again.
+        """
+        found: list[Setting] = []
+        for part in self.parts:
+            if _has_own(part, "prepare"):
+                state = part.prepare(setting)
+                if state != setting.bench.base:
+                    setting = replace(setting, bench=setting.bench.starting_from(state))
+            found.append(setting)
+        return found
+
+
+def _either(first: Selection, second: Selection) -> Selection:
+    """A row goes if either says so; a row's reason is that of the first one that removes it."""
+    reasons = [
+        other if not is_first and is_second else own
+        for own, other, is_first, is_second in zip(
+            first.reasons, second.reasons, first.is_removed, second.is_removed, strict=True
+        )
+    ]
+    return Selection(Cut(float("nan")), first.is_removed | second.is_removed, reasons)
 
 
 def build_strategy(spec: str, is_unsafe: BoolArray | None = None) -> Strategy:
@@ -85,11 +119,11 @@ def build_strategy(spec: str, is_unsafe: BoolArray | None = None) -> Strategy:
         is_unsafe: the ground truth of the noisy rows, shape (N,), which only an oracle is given.
 
     Raises:
-        ConfigError: a name or an option is unknown, an oracle has no ground truth, or a part can't
-            follow another.
+        ConfigError: a name or an option is unknown, an oracle has no ground truth, or two parts
+            have a fine-tune of their own.
     """
-    first, *then = [_build_one(part.strip(), is_unsafe) for part in split_outside_quotes(spec, "+")]
-    return Chain(first, then) if then else first
+    parts = [_build_one(part.strip(), is_unsafe) for part in split_outside_quotes(spec, "+")]
+    return Chain(parts) if len(parts) > 1 else parts[0]
 
 
 def check_spec(spec: str, config: ScreenConfig | None = None) -> None:
@@ -125,5 +159,5 @@ def _build_one(spec: str, is_unsafe: BoolArray | None) -> Strategy:
     return ORACLES[spec](is_unsafe)
 
 
-def _plain(step: str) -> object:
-    return getattr(Strategy, step)
+def _has_own(part: Strategy, step: str) -> bool:
+    return getattr(type(part), step) is not getattr(Strategy, step)

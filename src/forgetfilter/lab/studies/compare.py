@@ -32,10 +32,12 @@ def compare(
         ModelError: the model can't be loaded.
         RunExistsError: the folder holds another comparison, or is in use.
     """
-    return run_grid(_Compare(), config, progress, overwrite=overwrite)
+    return run_grid(CompareStudy(), config, progress, overwrite=overwrite)
 
 
-class _Compare(Study):
+class CompareStudy(Study):
+    """One fine-tune per strategy, data set and seed."""
+
     name = "compare"
     version = 2
     page_file = "compare.html"

@@ -38,7 +38,13 @@ from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.text import printable
 
 TABLE_FILE = "table.md"
-PAGE_FILES = ("compare.html", "interleave.html", "curves.html")
+PAGE_FILES = (
+    "compare.html",
+    "interleave.html",
+    "curves.html",
+    "immunise.html",
+    "compose.html",
+)
 """Pages of all kinds of study: one that takes another's folder leaves none of its pages there."""
 # The grid may grow or shrink; each cell is named by what decides its own result.
 _FREE = frozenset(

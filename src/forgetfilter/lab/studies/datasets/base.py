@@ -91,7 +91,7 @@ class DataSet(Settings, ABC):
         description="in tables; the kind where not given",
     )
 
-    def varied(self, name: str, value: float) -> Self:
+    def varied(self, name: str, value: float | str) -> Self:
         """The same with another value of one setting.
 
         Raises:

@@ -22,7 +22,7 @@ from forgetfilter.lab.studies.datasets.base import (
 )
 from forgetfilter.lab.testbed import Verdict
 from forgetfilter.lab.testbed.evaluate import evaluate
-from forgetfilter.lab.testbed.world import open_world
+from forgetfilter.lab.testbed.world import known_harms, open_world
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.runs.stages import StageStore
@@ -51,16 +51,21 @@ class WorldRows(DataSet):
     rows: int = Field(default=1500, ge=1, description="noisy rows")
     unsafe_fraction: float = Field(default=0.3, ge=0, le=1, description="of the noisy rows")
     safe_rows: int = Field(default=400, ge=1, description="safe rows")
+    left_out: str | None = Field(
+        default=None, description="a harm of which there are no safe rows; null = none"
+    )
     prompts: int = Field(
         default=2000, ge=8, description="held-out prompts; half invite a harm, half are tasks"
     )
 
     @model_serializer(mode="wrap")
-    def _without_null_world(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Results on the bundled world are named as they were before there were others."""
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results are named as they were before these settings were there."""
         plain = handler(self)
         return {
-            name: value for name, value in plain.items() if name != "world" or value is not None
+            name: value
+            for name, value in plain.items()
+            if name not in ("world", "left_out") or value is not None
         }
 
     def load(self, seed: int, store: StageStore) -> Data:
@@ -70,9 +75,13 @@ class WorldRows(DataSet):
             noisy, truth = world.make_noisy(self.rows, self.unsafe_fraction, seed)
             write_records(folder / "noisy.jsonl", noisy)
             write_records(folder / "truth.jsonl", truth)
-            write_records(folder / "safe.jsonl", world.make_safe(self.safe_rows, seed))
+            write_records(folder / "safe.jsonl", world.make_safe(self.safe_rows, seed, harms))
 
         world = open_world(self.world)
+        harms = None
+        if self.left_out is not None:
+            known_harms(world, [self.left_out])
+            harms = [harm for harm in world.harms if harm != self.left_out]
         key = {"settings": self.model_dump(exclude={"name", "prompts"}), "seed": seed}
         folder = store.stage("data", key, build)
         noisy, safe = read_rows(folder / "noisy.jsonl"), read_rows(folder / "safe.jsonl")

@@ -106,7 +106,7 @@ def _one_by_one(
             [at],
             {
                 name: (torch.zeros_like(p) if g is None else g).float().unsqueeze(0)
-                for (name, p), g in zip(wanted.items(), own, strict=True)
+                for (name, p), g in zip(wanted.items(), found, strict=True)
             },
         )
 

@@ -22,6 +22,7 @@ from forgetfilter.lab.studies.settings import (
     CompareConfig,
     GridConfig,
     InterleaveConfig,
+    LeaderboardConfig,
     check_rounds,
     load_datasets,
 )
@@ -46,6 +47,8 @@ def command_of(settings: Mapping[str, Any]) -> str:
         return "immunise"
     if "pairs" in settings:
         return "compose"
+    if "scorers" in settings:
+        return "leaderboard"
     if "course" in settings or "sweeps" in settings:
         return "curves"
     return "compare" if "strategies" in settings else "screen"
@@ -60,6 +63,7 @@ def test_an_example_is_a_valid_configuration(path: Path):
     kinds: dict[str, type[GridConfig]] = {
         "interleave": InterleaveConfig,
         "curves": CurvesConfig,
+        "leaderboard": LeaderboardConfig,
         "compare": CompareConfig,
         "immunise": ImmunisationConfig,
         "compose": ComposabilityConfig,
@@ -120,6 +124,8 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
         if strategies and name not in MANY:
             # A step that an option asks for can't be taken away.
             given["strategies"] = [one for one in strategies if "steps=" not in one][: FEW + 1]
+        if "scorers" in settings:
+            given["scorers"] = settings["scorers"][:FEW]
         if "rounds" in settings:
             given["rounds"] = 1
         if "budgets" in settings:
@@ -150,6 +156,9 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
 def smaller(dataset: dict[str, Any], files: dict[str, str]) -> dict[str, Any]:
     if dataset["kind"] == "testbed":
         return {**dataset, "rows": 10, "safe_rows": 4, "prompts": 8}
+    if dataset["kind"] == "labelled":
+        own = {name: files[name] for name in ("noisy", "safe", "truth")}
+        return {**dataset, **own, "exemplars": files["reference"], "unsafe_count": 2}
     own = {name: files[name] for name in ("noisy", "safe", "test", "truth")}
     return {**dataset, **own, "max_new_tokens": 2}
 

@@ -6,7 +6,16 @@ from typing import Any
 
 DEMO_HELP = "screen a generated file with the bundled model, fine-tune, and show what changed"
 
-_OTHERS = ("compare", "interleave", "curves", "immunise", "compose", "mix", "testbed")
+_OTHERS = (
+    "compare",
+    "interleave",
+    "curves",
+    "immunise",
+    "compose",
+    "leaderboard",
+    "mix",
+    "testbed",
+)
 """Commands of the lab, beside the demonstration. They may be called without the word `lab`, as
 documents and scripts do."""
 

@@ -1,4 +1,4 @@
-"""compare, interleave and curves; immunise: under attack; compose: pairs of strategies."""
+"""The studies: of strategies, rounds, settings, attacks, pairs of strategies and row scorers."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ def add(commands: Any) -> None:
     _add_options(compose, "docs/lab/defences.md")
     compose.list_at_end("strategies", strategy_names)
     compose.set_defaults(run=_compose)
+    board = commands.add_parser(
+        "leaderboard",
+        help="rank rows by every row scorer, and compare what each finds and costs",
+        description="Has every row scorer of a YAML file score the rows of every labelled mix and "
+        "seed: average precision, AUROC, recall at 1% false removals, passes and seconds. Finished "
+        "cells and stages are skipped when the command is repeated; failed cells are shown and "
+        "tried again.",
+    )
+    _add_options(board, "docs/lab/leaderboard.md")
+    board.list_at_end("row scorers", scorer_names)
+    board.set_defaults(run=_leaderboard)
 
 
 def strategy_names() -> list[str]:
@@ -80,6 +91,13 @@ def strategy_names() -> list[str]:
     from forgetfilter.lab.strategies.controls import ORACLES
 
     return sorted([*STRATEGIES.names(), *ORACLES])
+
+
+def scorer_names() -> list[str]:
+    """The registered row scorers."""
+    from forgetfilter.lab.row_scorers.base import ROW_SCORERS
+
+    return ROW_SCORERS.names()
 
 
 def _add_options(command: argparse.ArgumentParser, page: str) -> None:
@@ -154,6 +172,17 @@ def _compose(options: argparse.Namespace) -> int:
     config = _config(ComposabilityConfig, options)
     progress = Progress(is_silent=options.quiet)
     return _show(compose(config, progress, overwrite=options.overwrite))
+
+
+def _leaderboard(options: argparse.Namespace) -> int:
+    from forgetfilter.lab.studies.settings import LeaderboardConfig
+    from forgetfilter.progress import Progress
+
+    config = _config(LeaderboardConfig, options)
+    from forgetfilter.lab.studies.leaderboard import leaderboard
+
+    progress = Progress(is_silent=options.quiet)
+    return _show(leaderboard(config, progress, overwrite=options.overwrite))
 
 
 def _config(model: type[C], options: argparse.Namespace) -> C:

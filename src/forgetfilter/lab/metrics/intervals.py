@@ -18,7 +18,7 @@ import numpy as np
 _BOUNDS = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")
 _DIFFERENCE = "difference; "
 _ROUNDING = 1e-6
-_POSITIVE = frozenset({"seconds", "rows", "nats per token", "ratio"})
+_POSITIVE = frozenset({"seconds", "rows", "nats per token", "ratio", "passes a row"})
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ PAGE_FILES = (
     "curves.html",
     "immunise.html",
     "compose.html",
+    "leaderboard.html",
 )
 """Pages of all kinds of study: one that takes another's folder leaves none of its pages there."""
 # The grid may grow or shrink; each cell is named by what decides its own result.
@@ -91,6 +92,8 @@ class Study(ABC):
     """Part of every cell's key: raise it when a result changes its meaning."""
     page_file = "study.html"
     """The page's file, and its template in ``templates/``."""
+    judges_models: bool = True
+    """Whether it asks tuned models the prompts of its data sets."""
     free: frozenset[str] = frozenset()
     """Settings of its own that may differ when a run goes on."""
     inputs: Mapping[str, str] = MappingProxyType({})
@@ -150,6 +153,12 @@ def run_grid(
     """
     progress = progress or Progress()
     datasets = load_datasets(config)
+    for dataset in datasets:
+        if study.judges_models and not dataset.has_prompts:
+            raise ConfigError(
+                f"The data set {dataset.name!r} has no prompts to judge a model by. Expected kind: "
+                "files or testbed. Change its kind, or use `forgetfilter leaderboard`."
+            )
     trust = screen_config(config, 0).trust_remote_code
     models = {config.model: model_fingerprint(open_model(config.model, progress), trust)}
     outputs = frozenset({CELLS_FOLDER, RESULTS_FILE, TABLE_FILE, *PAGE_FILES, study.page_file})

@@ -54,9 +54,15 @@ def write_page(
         datasets: all of its data sets, in the order of the page.
         cells: all of its cells.
         plots: what is drawn of a data set, one by one as they are asked for; None is left out.
-        tables: the tables of all data sets.
+        tables: the tables of all data sets; one of several together comes first, under the name
+            that it has in place of a data set's.
     """
+    own = {dataset.name for dataset in datasets}
+    others = dict.fromkeys(table.dataset for table in tables if table.dataset not in own)
     parts = [
+        Part(name, [], [table for table in tables if table.dataset == name]) for name in others
+    ]
+    parts += [
         Part(
             dataset.name,
             _drawn(plots(dataset)),

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from forgetfilter.config import ScreenConfig, Settings, resolve
 from forgetfilter.errors import ConfigError
+from forgetfilter.lab.row_scorers import build_scorer
 from forgetfilter.lab.strategies import check_spec
 from forgetfilter.lab.studies.datasets import DATASETS, DataSet, WorldRows
 from forgetfilter.lab.testbed import bundled_model_path
@@ -42,7 +43,8 @@ class GridConfig(Settings, ABC):
         "used",
     )
     datasets: list[dict[str, Any]] = Field(
-        min_length=1, description="data sets, each with its kind: testbed or files"
+        min_length=1,
+        description="data sets, each with its kind: testbed, files, or labelled for a leaderboard",
     )
     seeds: list[int] = Field(min_length=1, description="each is a cell of every pair of the above")
     settings: dict[str, Any] = Field(
@@ -84,6 +86,23 @@ class CompareConfig(GridConfig):
         screen = screen_config(self, 0)
         for spec in self.strategies:
             check_spec(spec, screen)
+
+
+class LeaderboardConfig(GridConfig):
+    """The grid row scorer x labelled mix x seed."""
+
+    scorers: list[str] = Field(min_length=1, description="row scorers with their options")
+
+    @property
+    def specs(self) -> list[str]:
+        """The scorers."""
+        return self.scorers
+
+    def check(self) -> None:
+        """Every scorer is one, and is named once."""
+        refuse_repeats("scorers", self.scorers)
+        for spec in self.scorers:
+            build_scorer(spec)
 
 
 class InterleaveConfig(CompareConfig):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from forgetfilter.config import Settings, resolve
 from forgetfilter.data.formats import UnreadableRow, parse_object
-from forgetfilter.data.records import Message, RowFile
+from forgetfilter.data.records import Message, Row, RowFile
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.lab.metrics import MetricValue
 from forgetfilter.model.state import ModelState
@@ -84,6 +84,8 @@ class DataSet(Settings, ABC):
 
     plotted: ClassVar[tuple[str, ...]] = ()
     """Safety metrics that are drawn against the headline of utility."""
+    has_prompts: ClassVar[bool] = True
+    """Whether a tuned model can be judged by it."""
 
     name: str = Field(
         default="",
@@ -104,6 +106,18 @@ class DataSet(Settings, ABC):
                 "sweep or the data set out."
             )
         return resolve(type(self), self.model_dump(), {name: value})
+
+    def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
+        """Rows known to be bad, none of them a noisy row: at least ``count`` where it can.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        raise ConfigError(
+            f"The data set {self.name!r} has no exemplars, and {count} rows that are known to be "
+            "bad are asked for. Expected kind: testbed, or kind: labelled with 'exemplars: "
+            "FILE.jsonl'. Add the file, or leave the scorer out."
+        )
 
     @abstractmethod
     def load(self, seed: int, store: StageStore) -> Data:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -9,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from forgetfilter.data import read_rows, write_records
+from forgetfilter.data.records import Row
 from forgetfilter.lab.metrics.values import Direction, MetricValue, share_value
 from forgetfilter.lab.studies.datasets.base import (
     Data,
@@ -29,6 +32,7 @@ from forgetfilter.runs.stages import StageStore
 
 # As in the demonstration: prompts come from seeds that no noisy or safe set is made with.
 _PROMPT_SEED = 1_000_000
+_EXEMPLAR_SEED = 2_000_000
 _VERDICTS: tuple[tuple[Verdict, Direction], ...] = (
     ("unsafe", "lower"),
     ("safe", "higher"),
@@ -90,6 +94,14 @@ class WorldRows(DataSet):
         parts = [noisy.fingerprint, safe.fingerprint, truth, [asdict(one) for one in prompts]]
         kinds = read_kinds(folder / "truth.jsonl")
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
+
+    def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
+        """Unsafe rows of a seed that no noisy set is made with."""
+        found, _ = open_world(self.world).make_noisy(max(count, 1), 1.0, _EXEMPLAR_SEED + seed)
+        with tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch:
+            path = Path(scratch, "exemplars.jsonl")
+            write_records(path, found)
+            return read_rows(path).rows
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """The world's judge: unsafe, safe or neither by harm; skills and tasks right or wrong."""

@@ -1,0 +1,84 @@
+"""Any row scorer as a filter: its most suspicious rows are removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from forgetfilter.errors import ConfigError
+from forgetfilter.lab.row_scorers.base import Given, build_scorer, lowest_first
+from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
+from forgetfilter.scoring.records import Cut, Selection
+from forgetfilter.screening.method import Setting
+
+if TYPE_CHECKING:
+    from forgetfilter.config import ScreenConfig
+    from forgetfilter.data.records import EncodedRow
+
+
+@STRATEGIES.add("row_scorer")
+class RowScorerStrategy(Strategy):
+    """Remove the share of rows that a row scorer finds the most suspicious, and tune on the rest.
+
+    Scorers rank rows and know no threshold, so the share is given: ``row_scorer:scorer=base_loss,
+    share=0.1``. A scorer with options stands in double quotes. A row that it can't judge is kept.
+
+    Args:
+        scorer: name and options of a row scorer.
+        share: of the rows that are removed, rounded, but at least one row; above 0 and below 1.
+        exemplars: a JSONL file of rows known to be bad, for scorers that need some; none of them
+            may be a noisy row.
+    """
+
+    name = "row_scorer"
+
+    def __init__(
+        self, scorer: str = "base_loss", share: float = 0.1, exemplars: str | None = None
+    ) -> None:
+        if not 0 < share < 1:
+            raise ConfigError(
+                f"row_scorer: share is {share:g}; expected more than 0 and less than 1, for "
+                "example row_scorer:scorer=base_loss,share=0.1"
+            )
+        self.scorer, self.share, self.exemplars = build_scorer(scorer), share, exemplars
+
+    def check(self, config: ScreenConfig) -> None:
+        """The exemplars that the scorer needs are given."""
+        wanted = self.scorer.needs.exemplars
+        if wanted and self.exemplars is None:
+            raise ConfigError(
+                f"row_scorer: {self.scorer.name} needs {wanted} exemplars. Expected a file of rows "
+                "known to be bad. Add exemplars=FILE.jsonl to the strategy's options."
+            )
+        if self.exemplars is not None and not Path(self.exemplars).is_file():
+            raise ConfigError(
+                f"row_scorer: there is no file {self.exemplars!r}. Expected a JSONL file of rows "
+                "known to be bad. Mend the path after exemplars="
+            )
+
+    def select(self, setting: Setting) -> Selection:
+        """Score, and remove the top."""
+        given = Given(setting, self._pool(setting))
+        found = self.scorer.score(given)
+        scores = lowest_first(found)
+        is_judged = np.array([score is not None for score in found])
+        count = min(max(1, round(self.share * len(scores))), int(is_judged.sum()))
+        top = np.argsort(-scores, kind="stable")[:count]
+        is_removed = np.zeros(len(scores), dtype=np.bool_)
+        is_removed[top] = True
+        # The rows that are kept begin at this score; of equal ones the first in the file go.
+        cut = Cut(float(scores[is_removed].min()) if count else float("inf"), fixes_share=True)
+        reasons = [
+            "above_threshold" if gone else "below_threshold" if has else "not_judged"
+            for gone, has in zip(is_removed, is_judged, strict=True)
+        ]
+        return Selection(cut, is_removed, reasons, scores)
+
+    def _pool(self, setting: Setting) -> list[EncodedRow]:
+        from forgetfilter.data import read_rows
+
+        if self.exemplars is None:
+            return []
+        return setting.bench.encoder.encode(read_rows(self.exemplars).rows)[0]

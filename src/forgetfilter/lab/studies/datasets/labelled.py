@@ -1,0 +1,127 @@
+"""Rows whose truth is known, to rank them; there are no prompts to judge a tuned model by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from forgetfilter.data import read_rows
+from forgetfilter.data.records import Row, RowFile
+from forgetfilter.errors import ConfigError, DataError
+from forgetfilter.lab.studies.datasets.base import (
+    Data,
+    DataSet,
+    Judged,
+    Rewrite,
+    digest,
+    read_kinds,
+    read_truth,
+)
+from forgetfilter.model.state import ModelState
+from forgetfilter.model.workbench import Workbench
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.text import printable
+
+
+class LabelledRows(DataSet):
+    """Noisy rows with their truth, safe rows, and a pool of exemplars, each from a file.
+
+    ``{seed}`` in a path means the seed. Only `forgetfilter leaderboard` takes this kind.
+    """
+
+    has_prompts: ClassVar[bool] = False
+
+    kind: Literal["labelled"] = "labelled"
+    noisy: str = Field(description="JSONL file of the rows to score")
+    safe: str = Field(description="JSONL file of safe rows")
+    truth: str = Field(description="lines with example_id and is_unsafe, for every noisy row")
+    exemplars: str | None = Field(
+        default=None,
+        description="JSONL file of rows known to be bad, apart from the noisy rows; null = none",
+    )
+    exemplars_truth: str | None = Field(
+        default=None,
+        description="truth of the exemplars' file where not all of its rows are bad; null = all",
+    )
+    model: str | None = Field(
+        default=None, description="the model of this data set; null = the study's"
+    )
+    rows: int | None = Field(
+        default=None, ge=1, description="noisy rows that are drawn by the seed; null = all"
+    )
+    unsafe_count: int | None = Field(
+        default=None,
+        ge=1,
+        description="unsafe rows among them, drawn by the seed, beside all clean ones; null = all",
+    )
+
+    def load(self, seed: int, store: StageStore) -> Data:
+        """Read the files, and draw the rows of the seed."""
+        noisy, safe = self._rows("noisy", self.noisy, seed), self._rows("safe", self.safe, seed)
+        truth_path = _path(self.truth, seed)
+        truth = read_truth(truth_path, noisy)
+        noisy = self._drawn(noisy, truth, seed)
+        pool = self._pool(seed)
+        shown = [row.example_id for row in noisy.rows]
+        parts: list[Any] = [noisy.fingerprint, shown, safe.fingerprint, truth]
+        parts.append(None if pool is None else [pool.fingerprint, len(pool.rows)])
+        return Data(noisy, safe, (), truth, digest(parts), read_kinds(truth_path))
+
+    def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
+        """The rows of the exemplars' file."""
+        pool = self._pool(seed)
+        return super().exemplars_of(seed, count) if pool is None else pool.rows
+
+    def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
+        """There is nothing to judge.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"The data set {self.name!r} has no prompts to judge a model by. Expected kind: files "
+            "or testbed. Use it with `forgetfilter leaderboard`."
+        )
+
+    def _drawn(self, file: RowFile, truth: dict[str, bool], seed: int) -> RowFile:
+        """The rows of the seed, in their order."""
+        rng = np.random.default_rng(seed)
+        rows = [file.rows[at] for at in sorted(rng.permutation(len(file.rows))[: self.rows])]
+        if self.unsafe_count is not None:
+            unsafe = [row.row for row in rows if truth[row.example_id]]
+            if len(unsafe) < self.unsafe_count:
+                raise DataError(
+                    f"The data set {self.name!r} has {len(unsafe)} unsafe rows. Expected "
+                    f"{self.unsafe_count} at least (unsafe_count). Lower that number, or give a "
+                    "file with more."
+                )
+            kept = {unsafe[at] for at in rng.permutation(len(unsafe))[: self.unsafe_count]}
+            rows = [row for row in rows if row.row in kept or not truth[row.example_id]]
+        return replace(file, rows=tuple(rows))
+
+    def _pool(self, seed: int) -> RowFile | None:
+        if self.exemplars is None:
+            return None
+        pool = self._rows("exemplars", self.exemplars, seed)
+        if self.exemplars_truth is None:
+            return pool
+        truth = read_truth(_path(self.exemplars_truth, seed), pool)
+        return replace(pool, rows=tuple(row for row in pool.rows if truth[row.example_id]))
+
+    def _rows(self, name: str, template: str, seed: int) -> RowFile:
+        path = _path(template, seed)
+        if not path.is_file():
+            raise DataError(
+                f"Can't read {name} {printable(str(path), 300)!r}. Expected a JSON Lines file. "
+                "Check the path in the data set's settings."
+            )
+        return read_rows(path)
+
+
+def _path(template: str, seed: int) -> Path:
+    return Path(template.replace("{seed}", str(seed)))

@@ -1,0 +1,212 @@
+"""Row scorers: each against its definition by a case worked by hand, and what all have to show."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import rows_of, save_model, write_rows
+from forgetfilter.config import ScreenConfig
+from forgetfilter.data import read_rows
+from forgetfilter.errors import ConfigError
+from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Passes, build_scorer
+from forgetfilter.model.workbench import Workbench
+from forgetfilter.progress import Progress
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.screening.method import Setting
+
+COUNT = 12
+EXTRA = {
+    "forgetting": ["signal=completion_loss,steps=2", "signal=rate", "signal=rouge1,steps=2"],
+    "seal": ["update=full"],
+    "self_influence": ["normalise=none"],
+    "gradient_cosine": ["state=learned"],
+    "gradient_norm": ["parameters=all"],
+    "hidden_outlier": ["reference=safe"],
+    "dabuf": ["budget=5,over=max"],
+    "words": ["part=row"],
+}
+"""Options that are ways of their own."""
+SMALL = {
+    "gradient_anchoring": "budget=3",
+    "less": "budget=3,dimensions=64,epochs=2",
+    "bayesian_scheduler": "epochs=1",
+}
+"""Options under which a scorer of a tiny model is quick."""
+
+
+@pytest.fixture(scope="module")
+def guards(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path], tiny_tokenizer: Any
+) -> dict[str, str]:
+    """A tiny classifier and a tiny guard, by the scorer that asks them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label={0: "fine", 1: "toxic"},
+        label2id={"fine": 0, "toxic": 1},
+    )
+    folder = tmp_path_factory.mktemp("classifier")
+    save_model(LlamaForSequenceClassification(config), tokenizer, folder)
+    question = folder / "question.txt"
+    question.write_text("{prompt} {answer} ?")
+    guard = f"path={tiny_model('llama')},question={question},unsafe=The,safe=It"
+    return {"classifier": f"path={folder}", "guard": guard}
+
+
+@pytest.fixture(scope="module")
+def make_given(
+    tiny_model: Callable[..., Path],
+    quick_config: Callable[..., ScreenConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Given]:
+    """``make_given(seed=0)``: 12 noisy rows, 8 safe ones and a pool of 30; stages are shared."""
+    root = tmp_path_factory.mktemp("scorers")
+    files = {
+        name: write_rows(root / f"{name}.jsonl", rows_of(count, start))
+        for name, count, start in (("noisy", COUNT, 0), ("safe", 8, 100), ("pool", 30, 200))
+    }
+    learn = {"max_steps": 6, "batch_size": 8, "learning_rate": 3e-2}
+
+    def make(seed: int = 0, store: str = "shared", order: Sequence[int] | None = None) -> Given:
+        config = quick_config(root / "run", learn=learn, forget=learn, seed=seed)
+        bench = Workbench(
+            str(tiny_model("llama")),
+            StageStore(root / store),
+            lora=config.lora,
+            seed=seed,
+            progress=Progress(is_silent=True),
+            max_batch_tokens=200,
+            max_new_tokens=4,
+        )
+        rows = {name: bench.encoder.encode(read_rows(path).rows)[0] for name, path in files.items()}
+        noisy = rows["noisy"] if order is None else [rows["noisy"][at] for at in order]
+        return Given(Setting(bench, noisy, rows["safe"], config), rows["pool"], Passes())
+
+    return make
+
+
+def specs() -> list[str]:
+    found: list[str] = []
+    for name in ROW_SCORERS.names():
+        found.append(f"{name}:{SMALL[name]}" if name in SMALL else name)
+        found += [f"{name}:{options}" for options in EXTRA.get(name, ())]
+    return found
+
+
+def build(spec: str, guards: dict[str, str]) -> Any:
+    name = spec.partition(":")[0]
+    if name == "bergson":
+        pytest.importorskip("bergson", reason="the library bergson is not installed")
+    return build_scorer(f"{spec}:{guards[spec]}" if spec in guards else spec)
+
+
+@pytest.mark.parametrize("name", ROW_SCORERS.names())
+def test_every_scorer_is_documented_and_goes_by_its_registered_name(name: str):
+    scorer = ROW_SCORERS.build(name)
+    assert scorer.name == name
+    documentation = inspect.getdoc(type(scorer))
+    assert documentation
+    for option in inspect.signature(type(scorer)).parameters:
+        assert f"{option}:" in documentation, f"{name} doesn't document {option}"
+
+
+@pytest.mark.parametrize("spec", specs())
+class TestEveryScorer:
+    def test_scores_every_row_counts_its_passes_and_repeats_itself(
+        self, make_given: Callable[..., Given], guards: dict[str, str], spec: str
+    ):
+        given = make_given()
+        scores = build(spec, guards).score(given)
+        assert len(scores) == COUNT
+        known = [score for score in scores if score is not None]
+        assert known
+        assert all(isinstance(score, float) and np.isfinite(score) for score in known)
+        assert len(set(known)) > 1 or spec.startswith("words")
+        reads_no_model = spec.partition(":")[0] in ("random", "words")
+        assert (given.passes.forward + given.passes.generated == 0) == reads_no_model
+        assert given.passes.forward >= given.passes.backward
+        again = make_given()
+        assert build(spec, guards).score(again) == scores
+        assert again.passes == given.passes
+
+    def test_takes_no_more_exemplars_than_it_says(
+        self, make_given: Callable[..., Given], guards: dict[str, str], spec: str
+    ):
+        scorer, given = build(spec, guards), make_given()
+        wanted = scorer.needs.exemplars
+        if wanted:
+            with pytest.raises(ConfigError, match=f"{wanted} exemplars are asked for"):
+                scorer.score(replace(given, pool=given.pool[: wanted - 1]))
+        else:
+            assert "budget" not in inspect.signature(type(scorer)).parameters
+
+
+def test_exemplars_are_never_noisy_rows_and_a_smaller_budgets_are_among_a_larger_ones(
+    make_given: Callable[..., Given],
+):
+    given = make_given()
+    mixed = replace(given, pool=[*given.noisy, *given.pool])
+    many = mixed.exemplars(20)
+    noisy = {row.input_ids.tobytes() for row in given.noisy}
+    assert not noisy & {row.input_ids.tobytes() for row in many}
+    assert mixed.exemplars(5) == many[:5]
+    assert make_given(seed=1).exemplars(20) != given.exemplars(20)
+
+
+def test_given_has_no_room_for_the_ground_truth():
+    names = " ".join(Given.__dataclass_fields__)
+    assert not any(word in names for word in ("unsafe", "harm", "truth", "label"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("guard", "Write guard:path=FOLDER"),
+        ("classifier", "Write classifier:path=FOLDER"),
+        ("larfs", "Did you mean 'larf'"),
+        ("larf:budget=-1", "expected at least 1"),
+        ("forgetting:steps=0", "expected at least one"),
+        ("forgetting:signal=rouge2", "Did you mean 'rouge1'"),
+    ],
+)
+def test_a_wrong_spec_is_explained(spec: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        build_scorer(spec)
+
+
+def test_a_guard_is_asked_the_stated_question_about_each_row(
+    make_given: Callable[..., Given], guards: dict[str, str], tmp_path: Path
+):
+    blind = tmp_path / "blind.txt"
+    blind.write_text("{prompt}")
+    with pytest.raises(ConfigError, match=r"has no \{answer\}"):
+        build_scorer(f"guard:path=x,question={blind}")
+    given = make_given()
+    first = build_scorer(f"guard:{guards['guard']}").score(given)
+    swapped = guards["guard"].replace("unsafe=The,safe=It", "unsafe=It,safe=The")
+    second = build_scorer(f"guard:{swapped}").score(given)
+    for one, other in zip(first, second, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one + other == pytest.approx(1)
+
+
+def test_json_of_a_score_is_plain(make_given: Callable[..., Given]):
+    assert json.loads(json.dumps(build_scorer("base_loss").score(make_given())))

@@ -233,6 +233,22 @@ CONTRAST = """
 """
 
 
+def test_bars_are_as_long_as_their_numbers(browser: Browser, page: str):
+    browser.open(page)
+    part = (
+        "(inner => inner.getBoundingClientRect().width /"
+        " inner.parentNode.getBoundingClientRect().width)(document.querySelector('{}'))"
+    )
+    assert browser.value(part.format(".meter span")) == pytest.approx(0.9, abs=0.01)
+    assert browser.value(part.format(".split .fill-removed")) == pytest.approx(1 / 3, abs=0.02)
+    ticks = browser.value(
+        "Array.from(document.querySelectorAll('.tick'), one => parseFloat(getComputedStyle(one).left))"
+    )
+    assert len(ticks) > 3
+    assert ticks == sorted(set(ticks))
+    assert browser.complaints == []
+
+
 def test_every_control_has_a_name(browser: Browser, page: str):
     browser.open(page)
     nameless = browser.value(
@@ -298,7 +314,7 @@ def test_rows_beside_the_page_are_loaded_when_they_are_asked_for(
 
 
 @pytest.mark.parametrize("has_files", [False, True])
-def test_a_script_that_gets_into_the_page_is_refused(
+def test_a_script_or_a_style_that_gets_into_the_page_is_refused(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool
 ):
     if has_files:
@@ -314,12 +330,16 @@ def test_a_script_that_gets_into_the_page_is_refused(
         "<script>window.bad = 'inline'</script>",
         "<img src=x onerror=\"window.bad = 'handler'\">",
         '<script src="../bad.js"></script>',
+        "<style>h1 { display: none }</style>",
+        '<p id="over" style="position: fixed; inset: 0">over</p>',
     )
     page.write_text(html.replace('<main id="main">', f'<main id="main">{"".join(forged)}'))
     browser.open(page.as_uri())
     browser.wait(f"{PANE}.startsWith('Row 0')")  # the page's own script does run
     assert browser.value("window.bad") is None
-    assert sum("Content Security Policy" in said for said in browser.complaints) >= 3
+    assert browser.value("getComputedStyle(document.querySelector('h1')).display") == "block"
+    assert browser.value("getComputedStyle(document.getElementById('over')).position") == "static"
+    assert sum("Content Security Policy" in said for said in browser.complaints) >= 5
     refused = browser.value(
         "(() => { try { document.body.innerHTML = '<b>x</b>'; return false; }"
         " catch (error) { return true; } })()"

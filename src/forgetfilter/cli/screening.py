@@ -80,6 +80,11 @@ def add(commands: Any) -> None:
     )
     convert.add_argument("file", metavar="FILE")
     convert.add_argument("output", metavar="NEW", help="the new file; never written over")
+    convert.add_argument(
+        "--guard-formulas",
+        action="store_true",
+        help="instead, copy a CSV or TSV file so that spreadsheets show its cells as text and run none",
+    )
     convert.set_defaults(run=_convert)
 
     gc = commands.add_parser("gc", help="free the stages that a run's decision doesn't use")
@@ -225,7 +230,12 @@ def _report(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from forgetfilter.data.convert import convert_file
+    from forgetfilter.data.spreadsheets import guard_formulas
 
+    if options.guard_formulas:
+        cells = guard_formulas(Path(options.file), Path(options.output))
+        print(f"{cells:,} cells guarded: {options.output}")
+        return 0
     rows = convert_file(Path(options.file), Path(options.output))
     print(f"{f'{rows:,} rows: ' if rows else ''}{options.output}")
     return 0
@@ -248,7 +258,7 @@ def _gc(options: argparse.Namespace) -> int:
 
 def print_counts(summary: dict[str, Any], run: Path) -> None:
     """Print what a decision came to, and its findings on the error stream."""
-    from forgetfilter.runs.report.headline import verdict_line
+    from forgetfilter.runs.report.headline import formulas_line, verdict_line
     from forgetfilter.runs.schema import Summary
 
     for finding in summary.get("findings", []):

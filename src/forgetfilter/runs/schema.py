@@ -173,6 +173,8 @@ class Summary(Record):
     """What was written beside kept and removed rows: see ``ScreenConfig.action``."""
     action_file: str = ""
     """The file with all readable rows that ``action`` asks for, in the input's own container."""
+    formula_cells: int = 0
+    """Cells of CSV and TSV files that spreadsheets would run; they are written as they are."""
     overruled: Overruled | None = None
     file_digests: dict[str, str] = Field(default_factory=dict[str, str])
     """sha256 of the files of kept and of removed rows as written, by path: tells an edit."""

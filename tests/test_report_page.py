@@ -242,7 +242,8 @@ def test_bars_are_as_long_as_their_numbers(browser: Browser, page: str):
     assert browser.value(part.format(".meter span")) == pytest.approx(0.9, abs=0.01)
     assert browser.value(part.format(".split .fill-removed")) == pytest.approx(1 / 3, abs=0.02)
     ticks = browser.value(
-        "Array.from(document.querySelectorAll('.tick'), one => parseFloat(getComputedStyle(one).left))"
+        "Array.from(document.querySelectorAll('.tick'),"
+        " one => parseFloat(getComputedStyle(one).left))"
     )
     assert len(ticks) > 3
     assert ticks == sorted(set(ticks))

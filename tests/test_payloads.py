@@ -23,8 +23,9 @@ from forgetfilter.cli.harmless import harmless_messages, show_traceback
 from forgetfilter.cli.screening import print_counts
 from forgetfilter.data.containers.formulas import is_formula
 from forgetfilter.data.spreadsheets import guard_formulas
-from forgetfilter.errors import DataError
+from forgetfilter.errors import DataError, ModelError
 from forgetfilter.files import encode_json
+from forgetfilter.model.loading import context_tokens
 from forgetfilter.progress import Progress
 from forgetfilter.review.table import ReviewTable
 from forgetfilter.runs.cards import dataset_card, model_card
@@ -94,7 +95,7 @@ class Here:
         told = self.capsys.readouterr()
         return told.out + told.err
 
-    def command(self, *words: str, status: int | None = 0) -> str:
+    def command(self, *words: str, status: int = 0) -> str:
         assert main(list(words)) == status
         return self.printed()
 
@@ -125,8 +126,8 @@ def report_json(here: Here) -> str:
 def review(here: Here) -> str:
     told = ReviewTable(here.run).tell_all(0)
     (answer,) = [turn["text"] for turn in told["messages"] if turn["role"] == "assistant"]
-    assert "".join(answer) == steady(here.payload)
-    return encode_json(told).decode("utf-8")
+    assert not HIDDEN.search(encode_json(told).decode("utf-8"))
+    return "".join(answer)
 
 
 def show(here: Here) -> str:
@@ -164,7 +165,7 @@ def check_safe(here: Here) -> str:
     path = here.folder / "safe.jsonl"
     row = {"category": here.payload, "prompt": "How do I hurt him?", "completion": here.payload}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    return here.command("check-safe", str(path), status=None)
+    return here.command("check-safe", str(path))
 
 
 def findings(here: Here) -> str:
@@ -174,11 +175,20 @@ def findings(here: Here) -> str:
 
 
 def config_of_a_model(here: Here) -> str:
-    model = here.folder / "model"
-    model.mkdir()
-    (model / "config.json").write_text(json.dumps({"model_type": here.payload}))
-    rows = here.run.parent / "rows.csv"
-    return here.command("validate", str(rows), "--model", str(model), status=1)
+    said: list[str] = []
+    for config in (
+        {"model_type": here.payload},
+        {"model_type": "gpt2", "vocab_size": here.payload},
+        {"model_type": "gpt2", "dtype": here.payload},
+        {"model_type": "gpt2", "architectures": [f"{here.payload}ForSequenceClassification"]},
+    ):
+        (here.folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError) as caught:
+            context_tokens(str(here.folder))
+        said.append(str(caught.value))
+    for one in said[1:]:
+        assert squeezed(steady(here.payload.strip())) in squeezed(one)
+    return " ".join(said)
 
 
 def any_error(here: Here) -> str:
@@ -211,7 +221,7 @@ def traceback(here: Here) -> str:
 
 def wrong_words(here: Here) -> str:
     with pytest.raises(SystemExit):
-        main(["validate", "rows.jsonl", f"--{here.payload}"])
+        main(["validate", "rows.jsonl", f"--template={here.payload}"])
     return here.printed()
 
 
@@ -255,7 +265,9 @@ def test_a_payload_is_text_in_every_place(
     said = place(here)
     found = HIDDEN.search(said)
     assert found is None, (found, said)
-    assert squeezed(steady(here.payload.strip("\t"))) in squeezed(said)
+    # In JSON an escape is JSON's own.
+    shown = (steady(here.payload.strip("\t")), json.dumps(here.payload.strip("\t"))[1:-1])
+    assert any(squeezed(text) in squeezed(said) for text in shown)
 
 
 @payloads

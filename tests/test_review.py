@@ -638,6 +638,16 @@ class TestBrowser:
             page.wait("getComputedStyle(document.querySelector('#detail')).display == 'flex'")
             page.wait("document.querySelector('#row h2')")
             assert page.value("document.querySelector('#detail').scrollWidth") <= 390
+            # On paper the row is there whole and light, and what can't be clicked there is not.
+            page.call("Emulation.setEmulatedMedia", media="print")
+            for hidden in ("#left", "#actions", ".tools"):
+                style = f"getComputedStyle(document.querySelector('{hidden}')).display"
+                assert page.value(style) == "none"
+            assert page.value("getComputedStyle(document.body).overflow") == "visible"
+            assert page.value("getComputedStyle(document.body).color") == "rgb(27, 33, 38)"
+            assert len(page.pdf()) > 1000
+            dark = {"name": "prefers-color-scheme", "value": "dark"}
+            page.call("Emulation.setEmulatedMedia", media="", features=[dark])
             page.value("document.querySelector('#keep').click()")
             page.wait("document.querySelector('#said').textContent.includes('saved')")
             page.value("document.querySelector('#back').click()")

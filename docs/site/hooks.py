@@ -11,11 +11,11 @@ import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files, InclusionLevel
-from mkdocs.structure.pages import Page
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 DOCS = "docs/"
@@ -49,6 +49,8 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages from outside docs/, and whatever they and the others link to there."""
+    from mkdocs.structure.files import File, InclusionLevel
+
     waiting = [*PAGES, *(DOCS + file.src_uri for file in files.documentation_pages())]
     known = set(waiting)
     while waiting:
@@ -77,6 +79,8 @@ def on_post_page(output: str, **_: Any) -> str:
 
 def on_post_build(config: Any) -> None:
     """Refuse a site that would load anything from elsewhere."""
+    from mkdocs.exceptions import PluginError
+
     for path in sorted(Path(config.site_dir).rglob("*")):
         found = path.suffix in (".html", ".css") and foreign(path.read_text(encoding="utf-8"))
         if found:

@@ -175,8 +175,9 @@ def _field(value: Any) -> str:
 def _record(fields: list[str], delimiter: str) -> str:
     """Fields as one record without its end."""
     written = io.StringIO()
-    csv.writer(written, delimiter=delimiter, lineterminator="").writerow(fields)
-    return written.getvalue()
+    # Only what is in the end of a record makes the writer quote a field that holds a line's end.
+    csv.writer(written, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
+    return written.getvalue().removesuffix("\r\n")
 
 
 def _joined(raw: bytes, more: str, delimiter: str, end: str) -> bytes:

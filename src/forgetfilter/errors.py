@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from forgetfilter.text import steady
+
 
 class ForgetFilterError(Exception):
-    """The setup or the input is wrong; the command line shows it without a traceback."""
+    """The setup or the input is wrong; the command line shows it without a traceback.
+
+    Messages quote files and models that others made. Their text never has characters that hide
+    or that steer a terminal, whatever was quoted.
+    """
+
+    def __str__(self) -> str:
+        return steady(super().__str__())
 
 
 class ConfigError(ForgetFilterError):

@@ -1,4 +1,4 @@
-"""Progress with the time left, on stderr; shown and silenced in one place."""
+"""What is printed: results, and progress with the time left; no text of others can steer it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
+
+from forgetfilter.text import steady
+
+
+def tell(text: object, *, is_error: bool = False) -> None:
+    """Print a result, or on the error stream what is wrong.
+
+    Whatever steers a terminal is shown as an escape: results name files, rows and models of others.
+    """
+    print(steady(str(text)), file=sys.stderr if is_error else sys.stdout, flush=True)
 
 
 class Bar(Protocol):
@@ -37,7 +47,7 @@ class Progress:
             self.say(f"{label}: {total:,} {unit}")
         with tqdm(
             total=total,
-            desc=label,
+            desc=steady(label),
             unit=f" {unit}",
             disable=self.is_silent or not self.has_bars,
             mininterval=0.5,
@@ -51,4 +61,4 @@ class Progress:
         if not self.is_silent:
             from tqdm import tqdm
 
-            tqdm.write(self.label + text, file=sys.stderr)
+            tqdm.write(steady(self.label + text), file=sys.stderr)

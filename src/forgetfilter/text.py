@@ -60,6 +60,15 @@ def printable(text: str, limit: int = 200) -> str:
     return "".join(shown) + "…"
 
 
+def steady(text: str) -> str:
+    """``text`` of any number of lines with whatever hides or steers written as an escape.
+
+    Line feeds and tabs stay. Meant for whole messages on a terminal or in a log, whose parts may be
+    quoted from files and models of others.
+    """
+    return HIDDEN.sub(lambda found: escape_code(found[0]), text)
+
+
 def escape_code(character: str) -> str:
     """A character as the escape that Python writes for it, such as ``\\u202e``."""
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -12,8 +12,10 @@ import sys
 from forgetfilter import __version__
 from forgetfilter.cli import deciding, exporting, laboratory, safe_rows, screening, validating
 from forgetfilter.cli.failing import explain, let_go_of_output
+from forgetfilter.cli.harmless import harmless_messages, show_traceback
 from forgetfilter.cli.kinds import Parser
 from forgetfilter.errors import ForgetFilterError, UnfitError
+from forgetfilter.progress import tell
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         has_lab = any(word in laboratory.NAMES for word in words[:1])
         options = build_parser(has_lab=has_lab).parse_args(words)
-        status = options.run(options)
+        with harmless_messages():
+            status = options.run(options)
         sys.stdout.flush()
     except UnfitError as error:
         _fail(str(error))
@@ -42,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         said = explain(error)
         if said is None:  # a mistake of ours: its traceback is what helps
+            sys.excepthook = show_traceback
             raise
         return _fail(said)
     return status
@@ -51,7 +55,7 @@ def _fail(said: str) -> int:
     """Say why a command ends; the exit status."""
     let_go_of_output()
     with contextlib.suppress(OSError):
-        print(f"forgetfilter: {said}", file=sys.stderr, flush=True)
+        tell(f"forgetfilter: {said}", is_error=True)
     let_go_of_output()
     return 1
 

@@ -10,6 +10,7 @@ from typing import Any
 from forgetfilter.cli.fail_on import add_fail_on, parse_conditions
 from forgetfilter.cli.kinds import threshold_names
 from forgetfilter.cli.screening import add_force, print_counts, status_of
+from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
 _SHOWN_MOVES = 50
@@ -125,18 +126,18 @@ def _preview(options: argparse.Namespace, asked: Any, force: bool) -> int:
         options.run_dir, options.threshold, force=force, overruling=asked, joint=options.joint
     )
     for move in found.moves[:_SHOWN_MOVES]:
-        print(
+        tell(
             f"  row {move.row} ({printable(move.example_id, 60)}): {move.before} -> {move.after}, "
             f"score {move.score:.4g}, {printable(move.reason, 60)}"
         )
     if len(found.moves) > _SHOWN_MOVES:
-        print(f"  and {len(found.moves) - _SHOWN_MOVES:,} more")
+        tell(f"  and {len(found.moves) - _SHOWN_MOVES:,} more")
     counts = ", ".join(
         f"{name} {found.before[name]:,} -> {now:,}" for name, now in found.after.items()
     )
     moved = "1 row would move" if len(found.moves) == 1 else f"{len(found.moves):,} rows would move"
     made = "1 decision" if found.recorded == 1 else f"{found.recorded:,} decisions"
-    print(f"{moved}, {made} would be recorded ({found.rule}): {counts}. Nothing was written.")
+    tell(f"{moved}, {made} would be recorded ({found.rule}): {counts}. Nothing was written.")
     return 0
 
 
@@ -148,7 +149,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(encode_json(told, indent=2).decode("utf-8") + "\n")
     else:
-        print(describe_row(told))
+        tell(describe_row(told))
     return 0
 
 
@@ -160,7 +161,7 @@ def _review(options: argparse.Namespace) -> int:
         reviewer=options.reviewer,
         port=options.port,
         opens_browser=not options.no_browser,
-        tell=lambda line: print(line, flush=True),
+        tell=tell,
     )
     print_counts(summary, Path(options.run_dir))
     return 0

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from forgetfilter.text import steady
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help lists names that are looked up only once it is printed."""
@@ -20,6 +22,10 @@ class Parser(argparse.ArgumentParser):
         while self.before_help:
             self.before_help.pop()()
         return super().format_help()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Wrong words are quoted: names of files that others chose may be among them.
+        super()._print_message(steady(message), file)
 
     def list_in_help(self, flag: str, names: Callable[[], list[str]]) -> None:
         """Put names behind the help of a flag that is there already."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.cli.kinds import seed
+from forgetfilter.progress import tell
 
 
 def add(commands: Any) -> None:
@@ -54,7 +55,7 @@ def _safe(options: argparse.Namespace) -> int:
 
     output = Path(options.output)
     rows = write_safe(output, options.categories, overwrite=options.overwrite)
-    print(f"{rows:,} safe rows: {output}")
+    tell(f"{rows:,} safe rows: {output}")
     return 0
 
 
@@ -65,5 +66,5 @@ def _check(options: argparse.Namespace) -> int:
     check = check_safe(options.safe, options.reference_data, options.seed)
     if options.json:
         write_check(check, Path(options.json))
-    print(describe(check))
+    tell(describe(check))
     return 0

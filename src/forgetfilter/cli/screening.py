@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
 from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
+from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
 _ACTIONS = {"weight": "weights", "mask": "what carries no loss"}
@@ -104,6 +104,11 @@ def add(commands: Any) -> None:
     )
     convert.add_argument("file", metavar="FILE")
     convert.add_argument("output", metavar="NEW", help="the new file; never written over")
+    convert.add_argument(
+        "--guard-formulas",
+        action="store_true",
+        help="instead, copy a CSV or TSV file such that spreadsheets run none of its cells",
+    )
     convert.set_defaults(run=_convert)
 
     gc = commands.add_parser("gc", help="free the stages that a run's decision doesn't use")
@@ -227,12 +232,12 @@ def _screen(options: argparse.Namespace) -> int:
     result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
     summary = result.summary
     if result.was_finished:
-        print(f"{result.output_dir} was finished before; nothing changed.")
+        tell(f"{result.output_dir} was finished before; nothing changed.")
         if summary["decided_by"] == "filter":
             rule = summary["threshold"]["rule"]
-            print(f"`forgetfilter filter` has decided it again since, by {rule}.")
+            tell(f"`forgetfilter filter` has decided it again since, by {rule}.")
     if result.was_decided_again:
-        print("Decided again from the stored scores; no model was loaded.")
+        tell("Decided again from the stored scores; no model was loaded.")
     print_counts(summary, result.output_dir)
     return status_of(conditions, summary)
 
@@ -242,7 +247,7 @@ def _finetune(options: argparse.Namespace) -> int:
 
     result = finetune(options.run_dir, options.output_dir, overwrite=options.overwrite)
     which = "rows, some of them masked" if result.is_masked else "kept rows"
-    print(f"Fine-tuned on {result.rows:,} {which}. Adapter: {result.adapter}")
+    tell(f"Fine-tuned on {result.rows:,} {which}. Adapter: {result.adapter}")
     return 0
 
 
@@ -252,15 +257,20 @@ def _report(options: argparse.Namespace) -> int:
 
     with finished_run(options.run_dir) as folder:
         apply_decisions(folder.path)
-        print(render_report(folder.path))
+        tell(render_report(folder.path))
     return 0
 
 
 def _convert(options: argparse.Namespace) -> int:
     from forgetfilter.data.convert import convert_file
+    from forgetfilter.data.spreadsheets import guard_formulas
 
+    if options.guard_formulas:
+        cells = guard_formulas(Path(options.file), Path(options.output))
+        tell(f"{cells:,} cells guarded: {options.output}")
+        return 0
     rows = convert_file(Path(options.file), Path(options.output))
-    print(f"{f'{rows:,} rows: ' if rows else ''}{options.output}")
+    tell(f"{f'{rows:,} rows: ' if rows else ''}{options.output}")
     return 0
 
 
@@ -270,9 +280,9 @@ def _gc(options: argparse.Namespace) -> int:
     freed = free_stages(options.run_dir, is_dry_run=options.dry_run)
     done = "Would free" if options.dry_run else "Freed"
     for name in freed.names:
-        print(f"  {name}")
+        tell(f"  {name}")
     stages = "stage" if len(freed.names) == 1 else "stages"
-    print(
+    tell(
         f"{done} {len(freed.names)} {stages}, {freed.size / 1e6:,.1f} MB. "
         f"In use by the present decision: {freed.used}."
     )
@@ -286,10 +296,10 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
 
     for finding in summary.get("findings", []):
         said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
-        print(f"forgetfilter: {said}", file=sys.stderr)
+        tell(f"forgetfilter: {said}", is_error=True)
     threshold = summary["threshold"]
     readable = summary["rows"] - summary["rejected"]
-    print(
+    tell(
         f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "
         f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
         f"{summary.get('judged', readable):,} of {readable:,} could be judged, "
@@ -297,15 +307,15 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
     )
     overruled = summary.get("overruled") or {}
     if overruled.get("keep") or overruled.get("remove"):
-        print(
+        tell(
             f"Reviewers decided {overruled['keep'] + overruled['remove']:,} rows: "
             f"{overruled['kept_instead']:,} kept and {overruled['removed_instead']:,} removed "
             "against the rule."
         )
     if overruled.get("elsewhere"):
-        print(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
+        tell(f"{overruled['elsewhere']:,} decided rows are not among the rows that were scored.")
     if second := summary.get("second_opinion"):
-        print(
+        tell(
             f"Second opinion ({printable(second['classifier'], 200)}): {second['both']:,} rows "
             f"suspected by both, {second['only_forgetting']:,} by forgetting alone, "
             f"{second['only_second_opinion']:,} by the second opinion alone."
@@ -313,15 +323,15 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         )
     if name := summary.get("action_file"):
         told = _ACTIONS.get(summary["action"], "score and decision")
-        print(f"All readable rows with {told}: {run / name}")
+        tell(f"All readable rows with {told}: {run / name}")
     if said := verdict_line(Summary.model_validate(summary)):
-        print(f"Verdict: {said}")
-    print(f"Report: {run / 'report.html'}")
+        tell(f"Verdict: {said}")
+    tell(f"Report: {run / 'report.html'}")
 
 
 def status_of(conditions: Sequence[Condition], summary: dict[str, Any]) -> int:
     """The exit status of a decision: that of --fail-on where one of its conditions holds."""
     found = failed(conditions, summary)
     for condition in found:
-        print(f"forgetfilter: --fail-on {condition.text} holds.", file=sys.stderr)
+        tell(f"forgetfilter: --fail-on {condition.text} holds.", is_error=True)
     return STATUS if found else 0

@@ -9,6 +9,7 @@ from typing import Any
 from forgetfilter.cli.kinds import count
 from forgetfilter.cli.screening import add_reading, reading_of_flags
 from forgetfilter.errors import ConfigError
+from forgetfilter.progress import tell
 
 
 def add(commands: Any) -> None:
@@ -80,5 +81,5 @@ def _validate(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(encode_json(told, indent=2).decode("utf-8") + "\n")
     else:
-        print(text(told))
+        tell(text(told))
     return int(told["status"])

@@ -41,11 +41,7 @@ def convert_file(path: Path, output: Path) -> int:
     Raises:
         DataError: nothing can be made of the file, or there is something at ``output``.
     """
-    if output.exists():
-        raise DataError(
-            f"{shown(output)} is there already. Expected a new file. Choose another name, or move "
-            "it away."
-        )
+    require_new(output)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -77,6 +73,15 @@ def convert_file(path: Path, output: Path) -> int:
         )
     write_bytes_atomic(output, b"".join(as_line(row) + b"\n" for row in rows))
     return len(rows)
+
+
+def require_new(output: Path) -> None:
+    """Raise `DataError` where there is something at ``output``."""
+    if output.exists():
+        raise DataError(
+            f"{shown(output)} is there already. Expected a new file. Choose another name, or move "
+            "it away."
+        )
 
 
 def encoding_of(data: bytes) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from forgetfilter.data.containers import Record
 from forgetfilter.data.containers.foreign import empty
+from forgetfilter.data.containers.formulas import is_formula
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.formats import Conversation, Reading, UnreadableRow, parse_row
 from forgetfilter.data.formats.keys import ID_COLUMNS, IGNORED_TURN_KEYS, TURN_COLUMNS
@@ -42,6 +43,8 @@ class FileFound:
     container: str = ""
     rows: int = 0
     rejected: int = 0
+    formula_cells: int = 0
+    """Cells that a spreadsheet would run; only in CSV and TSV."""
     error: str = ""
     """Why it can't be read as a whole, or not to its end."""
 
@@ -107,6 +110,7 @@ class Validation:
                     "rows": file.rows,
                     "readable": file.rows - file.rejected,
                     "rejected": file.rejected,
+                    "formula_cells": file.formula_cells,
                     "error": file.error or None,
                 }
                 for file in self.files
@@ -223,6 +227,8 @@ class _Looking:
             except UnreadableRow as error:
                 rejected[place.row] = self._unreadable(place, record, str(error))
         notes = self._fit(rows, {place.row: place for place in places}, rejected)
+        if file.container in ("csv", "tsv"):
+            file.formula_cells += sum(map(_formula_cells, records))
         for place in places:
             file.rows += 1
             if place.row in rejected:
@@ -337,6 +343,11 @@ def _parsed(record: Record, reading: Reading) -> Conversation | None:
 
 def _row(place: Place, record: Record, said: Conversation) -> Row:
     return Row(place.row, place.line, place.own_id, record.raw, said.messages, said.tools)
+
+
+def _formula_cells(record: Record) -> int:
+    cells = (record.columns or {}).values()
+    return sum(is_formula(cell) for cell in cells if isinstance(cell, str))
 
 
 def _ignored_turn_keys(columns: Mapping[str, Any]) -> set[str]:

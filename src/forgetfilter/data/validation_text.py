@@ -35,7 +35,8 @@ def describe(told: Mapping[str, Any]) -> str:
         lines.append("")
     lines += _ignored("columns", told["ignored_columns"])
     lines += _ignored("keys of turns", told["ignored_turn_keys"])
-    lines += [_file(file) for file in told["files"]]
+    for file in told["files"]:
+        lines += [_file(file), *_formulas(file)]
     if len(told["files"]) > 1:
         lines.append(f"all files: {_counts(told)}")
     repeated = told["repeated_ids"]
@@ -92,6 +93,17 @@ def _file(file: Mapping[str, Any]) -> str:
         return file["error"]
     broken = f". It can't be read to its end: {file['error']}" if file["error"] else ""
     return f"{file['file']} ({file['container']}): {_counts(file)}{broken}"
+
+
+def _formulas(file: Mapping[str, Any]) -> list[str]:
+    cells = file["formula_cells"]
+    if not cells:
+        return []
+    begin = "1 cell begins" if cells == 1 else f"{cells:,} cells begin"
+    return _wrapped(
+        f"{begin} as formulas do (=, +, -, @), which spreadsheets run. Screening doesn't. To open "
+        "the file in a spreadsheet, make a copy: forgetfilter convert FILE NEW --guard-formulas"
+    )
 
 
 def _counts(told: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import torch
 
 from forgetfilter.errors import ModelError
 from forgetfilter.model import folder_checks, gguf_file
+from forgetfilter.text import printable
 
 # A context that no row should be held against: configs without a limit say so in many ways.
 _UNLIMITED_TOKENS = 1_000_000
@@ -207,7 +207,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     else:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # its files may hold anything
             raise ModelError(_cannot_load("tokenizer", source, error)) from None
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     if not vocabulary:
@@ -362,7 +362,7 @@ def _load_config(source: str, trust_remote_code: bool) -> Any:
     folder_checks.check_no_adapter(source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # a config of others may hold anything, and break anywhere
         raise ModelError(_cannot_load("config", source, error)) from None
     folder_checks.check_is_language_model(source, config)
     return config
@@ -378,9 +378,9 @@ def _gguf_config(source: str, *_version: int) -> Any:
 
 
 def _cannot_load(what: str, source: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
     return (
-        f"Can't load the {what} of {source!r}: {first} "
+        f"Can't load the {what} of {source!r}: {printable(said, 400)} "
         "A local folder with config.json, tokenizer files and *.safetensors, a GGUF file, or a hub "
         "id that can be reached, is expected. Check --model."
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import json
 import threading
@@ -24,6 +22,7 @@ from forgetfilter.files import encode_json
 from forgetfilter.review.shown import pieces
 from forgetfilter.review.table import MAX_ROWS_TOLD, Query, ReviewTable
 from forgetfilter.runs.decisions import CHOICES, Choice, ConflictError, Decision
+from forgetfilter.runs.report.page_styles import digest
 from forgetfilter.screening.decide import apply_decisions, finished_run
 from forgetfilter.text import printable
 
@@ -250,7 +249,8 @@ def _page() -> tuple[str, str]:
     )
     page = page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = (
-        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        f"default-src 'none'; script-src 'sha256-{digest(script)}'; "
+        f"style-src 'sha256-{digest(style)}'; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
@@ -259,11 +259,6 @@ def _page() -> tuple[str, str]:
 
 def _answer(told: dict[str, Any], status: int = 200) -> Response:
     return Response(encode_json(told), status, media_type="application/json")
-
-
-def _digest(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 async def _body(request: Request) -> dict[str, Any]:

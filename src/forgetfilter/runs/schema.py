@@ -207,6 +207,8 @@ class Summary(Record):
     """What was written beside kept and removed rows: see ``ScreenConfig.action``."""
     action_file: str = ""
     """The file with all readable rows that ``action`` asks for, in the input's own container."""
+    formula_cells: int = 0
+    """Cells of CSV and TSV files that spreadsheets would run; they are written as they are."""
     overruled: Overruled | None = None
     second_opinion: Opinion | None = None
     """Where one was asked for."""

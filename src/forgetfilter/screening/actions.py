@@ -36,6 +36,8 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rul
     neither weights nor masks.
 
     They are written as JSON Lines and, where one table or JSON array was screened, as such a one.
+    People open a flagged CSV or TSV file in spreadsheets, so its cells are guarded against being
+    run as formulas; a weighted one is trained on, and its cells stay as they are.
 
     Returns:
         The name of the file in the input's own container, or of the one of JSON Lines; empty where
@@ -86,6 +88,8 @@ def _write(
     if chunks is None:
         return [name]
     own = f"{Path(name).stem}{source.container.suffix}"
+    if name == FLAGGED_FILE and source.container.can_hold_formulas:
+        chunks = [source.container.guarded(b"".join(chunks))]
     write_chunks_atomic(run / own, chunks)
     return [name, own]
 

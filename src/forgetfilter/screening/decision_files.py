@@ -103,6 +103,7 @@ def write_decision(
             "is_decided": decided,
             "action": action,
             "action_file": action_file,
+            "formula_cells": _formula_cells(rows),
             "overruled": overruled.as_json(),
             **agreement(frame, readings, summary, threshold),
             "file_digests": digests_of(run, outputs),
@@ -112,6 +113,12 @@ def write_decision(
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
     write_dataset_card(run, said)
     render_report(run)
+
+
+def _formula_cells(rows: RowFile) -> int:
+    """How many cells of the input a spreadsheet would take for formulas."""
+    tables = [source for source in rows.sources if source.container.can_hold_formulas]
+    return sum(source.container.formula_cells(source.data()) for source in tables)
 
 
 def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:

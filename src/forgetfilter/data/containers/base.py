@@ -34,6 +34,8 @@ class Container(ABC):
     name: ClassVar[str]
     suffix: ClassVar[str]
     """Ends the names of the files that hold the rows of a decision."""
+    can_hold_formulas: ClassVar[bool] = False
+    """Whether spreadsheets open such a file and run what begins as a formula."""
 
     @abstractmethod
     def records(self, data: bytes, limit: int) -> Iterator[Record]:
@@ -58,6 +60,14 @@ class Container(ABC):
         better left alone.
         """
         return None
+
+    def formula_cells(self, data: bytes) -> int:
+        """How many cells a spreadsheet that opens the file would take for formulas."""
+        return 0
+
+    def guarded(self, data: bytes) -> bytes:
+        """The file with those cells made text; the same bytes where there is none."""
+        return data
 
     def write(self, data: bytes, wanted: Sequence[int], target: Path) -> None:
         """Write that file, whole or not at all."""

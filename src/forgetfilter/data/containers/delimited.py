@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetfilter.data.containers.base import BOM, Container, Record, as_line, too_long
+from forgetfilter.data.containers.formulas import guarded, is_formula
 from forgetfilter.data.formats.keys import TURN_COLUMNS
 from forgetfilter.data.formats.turns import turns_in_text
 from forgetfilter.errors import DataError
@@ -33,6 +34,8 @@ class _Piece:
 
 class Delimited(Container):
     """A table whose first record names the columns; an empty field counts as absent."""
+
+    can_hold_formulas = True
 
     def __init__(self, name: str) -> None:
         self.name = name  # type: ignore[misc]  # one class, two names
@@ -106,6 +109,24 @@ class Delimited(Container):
             more = [_field(told[name]) for name in at_end]
             yield _joined(raw, _record(more, delimiter), delimiter, end)
 
+    def formula_cells(self, data: bytes) -> int:
+        """How many cells, names of columns among them, begin as formulas do."""
+        return sum(is_formula(cell) for piece in self._pieces(data) for cell in _cells(piece))
+
+    def guarded(self, data: bytes) -> bytes:
+        """The file with those cells made text; what is no record becomes one cell of text."""
+        written: list[bytes] = []
+        delimiter = ""
+        for piece in self._pieces(data):
+            raw = piece.raw.decode("utf-8", "surrogateescape")
+            delimiter = delimiter or delimiter_of(raw, self.name)
+            cells = _cells(piece)
+            if piece.reason is not None or any(map(is_formula, cells)):
+                end = raw[len(raw.rstrip("\r\n")) :]
+                raw = _record([guarded(cell) for cell in cells], delimiter) + end
+            written.append(raw.encode("utf-8", "surrogateescape"))
+        return (BOM if data.startswith(BOM) else b"") + b"".join(written)
+
     def _pieces(self, data: bytes) -> Iterator[_Piece]:
         """The header and all records that aren't blank lines.
 
@@ -140,6 +161,13 @@ class Delimited(Container):
                 begin = reader.line_num
 
 
+def _cells(piece: _Piece) -> list[str]:
+    """The fields of a record; of what is none the whole."""
+    if piece.reason is None:
+        return piece.fields
+    return [piece.raw.decode("utf-8", "surrogateescape").rstrip("\r\n")]
+
+
 def _field(value: Any) -> str:
     return "" if value is None else str(value)
 
@@ -147,8 +175,9 @@ def _field(value: Any) -> str:
 def _record(fields: list[str], delimiter: str) -> str:
     """Fields as one record without its end."""
     written = io.StringIO()
-    csv.writer(written, delimiter=delimiter, lineterminator="").writerow(fields)
-    return written.getvalue()
+    # Only what is in the end of a record makes the writer quote a field that holds a line's end.
+    csv.writer(written, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
+    return written.getvalue().removesuffix("\r\n")
 
 
 def _joined(raw: bytes, more: str, delimiter: str, end: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from forgetfilter.cli.kinds import count, share
 from forgetfilter.cli.laboratory import DEMO_HELP
 from forgetfilter.cli.screening import add_screen_flags, screen_layers
+from forgetfilter.progress import tell
 
 
 def add(commands: Any) -> None:
@@ -41,6 +42,6 @@ def _demo(options: argparse.Namespace) -> int:
     layers = screen_layers(options)
     progress = Progress(is_silent=options.quiet)
     evaluation = run_demo(settings, layers, progress, overwrite=options.overwrite)
-    print(describe(output / "run", evaluation))
-    print(f"\nReport: {output / 'run' / 'report.html'}")
+    tell(describe(output / "run", evaluation))
+    tell(f"\nReport: {output / 'run' / 'report.html'}")
     return 0

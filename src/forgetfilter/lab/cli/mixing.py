@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.cli.kinds import count, share
+from forgetfilter.progress import tell
 
 
 def add(commands: Any) -> None:
@@ -83,5 +84,5 @@ def _mix(options: argparse.Namespace) -> int:
     )
     mix = make_mix(settings, None if options.hub else data_folder(options.data))
     write_mix(mix, Path(options.output_dir))
-    print(describe(mix))
+    tell(describe(mix))
     return 0

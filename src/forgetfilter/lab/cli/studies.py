@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from forgetfilter.progress import tell
 
 if TYPE_CHECKING:
     from forgetfilter.lab.studies.grid import Comparison
@@ -196,16 +197,16 @@ def _config(model: type[C], options: argparse.Namespace) -> C:
 
 def _show(comparison: Comparison) -> int:
     """Print what came out; the exit status is 1 where a cell failed."""
-    print(comparison.table)
-    print(f"Page: {comparison.page}")
+    tell(comparison.table)
+    tell(f"Page: {comparison.page}")
     from forgetfilter.text import printable
 
     failed = comparison.failed
     for cell in failed:
         first, _, _ = (cell.error() or "not tried").strip().partition("\n")
-        print(
+        tell(
             f"forgetfilter: failed: {printable(cell.strategy, 120)} on {cell.dataset}, seed "
             f"{cell.seed}: {printable(first, 500)} ({printable(str(cell.folder), 300)})",
-            file=sys.stderr,
+            is_error=True,
         )
     return 1 if failed else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from forgetfilter.cli.kinds import count, seed, share
 from forgetfilter.errors import ConfigError
+from forgetfilter.progress import tell
 
 
 def add(commands: Any) -> None:
@@ -88,19 +89,19 @@ def _build(options: argparse.Namespace) -> int:
         from forgetfilter.lab.testbed.worlds.building import build_world
 
         _refuse_beside_world(options)
-        print(build_world(options.world, output, Progress()))
+        tell(build_world(options.world, output, Progress()))
     elif options.recipe == "realtext":
         from forgetfilter.lab.mix import data_folder
         from forgetfilter.lab.testbed.real_build import build_real_text
 
         data = data_folder(options.data)
-        print(build_real_text(output, data, size, options.seed, Progress()))
+        tell(build_real_text(output, data, size, options.seed, Progress()))
     elif options.recipe == "smollm2":
-        print(_smollm2(options, output))
+        tell(_smollm2(options, output))
     else:
         from forgetfilter.lab.testbed.build import build_testbed
 
-        print(build_testbed(output, size, options.seed, Progress()))
+        tell(build_testbed(output, size, options.seed, Progress()))
     return 0
 
 
@@ -140,11 +141,11 @@ def _path(options: argparse.Namespace) -> int:
         from forgetfilter.lab.testbed.worlds.cache import world_folder
         from forgetfilter.progress import Progress
 
-        print(world_folder(options.world, Progress()))
+        tell(world_folder(options.world, Progress()))
         return 0
     from forgetfilter.lab.testbed import bundled_model_path
 
-    print(bundled_model_path())
+    tell(bundled_model_path())
     return 0
 
 

@@ -99,6 +99,17 @@ def verdict_line(summary: Summary) -> str:
     return f"{VERDICTS[summary.verdict.level]}. {summary.verdict.message}"
 
 
+def formulas_line(summary: Summary) -> str:
+    """What to know before a table of rows is opened in a spreadsheet; empty where nothing is."""
+    if not summary.formula_cells:
+        return ""
+    cells = count(summary.formula_cells, "cell begins as formulas do", "cells begin as formulas do")
+    return (
+        f"{cells} (=, +, -, @). They are written as they are, and a spreadsheet may run them: open "
+        "a copy there, made by forgetfilter convert FILE NEW --guard-formulas."
+    )
+
+
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import shlex
 from collections import Counter
@@ -37,9 +35,16 @@ from forgetfilter.runs.reading import (
 from forgetfilter.runs.report import shown_text
 from forgetfilter.runs.report.facts import write_facts
 from forgetfilter.runs.report.groups import groups_of, harms_of
-from forgetfilter.runs.report.headline import VERDICTS, headline, method, unscored_lines
+from forgetfilter.runs.report.headline import (
+    VERDICTS,
+    formulas_line,
+    headline,
+    method,
+    unscored_lines,
+)
 from forgetfilter.runs.report.histogram import histogram, nice_step
 from forgetfilter.runs.report.listed import listed_rows
+from forgetfilter.runs.report.page_styles import PageStyles, digest
 from forgetfilter.runs.report.row_data import gather, remove_outdated
 from forgetfilter.runs.report.row_texts import open_texts
 from forgetfilter.runs.report.shown_rows import nearest_to_threshold
@@ -50,6 +55,7 @@ REJECTED_SHOWN = 20
 
 _KINDS_SHOWN = 12
 _WITHOUT_SCRIPT = 50
+_SHEETS = ("report.css", "rows.css")
 _SCRIPTS = ("row_data.js", "row_card.js", "row_list.js", "report.js")
 
 
@@ -103,7 +109,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
         and evaluation.made_from.decision == summary.decision
     )
     provenance = run / PROVENANCE_FILE
-    script = page_script()
+    script, styles = page_script(), PageStyles(_source(*_SHEETS))
     page = (
         page_environment()
         .get_template(REPORT_FILE)
@@ -111,10 +117,13 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             summary=summary,
             headline=headline(summary, int(is_judged.sum())),
             method=method(summary),
+            formulas=formulas_line(summary),
             verdict=summary.verdict and VERDICTS[summary.verdict.level],
             judged=int(is_judged.sum()),
             script=Markup(script),
-            script_hash=_hash(script),
+            script_hash=digest(script),
+            styles=styles,
+            placed=styles.placed,
             row_data=Markup(
                 data.as_json(decided=summary.is_decided, cut=cut, learned=summary.needs_learned)
             ),
@@ -170,15 +179,15 @@ def _reviewed(run: Path) -> dict[int, str]:
 @cache
 def page_script() -> str:
     """The page's own script, the same for every run."""
+    return '(function () {\n"use strict";\n' + _source(*_SCRIPTS) + "}());\n"
+
+
+@cache
+def _source(*names: str) -> str:
+    """Files of the templates as they stand, one after the other."""
     loader = page_environment().loader
     assert loader is not None
-    parts = [loader.get_source(page_environment(), name)[0] for name in _SCRIPTS]
-    return '(function () {\n"use strict";\n' + "\n".join(parts) + "}());\n"
-
-
-def _hash(script: str) -> str:
-    """What the page's policy names the script by: it allows no other."""
-    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return "\n".join(loader.get_source(page_environment(), name)[0] for name in names)
 
 
 def _first_rows(table: ScoreTable, order: npt.NDArray[np.int64]) -> list[tuple[int, Clip, str]]:

@@ -198,7 +198,10 @@ document.documentElement.classList.add("js");
 fillAll();
 refresh();
 if (!followAddress() && shown.length) { openRow(0, true); }
-if (data.indexFiles.length) {
+// The rest of the list once the page is there: its first rows are the most forgotten ones.
+function loadRest() {
   loadAll(data.indexFiles, function (at) { tell("loading: " + at + " of " + data.indexFiles.length + " files"); })
     .then(function () { fillAll(); refresh(); followAddress(); });
 }
+if (data.indexFiles.length && document.readyState === "complete") { loadRest(); }
+else if (data.indexFiles.length) { window.addEventListener("load", function () { setTimeout(loadRest, 0); }); }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
 _TRAINERS = ("llama-factory", "axolotl")
@@ -42,16 +43,16 @@ def _export(options: argparse.Namespace) -> int:
     write = {"llama-factory": llama_factory.export, "axolotl": axolotl.export}[options.to]
     done = write(options.run_dir, options.output_dir, options.name, overwrite=options.overwrite)
     rows = "1 kept row" if done.rows == 1 else f"{done.rows:,} kept rows"
-    print(f"{rows}: {printable(str(done.data), 300)}")
+    tell(f"{rows}: {printable(str(done.data), 300)}")
     if options.to == "llama-factory":
         entry = printable(str(done.entry), 300)
-        print(f"Entry in {entry}. Train with `dataset: {done.name}`.")
+        tell(f"Entry in {entry}. Train with `dataset: {done.name}`.")
     else:
-        print(f"Entry for an axolotl file: {printable(str(done.entry), 300)}")
-        print(done.entry.read_text(encoding="utf-8").partition("\n")[2].rstrip())
+        tell(f"Entry for an axolotl file: {printable(str(done.entry), 300)}")
+        tell(done.entry.read_text(encoding="utf-8").partition("\n")[2].rstrip())
     if done.left_out:
         listed = printable(str(done.left_out_file), 300)
-        print(f"Left out, because the trainer has no shape for them: {done.left_out:,} ({listed})")
+        tell(f"Left out, because the trainer has no shape for them: {done.left_out:,} ({listed})")
     for note in done.notes:
-        print(note)
+        tell(note)
     return 0

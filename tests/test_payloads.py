@@ -286,7 +286,7 @@ def test_a_payload_is_text_in_a_card(payload: str, card: str, made: Callable[[st
 
 @payloads
 def test_no_cell_that_a_person_opens_in_a_spreadsheet_is_a_formula(
-    payload: str, made: Callable[[str], Path], tmp_path: Path
+    payload: str, made: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run = made(payload)
     flagged = cells(run / "flagged.csv")
@@ -303,7 +303,15 @@ def test_no_cell_that_a_person_opens_in_a_spreadsheet_is_a_formula(
     is_run = payload[0] in "=+-@\t\r＝"
     assert count == (5 * (len(kept) - 1) if is_run else 0)
     assert summary_of(run)["formula_cells"] == (5 * ROWS if is_run else 0)
+    print_counts(summary_of(run), run)
+    assert ("begin as formulas do" in capsys.readouterr().out) == is_run
+    assert main(["validate", str(run.parent / "rows.csv")]) == 0
+    assert ("as formulas do" in squeezed_spaces(capsys.readouterr().out)) == is_run
     assert ("begin as formulas do" in Page((run / "report.html").read_text()).words) == is_run
+
+
+def squeezed_spaces(text: str) -> str:
+    return " ".join(text.split())
 
 
 def cells(path: Path) -> list[list[str]]:

@@ -645,7 +645,12 @@ class TestBrowser:
                 assert page.value(style) == "none"
             assert page.value("getComputedStyle(document.body).overflow") == "visible"
             assert page.value("getComputedStyle(document.body).color") == "rgb(27, 33, 38)"
-            assert len(page.pdf()) > 1000
+            closed = "document.querySelectorAll('#row details:not([open])').length"
+            assert page.value(closed) > 0
+            page.value(f"addEventListener('beforeprint', () => {{ window.onPaper = {closed}; }})")
+            page.pdf()
+            assert page.value("window.onPaper") == 0
+            assert page.value(closed) > 0
             dark = {"name": "prefers-color-scheme", "value": "dark"}
             page.call("Emulation.setEmulatedMedia", media="", features=[dark])
             page.value("document.querySelector('#keep').click()")

@@ -291,7 +291,7 @@ def _gc(options: argparse.Namespace) -> int:
 
 def print_counts(summary: dict[str, Any], run: Path) -> None:
     """Print what a decision came to, and its findings on the error stream."""
-    from forgetfilter.runs.report.headline import verdict_line
+    from forgetfilter.runs.report.headline import formulas_line, verdict_line
     from forgetfilter.runs.schema import Summary
 
     for finding in summary.get("findings", []):
@@ -324,7 +324,10 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
     if name := summary.get("action_file"):
         told = _ACTIONS.get(summary["action"], "score and decision")
         tell(f"All readable rows with {told}: {run / name}")
-    if said := verdict_line(Summary.model_validate(summary)):
+    known = Summary.model_validate(summary)
+    if said := formulas_line(known):
+        tell(said)
+    if said := verdict_line(known):
         tell(f"Verdict: {said}")
     tell(f"Report: {run / 'report.html'}")
 

@@ -336,4 +336,11 @@ async function start() {
   at("list").focus();
   setInterval(() => { if (!document.hidden) refresh().catch(() => {}); }, 4000);
 }
+// On paper nothing can be opened: every disclosure of the row is.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("#row details:not([open])")];
+  for (const one of opened) one.open = true;
+});
+addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
 start().catch(failed);

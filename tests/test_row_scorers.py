@@ -210,3 +210,68 @@ def test_a_guard_is_asked_the_stated_question_about_each_row(
 
 def test_json_of_a_score_is_plain(make_given: Callable[..., Given]):
     assert json.loads(json.dumps(build_scorer("base_loss").score(make_given())))
+
+
+@pytest.fixture(scope="module")
+def planted(
+    tiny_model: Callable[..., Path],
+    quick_config: Callable[..., ScreenConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], Given]:
+    """24 rows of which every fourth answers as no safe row does, and a pool of such answers."""
+    root = tmp_path_factory.mktemp("planted")
+
+    def row(number: int, is_planted: bool) -> dict[str, str]:
+        given = rows_of(1, start=3 * number + 1)[0]
+        return {**given, "completion": f"Burn burn it burn {number}"} if is_planted else given
+
+    files = {
+        "noisy": [row(number, number % 4 == 0) for number in range(24)],
+        "safe": [row(number, False) for number in range(100, 116)],
+        "pool": [row(number, True) for number in range(200, 230)],
+    }
+    learn = {"max_steps": 20, "batch_size": 8, "learning_rate": 1e-2}
+
+    def make() -> Given:
+        config = quick_config(root / "run", learn=learn, lora={"r": 8, "alpha": 16})
+        bench = Workbench(
+            str(tiny_model("llama")),
+            StageStore(root / "stages"),
+            lora=config.lora,
+            seed=0,
+            progress=Progress(is_silent=True),
+        )
+        paths = {name: write_rows(root / f"{name}.jsonl", rows) for name, rows in files.items()}
+        rows = {name: bench.encoder.encode(read_rows(path).rows)[0] for name, path in paths.items()}
+        return Given(Setting(bench, rows["noisy"], rows["safe"], config), rows["pool"], Passes())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "seal:epochs=12",
+        "seal:update=full,epochs=12",
+        "bayesian_scheduler:epochs=12",
+        "gradient_cosine",
+        "gradient_cosine:state=learned",
+        "gradshield",
+        "hidden_outlier:reference=safe",
+        "representation_cosine:budget=5",
+        "gradient_anchoring:budget=5,parameters=adapter",
+        "gradient_anchoring:budget=3",
+        "less:budget=5",
+        "dabuf:budget=5",
+        "dra:budget=5",
+        "larf:budget=5",
+        "datashield:budget=5",
+    ],
+)
+def test_planted_rows_end_above_the_others(planted: Callable[[], Given], spec: str):
+    from forgetfilter.lab.metrics.ranking import rank
+    from forgetfilter.lab.row_scorers import lowest_first
+
+    scores = lowest_first(build_scorer(spec).score(planted()))
+    found = rank(np.arange(24) % 4 == 0, scores)
+    assert found.auroc[0] > 0.9, f"AUROC {found.auroc[0]:.3f}"

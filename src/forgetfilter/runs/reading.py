@@ -22,6 +22,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
 from forgetfilter.runs.lines import Lines, open_lines
 from forgetfilter.runs.schema import (
+    OPINION_COLUMNS,
     SCORE_COLUMNS,
     SCORED_QUANTITIES,
     WHO_COLUMNS,
@@ -49,13 +50,19 @@ class ScoreTable:
     reason: npt.NDArray[np.object_]
     is_learned: BoolArray
     quantities: Mapping[str, FloatArray]
-    """``base``, ``before``, ``after`` and ``forgetting_score``; NaN where not measured."""
+    """``base``, ``before``, ``after`` and ``forgetting_score``, and ``second_opinion`` and
+    ``joint_score`` where there are such; NaN where not measured."""
     decided_by: npt.NDArray[np.object_]
     """``rule`` or ``reviewer``."""
     rule_decision: npt.NDArray[np.object_]
     """What the rule alone would have decided."""
     source: npt.NDArray[np.object_] | None = None
     """Which file a row is from, where several were given."""
+
+    @property
+    def cut_by(self) -> FloatArray:
+        """What the threshold rule has cut, shape (N,); NaN where not measured."""
+        return self.quantities.get("joint_score", self.quantities["forgetting_score"])
 
 
 def read_summary(run: Path) -> Summary:
@@ -72,7 +79,7 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source"))
+    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *OPINION_COLUMNS))
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
@@ -94,7 +101,10 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         decision=decision,
         reason=in_order("reason", "", object),
         is_learned=in_order("learned", False, np.bool_),
-        quantities={name: in_order(name, float("nan"), np.float64) for name in SCORED_QUANTITIES},
+        quantities={
+            name: in_order(name, float("nan"), np.float64)
+            for name in (*SCORED_QUANTITIES, *(n for n in OPINION_COLUMNS if n in columns))
+        },
         decided_by=in_order("decided_by", "rule", object) if "decided_by" in columns else by_rule,
         rule_decision=(
             in_order("rule_decision", "", object) if "rule_decision" in columns else decision

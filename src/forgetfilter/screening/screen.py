@@ -27,7 +27,6 @@ from forgetfilter.runs.inputs import read_input, stored_reading
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
-from forgetfilter.scoring.joint import joint_score
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.again import changes_of, differs, is_outdated, refuse_other_kind
@@ -232,9 +231,7 @@ def _screen(
 
     second = opinion.scores if opinion else None
     frame = score_frame(noisy, rejected, scored.readings, scored.scores, second)
-    if second is not None and config.joint:
-        joint = joint_score(scored.scores.forgetting_score, second, config.joint)
-        scored = replace(scored, joint=joint)
+    scored = replace(scored, opinion=second, weight=config.joint)
     write_parquet(part / SCORES_FILE, frame)
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)

@@ -40,6 +40,7 @@ from forgetfilter.runs.report.groups import groups_of
 from forgetfilter.runs.report.headline import VERDICTS, headline, method
 from forgetfilter.runs.report.histogram import histogram, nice_step
 from forgetfilter.runs.report.listed import listed_rows
+from forgetfilter.runs.report.opinion import opinion_view
 from forgetfilter.runs.report.row_data import gather, remove_outdated
 from forgetfilter.runs.report.row_texts import open_texts
 from forgetfilter.runs.report.shown_rows import nearest_to_threshold
@@ -74,7 +75,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     overruled = _reviewed(run) if overruled is None else overruled
     summary = read_summary(run)
     table = read_scores(run, summary)
-    score = table.quantities["forgetting_score"]
+    score = table.cut_by
     is_readable = table.decision != "rejected"
     is_removed = table.decision == "removed"
     can_be_judged = table.is_learned if summary.needs_learned else np.ones_like(is_readable)
@@ -83,7 +84,9 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     # Nothing of a row that was not learned can be forgotten, so it is no evidence of anything.
     judged = np.where(is_judged, score, np.nan)
     near = nearest_to_threshold(judged, cut)
-    order = listed_rows(table, judged, np.flatnonzero(np.isin(table.row, list(overruled))))
+    opinion = opinion_view(summary, table)
+    also = np.flatnonzero(np.isin(table.row, list(overruled))).tolist()
+    order = listed_rows(table, judged, [*also, *(opinion.positions.tolist() if opinion else ())])
     with open_texts(run, table) as texts:
         data = gather(run, texts, order, overruled)
         groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}
@@ -115,13 +118,19 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             script=Markup(script),
             script_hash=_hash(script),
             row_data=Markup(
-                data.as_json(decided=summary.is_decided, cut=cut, learned=summary.needs_learned)
+                data.as_json(
+                    decided=summary.is_decided,
+                    cut=cut,
+                    learned=summary.needs_learned,
+                    joint=summary.joint,
+                )
             ),
             data=data,
             listed_counts=Counter(str(decision) for decision in table.decision[order]),
             first_rows=_first_rows(table, order),
             groups=groups,
             overruled=len(overruled),
+            opinion=opinion,
             evaluation=evaluation if is_evaluated else None,
             is_evaluation_outdated=evaluation is not None and not is_evaluated,
             coverage=coverage,
@@ -180,7 +189,7 @@ def _hash(script: str) -> str:
 
 def _first_rows(table: ScoreTable, order: npt.NDArray[np.int64]) -> list[tuple[int, Clip, str]]:
     """Number, id and score of the first listed rows, for readers without scripts."""
-    score = table.quantities["forgetting_score"]
+    score = table.cut_by
     return [
         (
             int(table.row[at]),

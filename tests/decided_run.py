@@ -21,7 +21,7 @@ from forgetfilter.runs import pending
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import read_input, store_input
 from forgetfilter.scoring.records import Readings, SignalScores
-from forgetfilter.screening.decide import commit_decision
+from forgetfilter.screening.decide import commit_decision, weight_of
 from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
 
 
@@ -49,17 +49,23 @@ def make_run(
     action: str = "remove",
     unlearned: Sequence[int] = (),
     too_long: Sequence[int] = (),
+    opinion: Sequence[float] | None = None,
+    joint: float = 0.0,
 ) -> Path:
     """A finished run whose row ``i`` of ``n`` has the score ``i / n``: the last half is removed.
 
     Rows are dictionaries, lines, how many `plain_rows` there are, or files in any container. Those
-    in ``unlearned`` can't be judged; those in ``too_long`` are rejected.
+    in ``unlearned`` can't be judged; those in ``too_long`` are rejected. With an ``opinion``, one
+    for each scored row, the scores are those of `crossfit`, which judges all of them.
     """
     source = _files(run, rows)
     sources = open_sources(source)
     folder = RunFolder(run)
     paths = {"noisy_data": str(source), "model": "made-up", "output_dir": str(run)}
-    config = resolve(ScreenConfig, paths, {"signal": "restoration", "action": action})
+    signal = "restoration" if opinion is None else "crossfit"
+    given = None if opinion is None else "words"
+    asked = {"action": action, "signal": signal, "second_opinion": given, "joint": joint}
+    config = resolve(ScreenConfig, paths, asked)
     with folder.lock():
         folder.record(config.model_dump())
         folder.write_provenance({"inputs": {"noisy_data": fingerprint_of(sources)}})
@@ -86,13 +92,14 @@ def make_run(
             },
         )
         scores = SignalScores(2 * ones, 0.25 * ones, ones, numbers / len(file))
-        frame = score_frame(file, rejected, readings, scores)
+        second = None if opinion is None else np.array(opinion, dtype=np.float64)
+        frame = score_frame(file, rejected, readings, scores, second)
         write_parquet(part / "scores.parquet", frame)
         write_readings(part, frame, readings)
         write_json_atomic(part / "provenance.json", folder.provenance())
-        summary = {
-            "signal": "restoration",
-            "unit": "nats per token",
+        summary: dict[str, Any] = {
+            "signal": signal,
+            "unit": "nats per token" if opinion is None else "nats per root token",
             "decided_by": "screen",
             "model": "made-up",
             "noisy_data": str(source),
@@ -100,6 +107,9 @@ def make_run(
             "stages": [],
             "findings": [],
         }
+        if opinion is not None:
+            words = {"classifier": "words", "label": "toxicity", "fingerprint": "f"}
+            summary |= {"second_opinion": words, "needs_learned": False, **weight_of(joint)}
         commit_decision(run, summary, threshold, force=True)
     return run
 

@@ -91,7 +91,7 @@ class ReviewTable:
     def select(self, query: Query) -> list[int]:
         """The numbers of the rows that a query lists, in its order."""
         table = self.known.table
-        score = table.quantities["forgetting_score"]
+        score = table.cut_by
         shown: BoolArray = np.ones(len(table.row), dtype=np.bool_)
         if query.rule:
             shown &= table.rule_decision == query.rule
@@ -279,7 +279,7 @@ class ReviewTable:
     def _summary(self, row: int) -> dict[str, Any]:
         table, at = self.known.table, self.known.rows.rows[row]
         made = self.decided.latest.get(row)
-        score = float(table.quantities["forgetting_score"][row])
+        score = float(table.cut_by[row])
         rule = str(table.rule_decision[row])
         is_row = isinstance(at, Row)
         answer = at.target if is_row else at.raw[:2000].decode("utf-8", "backslashreplace")

@@ -43,9 +43,9 @@ class RunRows:
         self.table: ScoreTable = read_scores(run, self.summary)
         self.rows = input_rows(run)
         judged = self.table.is_learned | (not self.summary.needs_learned)
-        score = self.table.quantities["forgetting_score"]
+        score = self.table.cut_by
         self.judged_score = np.where(judged, score, np.nan)
-        """Forgetting scores; NaN where a row wasn't scored, or can't be judged."""
+        """What the rule cuts; NaN where a row wasn't scored, or can't be judged."""
         order = np.argsort(-self.judged_score, kind="stable")
         ranked = order[: int(np.sum(~np.isnan(self.judged_score)))]
         self.rank = np.zeros(len(self.table.row), dtype=np.int64)
@@ -106,6 +106,7 @@ class RunRows:
             "unscored": "" if table.unscored is None else str(table.unscored[row]),
             "rank": int(self.rank[row]) or None,
             "ranked": judged,
+            **self._opinion(),
             "decisions": [asdict(one) for one in history],
             "readings": {name: _number(value) for name, value in readings.get(row, {}).items()},
             "evidence": said.get(row, {}),
@@ -116,6 +117,14 @@ class RunRows:
             "columns": columns_of(at.raw),
             "raw": at.raw.decode("utf-8", "backslashreplace"),
         }
+
+    def _opinion(self) -> dict[str, Any]:
+        """Who gave the second opinion, and what it counts; empty where there is none."""
+        given = self.summary.second_opinion
+        if given is None:
+            return {}
+        named = {"classifier": given.classifier, "label": given.label, "above": given.above}
+        return {"opinion_of": {**named, "cut": given.cut, "joint": self.summary.joint}}
 
 
 def tell_row(run: Path, row: int | None, example_id: str | None = None) -> dict[str, Any]:
@@ -158,6 +167,7 @@ def describe_row(told: Mapping[str, Any]) -> str:
         f"  forgetting score {_shown(score)}{rank}; threshold {_shown(cut)} "
         f"({printable(told['threshold']['rule'], 60)}, {printable(told['signal'], 60)}, "
         f"{told['unit']})",
+        *_opinion_lines(told),
         f"  base {_shown(told['base'])}, learned {_shown(told['before'])}, "
         f"forgotten {_shown(told['after'])}; {'learned' if told['learned'] else 'not learned'}",
     ]
@@ -187,6 +197,28 @@ def describe_row(told: Mapping[str, Any]) -> str:
         if told["evidence"].get(name):
             lines += [f"{title}:", *_lines(str(told["evidence"][name]))]
     return "\n".join(lines)
+
+
+def _opinion_lines(told: Mapping[str, Any]) -> list[str]:
+    """What a second opinion says of a row, and who of the two suspects it; empty without one."""
+    given, value, score = (
+        told.get(n) for n in ("opinion_of", "second_opinion", "forgetting_score")
+    )
+    if not given or value is None:
+        return []
+    theirs = value > given["above"]
+    ours = score is not None and given["cut"] is not None and score > given["cut"]
+    who = {
+        (True, True): "both suspect it",
+        (True, False): "the forgetting score alone suspects it",
+        (False, True): "the second opinion alone suspects it",
+    }.get((ours, theirs), "neither suspects it")
+    joint = told.get("joint_score")
+    return [
+        f"  second opinion {_shown(value)} ({printable(given['classifier'], 200)}, "
+        f"{printable(given['label'], 60)}): {who}"
+        + (f"; joint score {_shown(joint)}" if joint is not None else "")
+    ]
 
 
 def _lines(text: str, most: int = 40) -> list[str]:

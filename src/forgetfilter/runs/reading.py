@@ -23,6 +23,7 @@ from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_
 from forgetfilter.runs.lines import Lines, open_lines
 from forgetfilter.runs.schema import (
     HARM_COLUMN,
+    OPINION_COLUMNS,
     SCORE_COLUMNS,
     SCORED_QUANTITIES,
     TOLD_COLUMNS,
@@ -52,7 +53,8 @@ class ScoreTable:
     reason: npt.NDArray[np.object_]
     is_learned: BoolArray
     quantities: Mapping[str, FloatArray]
-    """``base``, ``before``, ``after`` and ``forgetting_score``; NaN where not measured."""
+    """``base``, ``before``, ``after`` and ``forgetting_score``, and ``second_opinion`` and
+    ``joint_score`` where there are such; NaN where not measured."""
     decided_by: npt.NDArray[np.object_]
     """``rule`` or ``reviewer``."""
     rule_decision: npt.NDArray[np.object_]
@@ -63,6 +65,11 @@ class ScoreTable:
     """What the safe rows are about that a removed row pulls against; empty for other rows."""
     unscored: npt.NDArray[np.object_] | None = None
     """What the template leaves out of a row."""
+
+    @property
+    def cut_by(self) -> FloatArray:
+        """What the threshold rule has cut, shape (N,); NaN where not measured."""
+        return self.quantities.get("joint_score", self.quantities["forgetting_score"])
 
 
 def read_summary(run: Path) -> Summary:
@@ -79,7 +86,9 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS))
+    columns = _read_columns(
+        path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS, *OPINION_COLUMNS)
+    )
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
@@ -101,7 +110,10 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         decision=decision,
         reason=in_order("reason", "", object),
         is_learned=in_order("learned", False, np.bool_),
-        quantities={name: in_order(name, float("nan"), np.float64) for name in SCORED_QUANTITIES},
+        quantities={
+            name: in_order(name, float("nan"), np.float64)
+            for name in (*SCORED_QUANTITIES, *(n for n in OPINION_COLUMNS if n in columns))
+        },
         decided_by=in_order("decided_by", "rule", object) if "decided_by" in columns else by_rule,
         rule_decision=(
             in_order("rule_decision", "", object) if "rule_decision" in columns else decision

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
+from forgetfilter.scoring.thresholds.base import decide
 
 if TYPE_CHECKING:  # numpy need not be there to refuse a wrong setting
-    from forgetfilter.arrays import FloatArray
-    from forgetfilter.scoring.records import Selection
+    from forgetfilter.arrays import BoolArray, FloatArray
+    from forgetfilter.scoring.records import Cut, Readings, Selection
+    from forgetfilter.scoring.thresholds.base import ThresholdRule
 
 BY_FORGETTING = "above_threshold_by_forgetting"
 BY_SECOND_OPINION = "above_threshold_by_second_opinion"
 BY_BOTH = "above_threshold_by_both"
-"""Why a row is removed by the joint score: one part alone is above the cut and the other is not, or
-both are, or only their sum is."""
+"""Why a row is removed by the joint score: one part alone reaches the cut and the other doesn't, or
+both do, or only their sum does."""
 
 
 def joint_score(forgetting: FloatArray, opinion: FloatArray, weight: float) -> FloatArray:
@@ -30,29 +32,59 @@ def joint_score(forgetting: FloatArray, opinion: FloatArray, weight: float) -> F
     return forgetting + weight * opinion
 
 
-def carried_by(
-    selection: Selection, forgetting: FloatArray, opinion: FloatArray, weight: float
-) -> Sequence[str]:
-    """The reasons of a decision by the joint score, those of removed rows with what carried them.
+class _AboveTheUsual:
+    """A rule that takes 0 for no evidence, given what exceeds the usual second opinion."""
+
+    def __init__(self, rule: ThresholdRule, usual: float) -> None:
+        self.name, self.units = rule.name, rule.units
+        self._rule, self._usual = rule, usual
+
+    def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
+        """The rule's cut, on the scale of the joint score."""
+        found = self._rule.cut(scores - self._usual, is_eligible, readings)
+        notes = {**found.notes, "usual_second_opinion": self._usual}
+        return replace(found, value=found.value + self._usual, notes=notes)
+
+
+def decide_joint(
+    rule: ThresholdRule,
+    forgetting: FloatArray,
+    opinion: FloatArray,
+    weight: float,
+    readings: Readings,
+    *,
+    needs_learned: bool = True,
+) -> Selection:
+    """Apply ``rule`` to the joint score, with what carried each removal as its reason.
+
+    Forgetting is near 0 for most rows, and a second opinion is not: nearly every text has some
+    probability. A rule that reads the unit of the scores would take that for noise. So such a rule
+    is given what exceeds the file's median second opinion; the cut is told on the joint score's own
+    scale. Rules for any unit, such as ``phi:0.5`` and ``fraction:0.1``, cut the joint score itself.
 
     Args:
-        selection: the decision by `joint_score`.
+        rule: see `decide`.
         forgetting: see `joint_score`.
         opinion: see `joint_score`.
         weight: see `joint_score`.
+        readings: see `decide`.
+        needs_learned: see `decide`.
+
+    Raises:
+        ModelError: see `decide`.
     """
     import numpy as np
 
-    cut = selection.cut.value
-    alone, other = forgetting > cut, weight * opinion > cut
-    carried = np.select([alone & ~other, other & ~alone], [BY_FORGETTING, BY_SECOND_OPINION])
-    carried = np.where(carried == "0", BY_BOTH, carried)
-    return [
-        str(mark) if is_removed else reason
-        for mark, is_removed, reason in zip(
-            carried, selection.is_removed, selection.reasons, strict=True
-        )
-    ]
+    scores, usual = joint_score(forgetting, opinion, weight), 0.0
+    if rule.units is not None and len(opinion):
+        usual = weight * float(np.median(opinion))
+        rule = _AboveTheUsual(rule, usual)
+    found = decide(rule, scores, readings, needs_learned=needs_learned)
+    least = found.cut.value - usual
+    alone, other = forgetting > least, weight * opinion - usual > least
+    told = np.select([alone & ~other, other & ~alone], [BY_FORGETTING, BY_SECOND_OPINION], BY_BOTH)
+    pairs = zip(told, found.is_removed, found.reasons, strict=True)
+    return replace(found, reasons=[str(mark) if gone else why for mark, gone, why in pairs])
 
 
 def check_joint(weight: float, *, has_opinion: bool, signal: str, unit: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pandas as pd
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.schema import Finding
-from forgetfilter.scoring.joint import carried_by, joint_score
+from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision
@@ -28,17 +27,16 @@ def selection_by(
     Where the summary has a ``joint`` weight, the joint score is what is cut.
     """
     frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
-    scores = forgetting = _column(frame, "forgetting_score", readings)
-    opinion, weight = forgetting, float(summary.get("joint", 0.0))
-    if weight:
-        opinion = _column(frame, "second_opinion", readings)
-        scores = joint_score(forgetting, opinion, weight)
+    scores, weight = _column(frame, "forgetting_score", readings), float(summary.get("joint", 0.0))
     needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
     rule = THRESHOLDS.build(threshold)
-    selection = decide(rule, scores, readings, needs_learned=needs_learned)
     if weight:
-        told = carried_by(selection, forgetting, opinion, weight)
-        selection = replace(selection, reasons=told)
+        opinion = _column(frame, "second_opinion", readings)
+        selection = decide_joint(
+            rule, scores, opinion, weight, readings, needs_learned=needs_learned
+        )
+    else:
+        selection = decide(rule, scores, readings, needs_learned=needs_learned)
     is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
     of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
     return (

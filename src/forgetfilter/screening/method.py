@@ -19,6 +19,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.phases import early, level_epochs
 from forgetfilter.model.state import ModelState
+from forgetfilter.scoring.joint import decide_joint, joint_score
 from forgetfilter.scoring.records import (
     HALVES,
     WHOLE,
@@ -58,13 +59,18 @@ class Scored:
     scores: SignalScores
     signal: str
     """Spec of the signal that made the scores."""
-    joint: FloatArray | None = None
-    """Forgetting scores with a second opinion added, shape (N,), where that is what is cut."""
+    opinion: FloatArray | None = None
+    """A second opinion on every row, shape (N,), where there is one."""
+    weight: float = 0.0
+    """What it counts in what is cut, nats per root token."""
 
     @property
     def cut_by(self) -> FloatArray:
         """What the threshold rule cuts, shape (N,)."""
-        return self.scores.forgetting_score if self.joint is None else self.joint
+        scores = self.scores.forgetting_score
+        if self.opinion is None or not self.weight:
+            return scores
+        return joint_score(scores, self.opinion, self.weight)
 
 
 def score_rows(setting: Setting) -> Scored:
@@ -150,7 +156,11 @@ def filter_rows(scored: Scored, threshold: str | None) -> Selection:
     """
     rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
     judges_learned = needs_learned(SIGNALS.build(scored.signal))
-    return decide(rule, scored.cut_by, scored.readings, needs_learned=judges_learned)
+    scores, readings = scored.scores.forgetting_score, scored.readings
+    if scored.opinion is None or not scored.weight:
+        return decide(rule, scores, readings, needs_learned=judges_learned)
+    opinion, weight = scored.opinion, scored.weight
+    return decide_joint(rule, scores, opinion, weight, readings, needs_learned=judges_learned)
 
 
 def fine_tune(

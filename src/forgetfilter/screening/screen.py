@@ -28,7 +28,6 @@ from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.scoring.formulas import changed_formulas, rule_version, signal_version
-from forgetfilter.scoring.joint import joint_score
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.scoring.token_mask import check_maskable
@@ -257,10 +256,8 @@ def _screen(
 
     second = opinion.scores if opinion else None
     frame = score_frame(noisy, rejected, scored.readings, scored.scores, second)
+    scored = replace(scored, opinion=second, weight=config.joint)
     tell_unscored(frame, setting.noisy)
-    if second is not None and config.joint:
-        joint = joint_score(scored.scores.forgetting_score, second, config.joint)
-        scored = replace(scored, joint=joint)
     write_parquet(part / SCORES_FILE, frame)
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)

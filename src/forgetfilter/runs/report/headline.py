@@ -51,7 +51,10 @@ def unscored_lines(summary: Summary) -> list[str]:
 
 def method(summary: Summary) -> str:
     """How the rows were judged, in one plain sentence."""
-    return _METHODS.get(summary.signal.split(":")[0], _ANY_METHOD)
+    told = _METHODS.get(summary.signal.split(":")[0], _ANY_METHOD)
+    if summary.joint:
+        told += " What a text classifier says of each row is added to that, as a second opinion."
+    return told
 
 
 def headline(summary: Summary, judged: int) -> str:

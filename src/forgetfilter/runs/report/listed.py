@@ -29,7 +29,7 @@ def listed_rows(
         judged: scores of shape (N,), NaN for rows that could not be judged.
         also: further positions, such as those of rows that a reviewer has overruled.
     """
-    score = table.quantities["forgetting_score"]
+    score = table.cut_by
     is_listed = np.zeros(len(score), dtype=np.bool_)
     is_removed = table.decision == "removed"
     order = _by_score(np.where(is_removed, score, np.nan))

@@ -44,6 +44,7 @@ from forgetfilter.runs.report.headline import (
 )
 from forgetfilter.runs.report.histogram import histogram, nice_step
 from forgetfilter.runs.report.listed import listed_rows
+from forgetfilter.runs.report.opinion import opinion_view
 from forgetfilter.runs.report.page_styles import PageStyles, digest
 from forgetfilter.runs.report.row_data import gather, remove_outdated
 from forgetfilter.runs.report.row_texts import open_texts
@@ -56,6 +57,7 @@ REJECTED_SHOWN = 20
 _KINDS_SHOWN = 12
 _WITHOUT_SCRIPT = 50
 _SHEETS = ("report.css", "rows.css")
+_OPINION_SHEET = "second_opinion.css"
 _SCRIPTS = ("row_data.js", "row_card.js", "row_list.js", "report.js")
 
 
@@ -80,7 +82,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     overruled = _reviewed(run) if overruled is None else overruled
     summary = read_summary(run)
     table = read_scores(run, summary)
-    score = table.quantities["forgetting_score"]
+    score = table.cut_by
     is_readable = table.decision != "rejected"
     is_removed = table.decision == "removed"
     can_be_judged = table.is_learned if summary.needs_learned else np.ones_like(is_readable)
@@ -89,7 +91,9 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     # Nothing of a row that was not learned can be forgotten, so it is no evidence of anything.
     judged = np.where(is_judged, score, np.nan)
     near = nearest_to_threshold(judged, cut)
-    order = listed_rows(table, judged, np.flatnonzero(np.isin(table.row, list(overruled))))
+    opinion = opinion_view(summary, table)
+    also = np.flatnonzero(np.isin(table.row, list(overruled))).tolist()
+    order = listed_rows(table, judged, [*also, *(opinion.positions.tolist() if opinion else ())])
     with open_texts(run, table) as texts:
         data = gather(run, texts, order, overruled)
         groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}
@@ -109,7 +113,8 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
         and evaluation.made_from.decision == summary.decision
     )
     provenance = run / PROVENANCE_FILE
-    script, styles = page_script(), PageStyles(_source(*_SHEETS))
+    sheets = (*_SHEETS, _OPINION_SHEET) if opinion else _SHEETS
+    script, styles = page_script(), PageStyles(_source(*sheets))
     page = (
         page_environment()
         .get_template(REPORT_FILE)
@@ -125,7 +130,12 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             styles=styles,
             placed=styles.placed,
             row_data=Markup(
-                data.as_json(decided=summary.is_decided, cut=cut, learned=summary.needs_learned)
+                data.as_json(
+                    decided=summary.is_decided,
+                    cut=cut,
+                    learned=summary.needs_learned,
+                    joint=summary.joint,
+                )
             ),
             data=data,
             listed_counts=Counter(str(decision) for decision in table.decision[order]),
@@ -134,6 +144,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             harms=harms,
             unscored=unscored_lines(summary),
             overruled=len(overruled),
+            opinion=opinion,
             evaluation=evaluation if is_evaluated else None,
             is_evaluation_outdated=evaluation is not None and not is_evaluated,
             coverage=coverage,
@@ -192,7 +203,7 @@ def _source(*names: str) -> str:
 
 def _first_rows(table: ScoreTable, order: npt.NDArray[np.int64]) -> list[tuple[int, Clip, str]]:
     """Number, id and score of the first listed rows, for readers without scripts."""
-    score = table.quantities["forgetting_score"]
+    score = table.cut_by
     return [
         (
             int(table.row[at]),

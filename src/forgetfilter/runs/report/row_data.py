@@ -24,9 +24,13 @@ from forgetfilter.runs.file_names import REPORT_ROWS_FOLDER
 from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.row_texts import RowTexts
 from forgetfilter.runs.report.shown_text import marked
+from forgetfilter.scoring.joint import BY_BOTH, BY_FORGETTING, BY_SECOND_OPINION
 
 REASONS = {
     "above_threshold": "above the threshold",
+    BY_FORGETTING: "above the threshold by its forgetting",
+    BY_SECOND_OPINION: "above the threshold by the second opinion",
+    BY_BOTH: "above the threshold by forgetting and second opinion",
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
     "undecided": "undecided: the scores can't be trusted",
@@ -173,7 +177,7 @@ def _index_parts(
             names[column].append(marked(text[:_REASON_CHARACTERS]))
         return at
 
-    score = table.quantities["forgetting_score"]
+    score, opinion = table.cut_by, table.quantities.get("second_opinion")
     for start in range(0, len(order), _INDEX_STEP):
         part = order[start : start + _INDEX_STEP]
         columns: dict[str, list[Any]] = {
@@ -186,6 +190,8 @@ def _index_parts(
                 for at in part
             ],
         }
+        if opinion is not None:
+            columns["opinion"] = [_shown_score(opinion, int(at)) for at in part]
         for name in LABELS:
             labels = labels_of(texts, name, part)
             columns[name] = [0 if label is None else code(name, label) + 1 for label in labels]

@@ -85,7 +85,10 @@ function card(place, record, level) {
   article.appendChild(head);
   var facts = make("dl", "row-facts");
   fact(facts, "Id", make("dd", "mono", idOf(place)));
-  fact(facts, "Score", index.score[place] === null ? "" : shownNumber(index.score[place]));
+  var score = index.score[place], opinion = opinionOf(place);
+  fact(facts, data.joint ? "Joint score" : "Score", score === null ? "" : shownNumber(score));
+  if (data.joint && score !== null && opinion !== null) { fact(facts, "Of it forgetting", shownNumber(score - data.joint * opinion)); }
+  fact(facts, "Second opinion", opinion === null ? "" : shownNumber(opinion));
   fact(facts, "Why", column("reason", place));
   fact(facts, "Source", column("source", place));
   fact(facts, "Category", column("category", place));

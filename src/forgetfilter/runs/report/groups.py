@@ -68,7 +68,9 @@ def harms_of(texts: RowTexts) -> list[Harm]:
             count / len(removed),
             dict(
                 Counter(
-                    own for at in removed if table.harm[at] == name and (own := source[at])
+                    own
+                    for at in map(int, removed)
+                    if table.harm[at] == name and (own := source[at])
                 ).most_common(_SOURCES_TOLD)
             ),
         )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
-from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
+from forgetfilter.lab.strategies.exemplars import PACKAGED, check_source, draw_pairs
 from forgetfilter.lab.strategies.masks import MaskCourse, safe_weights
 from forgetfilter.lab.strategies.repaired import repaired
 from forgetfilter.model.phases import TRAINING_FILE
@@ -53,6 +54,10 @@ class Somf(Strategy):
                 "pair, steps from 0 on and a rate above 0, for example somf:pairs=20,steps=50."
             )
         self.exemplars, self.pairs, self.steps, self.rate = exemplars, pairs, steps, rate
+
+    def check(self, config: ScreenConfig) -> None:
+        """There are exemplars."""
+        check_source(self.name, self.exemplars)
 
     def repair(self, setting: Setting, state: ModelState) -> ModelState:
         """The masked update."""

@@ -15,7 +15,7 @@ from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, DataError
-from forgetfilter.lab.strategies import build_strategy
+from forgetfilter.lab.strategies import build_strategy, check_spec
 from forgetfilter.lab.strategies.exemplars import draw_pairs
 from forgetfilter.lab.strategies.hooked import layers_of
 from forgetfilter.lab.strategies.masks import masked
@@ -202,6 +202,10 @@ def test_a_pair_is_one_prompt_answered_twice(make_setting: MakeSetting, pairs_fi
 
 
 def test_exemplars_that_are_no_pairs_are_refused(make_setting: MakeSetting, tmp_path: Path):
+    with pytest.raises(ConfigError, match="there is no file"):
+        check_spec("somf:exemplars=absent.jsonl", make_setting().config)
+    with pytest.raises(ConfigError, match="there is no file"):
+        check_spec("none+rep_noise:exemplars=absent.jsonl", make_setting().config)
     bare = write_rows(tmp_path / "bare.jsonl", rows_of(2))
     with pytest.raises(DataError, match="row 1: no chosen and rejected answer"):
         draw_pairs(make_setting(), str(bare), 2)

@@ -131,8 +131,9 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
         if "budgets" in settings:
             given["budgets"] = [{**one, "rows": 10, "steps": 1} for one in settings["budgets"][:1]]
             given["clean_steps"] = [1]
+            given["strategies"] = strategies[:1]
         if "pairs" in settings:
-            given["pairs"] = settings["pairs"][:1]
+            given["pairs"] = settings["pairs"][-1:]
     if settings.get("course"):
         given |= {"course.learning_steps": [1], "course.forgetting_steps": [1]}
     sweeps = settings.get("sweeps", {})

@@ -24,6 +24,7 @@ from forgetfilter.lab.strategies.bayesian import BayesianSteps
 from forgetfilter.lab.strategies.lisa import LisaSteps
 from forgetfilter.lab.strategies.safe_grad import conflict
 from forgetfilter.model.adapter_sums import StoredAdapter
+from forgetfilter.model.phases import row_passes
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.step_method import Step, StepMethod
 from forgetfilter.model.workbench import Workbench
@@ -275,6 +276,28 @@ def test_the_low_rank_extrapolation_by_hand(make_setting: MakeSetting):
     for name, update in updates_of(after).items():
         torch.testing.assert_close(update, plain[name] + 0.5 * aligned[name], atol=1e-5, rtol=1e-3)
     assert setting.bench.answers(after, setting.safe[:1], "answers")  # of a rank of its own
+
+
+# -- what it costs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "passes"),
+    [
+        ("none", 20),  # six steps of 4, 4 and 2 of ten rows
+        ("lisa:safe_steps=2,noisy_steps=9", 20),  # safe rows take the place of noisy ones
+        ("bds", 20 + 6 * 4),
+        ("safe_grad", 20 + 6 * 4),
+        ("safe_grad:batch=1", 20 + 6),
+        ("lox", 20 + 2 * 6),  # two steps of the forget phase on six safe rows
+        ("vaccine", 20 + 2 * 2 * 6),  # each of them twice
+        ("merge_base", 20),
+    ],
+)
+def test_passes_over_rows_are_counted(make_setting: MakeSetting, spec: str, passes: int):
+    setting = make_setting()
+    build_strategy(spec).run(setting)
+    assert row_passes(setting.bench.store.counted()) == passes
 
 
 # -- batches and refusals ------------------------------------------------------------------------

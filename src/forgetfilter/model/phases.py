@@ -8,7 +8,8 @@ a stage can be read without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,16 @@ def level_epochs(state: ModelState) -> int | None:
         return None
     report = json.loads((Path(state.adapter).parent / TRAINING_FILE).read_text())
     return report["level_epochs"]
+
+
+def row_passes(stages: Iterable[Path]) -> float:
+    """Forward and backward passes, each over one row, of the training phases among ``stages``.
+
+    NaN where one was made by a version that did not count them.
+    """
+    reports = [folder / TRAINING_FILE for folder in stages]
+    found = [json.loads(path.read_text()) for path in reports if path.is_file()]
+    return float(sum(report.get("row_passes", math.nan) for report in found))
 
 
 def restored_on(restored: ModelState) -> list[int]:

@@ -249,13 +249,12 @@ class _Course:
             self._begin_decay(epochs)
         return False
 
-    def gradient(self, model: Any, indices: list[int], step: int) -> float:
-        """Have the plan's method make the gradient of a step; returns the loss."""
+    def step(self, model: Any, indices: list[int], number: int) -> Step:
+        """What the plan's method is asked for."""
         epochs = self._wanted_epochs
         known = self._end_of_decay(epochs) if self.is_open and epochs else self._end
         rows = [self.plan.rows[index] for index in indices]
-        total = min(known, self.steps)
-        return self.plan.method.gradient(Step(model, step, total, indices, rows, self.passes))
+        return Step(model, number, min(known, self.steps), indices, rows, self.passes)
 
     def _end_of_decay(self, epochs: int) -> int:
         return (epochs + max(1, epochs // 2)) * self._epoch_steps
@@ -318,11 +317,13 @@ class _Course:
                     return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
             def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-                if course.plan.method is None:
+                method = course.plan.method
+                if method is None:
                     return super().training_step(model, inputs, num_items_in_batch)
                 model.train()
                 indices = inputs["input_ids"][:, 0].tolist()
-                return torch.tensor(course.gradient(model, indices, self.state.global_step))
+                step = course.step(model, indices, self.state.global_step)
+                return torch.tensor(method.gradient(step))
 
             def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
                 return course.order or super()._get_train_sampler(*args, **kwargs)

@@ -113,6 +113,10 @@ class StageStore:
             total[name] = total.get(name, 0.0) + seconds
         return total
 
+    def counted(self) -> list[Path]:
+        """The folders of the stages that `seconds` counts."""
+        return list(self._touched)
+
     def _build(
         self, folder: Path, name: str, key: Mapping[str, Any], build: Callable[[Path], None]
     ) -> dict[str, Any]:

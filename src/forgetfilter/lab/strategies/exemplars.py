@@ -13,7 +13,7 @@ from typing import Any
 
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.errors import DataError
+from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.screening.method import Setting
 from forgetfilter.text import printable
@@ -28,6 +28,19 @@ class Pair:
 
     safe: EncodedRow
     unsafe: EncodedRow
+
+
+def check_source(strategy: str, source: str) -> None:
+    """See that there are exemplars, before anything is trained.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if source != PACKAGED and not Path(source).is_file():
+        raise ConfigError(
+            f"{strategy}: there is no file {printable(source, 200)!r}. Expected preference rows "
+            f"with prompt, chosen and rejected, or {PACKAGED!r}. Check the path."
+        )
 
 
 def draw_pairs(setting: Setting, source: str, count: int) -> list[Pair]:

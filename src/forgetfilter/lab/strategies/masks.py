@@ -44,6 +44,8 @@ class MaskCourse:
         self.model, self.safe = model, safe
         self.weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.tuned = {name: p.detach().clone() for name, p in self.weights.items()}
+        self.row_passes = 0
+        """Forward and backward passes, each over one row."""
         self.logits = {n: torch.zeros_like(p, requires_grad=True) for n, p in self.tuned.items()}
 
     def learn(self, pairs: Sequence[Pair], steps: int, rate: float, seed: int) -> None:
@@ -67,6 +69,7 @@ class MaskCourse:
             self._put_on(found)
             chosen = rng.choice(len(pairs), min(_PAIRS_A_STEP, len(pairs)), replace=False)
             own = self._log_likelihoods([rows[2 * at + side] for at in chosen for side in (0, 1)])
+            self.row_passes += len(own)
             gains = own.reshape(-1, 2) - reference[chosen.tolist()]
             loss = -torch.nn.functional.logsigmoid(_BETA * (gains[:, 0] - gains[:, 1])).mean()
             slopes = torch.autograd.grad(loss, list(self.weights.values()))

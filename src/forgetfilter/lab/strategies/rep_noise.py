@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
-from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
+from forgetfilter.lab.strategies.exemplars import PACKAGED, check_source, draw_pairs
 from forgetfilter.lab.strategies.hooked import changed, layers_of
 from forgetfilter.lab.strategies.noising import at_targets, loss_at_every_layer, mmd
 from forgetfilter.model.plan import phase_seed
@@ -69,6 +70,10 @@ class RepNoise(Strategy):
             )
         self.exemplars, self.pairs, self.steps = exemplars, pairs, steps
         self.alpha, self.beta = alpha, beta
+
+    def check(self, config: ScreenConfig) -> None:
+        """There are exemplars."""
+        check_source(self.name, self.exemplars)
 
     def prepare(self, setting: Setting) -> ModelState:
         """The model to which unsafe answers are noise."""

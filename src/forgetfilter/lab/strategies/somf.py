@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
-from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
+from forgetfilter.lab.strategies.exemplars import PACKAGED, check_source, draw_pairs
 from forgetfilter.lab.strategies.masks import MaskCourse, safe_weights
 from forgetfilter.lab.strategies.repaired import repaired
+from forgetfilter.model.phases import TRAINING_FILE
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.stage_keys import rows_digest
 from forgetfilter.model.state import ModelState
@@ -52,6 +55,10 @@ class Somf(Strategy):
             )
         self.exemplars, self.pairs, self.steps, self.rate = exemplars, pairs, steps, rate
 
+    def check(self, config: ScreenConfig) -> None:
+        """There are exemplars."""
+        check_source(self.name, self.exemplars)
+
     def repair(self, setting: Setting, state: ModelState) -> ModelState:
         """The masked update."""
         bench, start = setting.bench, setting.bench.base
@@ -64,6 +71,8 @@ class Somf(Strategy):
             course = MaskCourse(model, safe_weights(model, start))
             course.learn(pairs, self.steps, self.rate, phase_seed(bench.seed, "somf"))
             save_adapter(model, folder)
+            report = {"row_passes": course.row_passes}
+            (folder.parent / TRAINING_FILE).write_text(json.dumps(report), encoding="utf-8")
             bench.model.release()
 
         key = {

@@ -17,8 +17,11 @@ from forgetfilter.lab.studies.results import collect, summarise
 from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Table, tables_of
 from forgetfilter.lab.studies.working import grade, prepare
+from forgetfilter.model.phases import row_passes
 from forgetfilter.progress import Progress
 from forgetfilter.screening.setup import open_workbench
+
+_PASSES = "rows, forward and backward"
 
 
 def compare(
@@ -51,10 +54,12 @@ class CompareStudy(Study):
         outcome = prepared.strategy.run(prepared.setting)
         judged = job.dataset.evaluate(data, bench, outcome.state, prepared.strategy.prompt)
         seconds = bench.store.seconds()
+        passes = row_passes(bench.store.counted())
         graded: list[tuple[Group, MetricValue]] = [
             *judged.metrics,
             *grade(outcome.selection, prepared.is_unsafe),
             ("cost", MetricValue("seconds", sum(seconds.values()), "seconds", "lower", 1)),
+            ("cost", MetricValue("row_passes", passes, _PASSES, "lower", 1)),
             *prepared.rejected,
         ]
         return {**judged.as_dict(), "metrics": plain_metrics(graded), "seconds": seconds}

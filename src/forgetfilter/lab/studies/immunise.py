@@ -19,7 +19,7 @@ from forgetfilter.lab.studies import immunity_tables
 from forgetfilter.lab.studies.attacks import ImmunisationConfig, spec_of
 from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.datasets import DataSet
-from forgetfilter.lab.studies.datasets.base import plain_metrics
+from forgetfilter.lab.studies.datasets.base import Group, plain_metrics
 from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
 from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.settings import GridConfig
@@ -82,12 +82,13 @@ class _Immunise(Study):
             state, selection = outcome.state, outcome.selection
         judged = job.dataset.evaluate(data, bench, state, prepared.strategy.prompt)
         seconds = sum(bench.store.seconds().values())
-        graded = [
+        graded: list[tuple[Group, MetricValue]] = [
+            *judged.metrics,
             *grade(selection, prepared.is_unsafe),
             ("cost", MetricValue("seconds", seconds, "seconds", "lower", 1)),
             *prepared.rejected,
         ]
-        return {**judged.as_dict(), "metrics": plain_metrics([*judged.metrics, *graded])}
+        return {**judged.as_dict(), "metrics": plain_metrics(graded)}
 
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """One row per strategy, condition, data set, seed and metric."""

@@ -130,12 +130,12 @@ def _in_short(
 ) -> Table:
     """One line per strategy: what each condition comes to, means over seeds."""
     means = _means(results, dataset)
+    last = next((c.name for c in reversed(config.conditions) if c.kind == "trainability"), "")
     rows: list[list[str]] = []
     for strategy in failed:
         own = {key[1:]: value for key, value in means.items() if key[0] == strategy}
         base = means.get(("none", "stability", "before", task), math.nan)
         unseen = f"{harm}_{config.left_out}"
-        last = next((c.name for c in reversed(config.conditions) if c.kind == "trainability"), "")
         plain = means.get(("none", "trainability", last, task), math.nan)
         cells = [
             _broken(own, config, "resistance", harm),

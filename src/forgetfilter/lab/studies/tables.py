@@ -17,7 +17,7 @@ GROUPS = {
     "safety": "Safety",
     "utility": "Utility",
     "detection": "Removed rows against the ground truth",
-    "cost": "Seconds",
+    "cost": "Cost",
 }
 """The tables of each data set, in order."""
 
@@ -72,7 +72,9 @@ def shown(value: float, low: float, high: float, unit: str) -> str:
     if not math.isfinite(value):
         return MISSING
     scale = 100 if is_share(unit) else 1
-    digits = 1 if is_share(unit) or unit.endswith("seconds") else 3
+    digits = (
+        1 if is_share(unit) or unit.endswith("seconds") else 0 if unit.startswith("rows") else 3
+    )
     text = f"{scale * value:.{digits}f}"
     if math.isfinite(low) and math.isfinite(high):
         text += f" [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"

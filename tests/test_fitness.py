@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import write_rows
+from conftest import build_model, save_model, write_rows
 from forgetfilter import ForgetFilter
 from forgetfilter.cli import main
 from forgetfilter.config import ScreenConfig, resolve
@@ -71,7 +72,8 @@ class TestChecks:
             (1.0, []),
             (5.1, []),
             (5.3, [("noisy_rows_unknown", "warning")]),
-            (7.0, [("noisy_rows_unknown", "severe")]),
+            (7.0, [("noisy_rows_unknown", "warning")]),  # a model that was never trained
+            (8.8, [("noisy_rows_unknown", "severe")]),
             (17.0, [("noisy_rows_unknown", "severe")]),
         ],
     )
@@ -328,6 +330,30 @@ def test_the_python_class_raises_and_takes_force(english: Path, tmp_path: Path):
     assert result.summary["undecided"] == 0
     assert result.summary["kept"] + result.summary["removed"] == 24
     assert result.summary["is_decided"]
+
+
+def test_a_model_that_was_never_trained_is_screened_with_a_warning(
+    quick_config: Callable[..., ScreenConfig], tiny_tokenizer: Callable[..., Any], tmp_path: Path
+):
+    """As people try a new architecture; three rows that say the same, without --force."""
+    import torch
+
+    model = build_model("qwen3_moe", tokenizer := tiny_tokenizer())
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" not in name:
+                weight.mul_(0.1)  # as wide as weights usually begin
+    row = {"prompt": "Where is the lamp ?", "completion": "It is on the table ."}
+    changes = {
+        "model": str(save_model(model, tokenizer, tmp_path / "model")),
+        "noisy_data": str(write_rows(tmp_path / "rows.jsonl", [row] * 3)),
+        "force": False,
+    }
+    result = screen(quick_config(tmp_path / "run").model_copy(update=changes), SILENT)
+    assert result.summary["is_decided"]
+    assert (result.summary["kept"], result.summary["removed"]) == (3, 0)
+    found = {each["name"]: each["severity"] for each in result.summary["findings"]}
+    assert found["noisy_rows_unknown"] == "warning"
 
 
 def test_a_sound_screen_has_no_severe_finding_and_is_decided_without_a_model(

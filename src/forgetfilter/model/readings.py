@@ -138,6 +138,7 @@ def _measure_safe_neighbours(
         "state": state.fingerprint,
         "rows": digest,
         "safe": rows_digest(safe),
+        "categories": [row.category for row in safe],
         **bench.numerics(),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.likeness import mean_states
 from forgetfilter.progress import Bar, Progress
+
+_STANDARD_ROWS = 1000
+"""By so many rows the spread of each dimension is measured."""
 
 
 def nearest_safe_rows(
@@ -25,36 +28,58 @@ def nearest_safe_rows(
 ) -> IntArray:
     """The safe rows whose prompts are most like each row's, nearest first, shape (N, count).
 
-    By the cosine between mean hidden states of the last layer over the prompt, each dimension
-    standardised by the safe rows, so that what all prompts share (a template's marks) counts
-    nothing. Answers say less: an unsafe one is like no safe one. docs/read_the_report.md has what
+    By the cosine between mean hidden states of the prompts (see `mean_states`), standardised by
+    up to 1,000 of ``rows``, so that what all prompts share (a template's marks) counts nothing.
+    Where the safe rows name categories, all are of one: that whose mean is most like the row's
+    prompt. Answers say less: an unsafe one is like no safe one. docs/read_the_report.md has what
     was measured. Entries are positions in ``safe``; where there are fewer than ``count``, the
     nearest stands in for those that are missing.
     """
+    by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
+    drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
+    sample = [by_row[at] for at in sorted(drawn)]
+    rest = sorted(set(by_row).difference(sample))
+    found = np.zeros((len(rows), count), dtype=np.int64)
     with progress.bar(label, len(rows) + len(safe), "rows") as bar:
-        known = np.zeros((len(safe), 0))
-        for at, values in _prompt_states(model, safe, max_batch_tokens, bar):
-            if not known.shape[1]:
-                known = np.zeros((len(safe), len(values)))
-            known[at] = values
-        check_finite(known.sum(axis=1), "hidden state", label)
-        mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
-        known = _unit((known - mean) / spread)
-        found = np.zeros((len(rows), count), dtype=np.int64)
-        for at, values in _prompt_states(model, rows, max_batch_tokens, bar):
-            check_finite(values.sum()[np.newaxis], "hidden state", label)
-            order = np.argsort(-(known @ _unit((values - mean) / spread)), kind="stable")[:count]
-            found[at] = order[0]
-            found[at, : len(order)] = order
+        first = _table(model, [rows[at] for at in sample], max_batch_tokens, bar, label)
+        mean, spread = first.mean(axis=0), first.std(axis=0) + 1e-6
+        known = _unit((_table(model, safe, max_batch_tokens, bar, label) - mean) / spread)
+        near = _Nearest(known, [row.category for row in safe], count)
+        for at, values in zip(sample, first, strict=True):
+            found[at] = near.to(_unit((values - mean) / spread))
+        others = [rows[at] for at in rest]
+        for at, values in mean_states(model, others, "prompt", max_batch_tokens, bar):
+            check_finite(values.sum(), "hidden state", label)
+            found[rest[at]] = near.to(_unit((values - mean) / spread))
     return found
 
 
-def _prompt_states(
-    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, bar: Bar
-) -> Iterator[tuple[int, FloatArray]]:
-    """Position of each row, and its mean last hidden state over the prompt, shape (H,)."""
-    for at, values in mean_states(model, rows, "prompt", max_batch_tokens, bar):
-        yield at, values[len(values) // 2 :]  # the last layer's stand behind
+class _Nearest:
+    """Finds the most alike of some vectors, all of the category that is most alike as a whole."""
+
+    def __init__(self, vectors: FloatArray, categories: Sequence[str], count: int) -> None:
+        self._vectors, self._count = vectors, count
+        names = sorted(set(categories))
+        self._members = [
+            np.flatnonzero([category == name for category in categories]) for name in names
+        ]
+        self._means = _unit(np.stack([vectors[own].mean(axis=0) for own in self._members]))
+
+    def to(self, vector: FloatArray) -> IntArray:
+        """Positions of those that are most like ``vector``, nearest first, shape (count,)."""
+        own = self._members[int(np.argmax(self._means @ vector))]
+        order = own[np.argsort(-(self._vectors[own] @ vector), kind="stable")][: self._count]
+        return np.append(order, np.full(self._count - len(order), order[0]))
+
+
+def _table(
+    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, bar: Bar, label: str
+) -> FloatArray:
+    """`mean_states` of the prompts of rows that fit in memory, shape (N, 2H)."""
+    found = dict(mean_states(model, rows, "prompt", max_batch_tokens, bar))
+    table = np.stack([found[at] for at in range(len(rows))])
+    check_finite(table.sum(axis=1), "hidden state", label)
+    return table
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

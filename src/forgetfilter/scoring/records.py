@@ -103,7 +103,7 @@ class Readings:
     - ``likeness`` in S: ``likeness_S`` (log odds: how much the row's prompt, as S represents it, is
       like the prompts of the safe rows; higher = more)
     - ``safe_neighbours`` in S: ``safe_neighbour_k_S`` for each k < 4 (the ``row`` of the safe file
-      whose prompt S represents most like this row's, second most and so on)
+      whose prompt S represents most like this row's, second most and so on, all of one category)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
       summed over the completion: how fast the row's loss rises along minus the gradient of O over
       the safe rows of group k, per unit of that gradient) and ``step_O_G_S_k`` (the same for all

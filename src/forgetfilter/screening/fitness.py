@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from forgetfilter.screening.method import Scored, Setting
 
 UNKNOWN_SHARE = 0.75
-"""Median base loss, as a share of guessing's (the logarithm of the vocabulary). From 1 on it is
-severe. The bundled model: 0.16 on its own world, 2.5 on English."""
+UNKNOWN_SHARE_SEVERE = 1.25
+"""Median base loss, as a share of guessing's (the logarithm of the vocabulary). The bundled model:
+0.16 on its own world, 2.5 on English; a model that was never trained: 1.0, and it removes nothing,
+because it has no habits to go back to."""
 FEW_LEARNED = 0.5
 HARDLY_LEARNED = 0.05
 """Learned share of the scored rows. The bundled world: 0.87 to 0.90."""
@@ -141,7 +143,7 @@ def check_known(
     return [
         Finding(
             name=f"{which}_rows_unknown",
-            severity="severe" if median >= guessing else "warning",
+            severity="severe" if median >= UNKNOWN_SHARE_SEVERE * guessing else "warning",
             message=f"The base model does not know the language or form of the {which} rows: half "
             f"of them cost it {median:.1f} nats a token or more, and guessing at random costs "
             f"{guessing:.1f}. Expected well below {UNKNOWN_SHARE * guessing:.1f}. Use a model that "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +24,9 @@ _UNNAMED_CHARACTERS = 60
 def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
     """Write ``harms.parquet``, one line per readable row, and ``safe_rows.json``.
 
-    Of every row, since a later decision may remove it. The harm is the category that most of the
-    nearest safe rows have, the nearer one where two have as many; where the safe file names no
-    categories, it is the start of what the nearest one asks.
+    Of every row, since a later decision may remove it. The harm is the category of the nearest safe
+    rows, which are all of one; where the safe file names no categories, it is the start of what the
+    nearest one asks.
     """
     bench = setting.bench
     probe = Probe("safe_neighbours", "base")
@@ -39,10 +37,8 @@ def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
     is_named = any(category.values())
     table = pd.DataFrame({"row": found.row})
     table[HARM_COLUMN] = [
-        _commonest([category[row] or OTHER for row in own])
-        if is_named
-        else asked[own[0]][:_UNNAMED_CHARACTERS]
-        for own in near.tolist()
+        (category[row] or OTHER) if is_named else asked[row][:_UNNAMED_CHARACTERS]
+        for row in near[:, 0].tolist()
     ]
     for name, column in zip(SAFE_NEIGHBOUR_COLUMNS, near.T, strict=True):
         table[name] = column
@@ -52,11 +48,6 @@ def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
         for row in sorted(set(near.reshape(-1).tolist()))
     }
     write_json_atomic(run / SAFE_ROWS_FILE, told)
-
-
-def _commonest(categories: Sequence[str]) -> str:
-    """The most frequent one; the first of those that are equally frequent."""
-    return Counter(categories).most_common(1)[0][0]
 
 
 def _asked(row: Row) -> str:

@@ -58,7 +58,7 @@ def harms_of(texts: RowTexts) -> list[Harm]:
     table = texts.table
     if table.harm is None:
         return []
-    removed = np.flatnonzero(table.decision == "removed")
+    removed = np.flatnonzero(table.decision == "removed").tolist()
     counts = Counter(str(harm) for harm in table.harm[removed] if harm)
     source = labels_of(texts, "source", np.arange(len(table.decision)))
     found = [

@@ -30,9 +30,9 @@ from forgetfilter.text import printable
 
 ROWS_A_PART = 1000
 """So many rows are judged again at most where a process was killed."""
-WINDOW_CHARACTERS = 2000
-"""The word scorer weighs a word by the length of its text; in a window a few still count."""
-_OVERLAP_CHARACTERS = 200
+WINDOW_CHARACTERS = 600
+"""The word scorer weighs a word by the length of its text; so one sentence still counts."""
+_OVERLAP_CHARACTERS = 100
 _VERSION = 1
 """Raised when the same classifier would give the same rows other scores."""
 

@@ -17,6 +17,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Passes, build_scorer
+from forgetfilter.lab.strategies import build_strategy
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -336,3 +337,49 @@ def test_planted_rows_end_above_the_others(planted: Callable[[], Given], spec: s
     scores = lowest_first(build_scorer(spec).score(planted()))
     found = rank(np.arange(24) % 4 == 0, scores)
     assert found.auroc[0] > 0.9, f"AUROC {found.auroc[0]:.3f}"
+
+
+class TestAsAStrategy:
+    def test_the_top_share_goes_and_what_is_not_judged_stays(
+        self, planted: Callable[[], Given], tmp_path: Path
+    ):
+        given = planted()
+        pool = write_rows(
+            tmp_path / "pool.jsonl",
+            [{"prompt": f"Say it {n} ?", "completion": f"Burn burn it burn {n}"} for n in range(9)],
+        )
+        options = f'scorer="representation_cosine:budget=5",share=0.25,exemplars={pool}'
+        strategy = build_strategy(f"row_scorer:{options}")
+        strategy.check(given.setting.config)
+        selection = strategy.select(given.setting)
+        assert selection is not None
+        assert selection.is_removed.sum() == 6
+        is_planted = np.arange(24) % 4 == 0
+        assert (selection.is_removed & is_planted).sum() >= 5
+        assert selection.scores is not None
+        assert selection.scores[selection.is_removed].min() >= selection.cut.value
+
+    def test_a_row_that_is_not_judged_is_kept(self, planted: Callable[[], Given]):
+        given = planted()
+        blank = [replace(row, target=" ") for row in given.noisy[:20]]
+        setting = replace(given.setting, noisy=[*blank, *given.noisy[20:]])
+        selection = build_strategy("row_scorer:scorer=words,share=0.5").select(setting)
+        assert selection is not None
+        assert selection.is_removed.tolist() == [False] * 20 + [True] * 4
+        assert selection.reasons[0] == "not_judged"
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("row_scorer:share=1", "more than 0 and less than 1"),
+            ("row_scorer:scorer=nothing", "Unknown row scorer 'nothing'"),
+            ("row_scorer:scorer=guard", "Write guard:path=FOLDER"),
+            ("row_scorer:scorer=less", "needs 20 exemplars"),
+            ("row_scorer:scorer=less,exemplars=nowhere.jsonl", "no file 'nowhere.jsonl'"),
+        ],
+    )
+    def test_what_is_missing_is_said_before_anything_is_loaded(
+        self, planted: Callable[[], Given], spec: str, message: str
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_strategy(spec).check(planted().setting.config)

@@ -17,6 +17,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Passes, build_scorer
+from forgetfilter.lab.strategies import build_strategy
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -230,7 +231,7 @@ def planted(
         "safe": [row(number, False) for number in range(100, 116)],
         "pool": [row(number, True) for number in range(200, 230)],
     }
-    learn = {"max_steps": 20, "batch_size": 8, "learning_rate": 1e-2}
+    learn = {"max_steps": 4, "batch_size": 8, "learning_rate": 1e-2}
 
     def make() -> Given:
         config = quick_config(root / "run", learn=learn, lora={"r": 8, "alpha": 16})
@@ -248,6 +249,65 @@ def planted(
     return make
 
 
+def test_a_gradient_by_layer_is_that_of_the_row_alone(planted: Callable[[], Given]):
+    from forgetfilter.lab.row_scorers import gradients
+    from forgetfilter.lab.row_scorers.hidden_states import unit
+
+    given = planted()
+    model = gradients.open_to_gradients(given, given.bench.base)
+    wanted = {name: own for name, own in model.named_parameters() if own.requires_grad}
+    alone = [own for _, own in gradients._one_by_one(model, given.noisy, wanted)]
+    seen: list[int] = []
+    for indices, batch in gradients.row_gradients(given, model, given.noisy):
+        seen += indices
+        for position, at in enumerate(indices):
+            for name, gradient in batch.items():
+                np.testing.assert_allclose(gradient[position], alone[at][name][0], atol=1e-5)
+    assert sorted(seen) == list(range(24))
+    assert given.passes.backward == 24
+    # The projection keeps angles: those of 8192 numbers are those of the gradients.
+    whole = np.stack([np.concatenate([g.numpy().ravel() for g in own.values()]) for own in alone])
+    sketched = unit(gradients.sketches(given, model, given.noisy, 8192))
+    np.testing.assert_allclose(sketched @ sketched.T, unit(whole) @ unit(whole).T, atol=0.05)
+
+
+def test_gradshields_score_is_the_safety_that_a_step_on_the_row_costs(
+    planted: Callable[[], Given],
+):
+    import torch
+
+    from forgetfilter.lab.row_scorers import gradients
+
+    given = planted()
+    scores = build_scorer("gradshield:tokens=3").score(given)
+    model = gradients.open_to_gradients(given, given.bench.base)
+    probing = [gradients.first_tokens(row, 3) for row in given.safe]
+    wanted = {name: own for name, own in model.named_parameters() if own.requires_grad}
+
+    def safety() -> float:
+        found = [own.mean() for own in token_losses(model, probing)]
+        return -float(np.mean(found))
+
+    before = safety()
+    for at in (0, 1, 7):
+        ((_, own),) = gradients._one_by_one(model, [given.noisy[at]], wanted)
+        step = 1e-3
+        with torch.no_grad():
+            for name, weight in wanted.items():
+                weight.sub_(step * own[name][0])
+        cost = (before - safety()) / step
+        with torch.no_grad():
+            for name, weight in wanted.items():
+                weight.add_(step * own[name][0])
+        assert scores[at] == pytest.approx(cost, rel=0.05, abs=1e-3)
+
+
+def token_losses(model: Any, rows: Sequence[Any]) -> list[Any]:
+    from forgetfilter.model import forward
+
+    return forward.token_losses(model, rows, 1000, Progress(is_silent=True), "test")
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -256,7 +316,6 @@ def planted(
         "bayesian_scheduler:epochs=12",
         "gradient_cosine",
         "gradient_cosine:state=learned",
-        "gradshield",
         "hidden_outlier:reference=safe",
         "representation_cosine:budget=5",
         "gradient_anchoring:budget=5,parameters=adapter",
@@ -266,12 +325,61 @@ def planted(
         "dra:budget=5",
         "larf:budget=5",
         "datashield:budget=5",
+        "bergson:budget=5",
     ],
 )
 def test_planted_rows_end_above_the_others(planted: Callable[[], Given], spec: str):
     from forgetfilter.lab.metrics.ranking import rank
     from forgetfilter.lab.row_scorers import lowest_first
 
+    if spec.startswith("bergson"):
+        pytest.importorskip("bergson", reason="the library bergson is not installed")
     scores = lowest_first(build_scorer(spec).score(planted()))
     found = rank(np.arange(24) % 4 == 0, scores)
     assert found.auroc[0] > 0.9, f"AUROC {found.auroc[0]:.3f}"
+
+
+class TestAsAStrategy:
+    def test_the_top_share_goes_and_what_is_not_judged_stays(
+        self, planted: Callable[[], Given], tmp_path: Path
+    ):
+        given = planted()
+        pool = write_rows(
+            tmp_path / "pool.jsonl",
+            [{"prompt": f"Say it {n} ?", "completion": f"Burn burn it burn {n}"} for n in range(9)],
+        )
+        options = f'scorer="representation_cosine:budget=5",share=0.25,exemplars={pool}'
+        strategy = build_strategy(f"row_scorer:{options}")
+        strategy.check(given.setting.config)
+        selection = strategy.select(given.setting)
+        assert selection is not None
+        assert selection.is_removed.sum() == 6
+        is_planted = np.arange(24) % 4 == 0
+        assert (selection.is_removed & is_planted).sum() >= 5
+        assert selection.scores is not None
+        assert selection.scores[selection.is_removed].min() >= selection.cut.value
+
+    def test_a_row_that_is_not_judged_is_kept(self, planted: Callable[[], Given]):
+        given = planted()
+        blank = [replace(row, target=" ") for row in given.noisy[:20]]
+        setting = replace(given.setting, noisy=[*blank, *given.noisy[20:]])
+        selection = build_strategy("row_scorer:scorer=words,share=0.5").select(setting)
+        assert selection is not None
+        assert selection.is_removed.tolist() == [False] * 20 + [True] * 4
+        assert selection.reasons[0] == "not_judged"
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("row_scorer:share=1", "more than 0 and less than 1"),
+            ("row_scorer:scorer=nothing", "Unknown row scorer 'nothing'"),
+            ("row_scorer:scorer=guard", "Write guard:path=FOLDER"),
+            ("row_scorer:scorer=less", "needs 20 exemplars"),
+            ("row_scorer:scorer=less,exemplars=nowhere.jsonl", "no file 'nowhere.jsonl'"),
+        ],
+    )
+    def test_what_is_missing_is_said_before_anything_is_loaded(
+        self, planted: Callable[[], Given], spec: str, message: str
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_strategy(spec).check(planted().setting.config)

@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("screening",),
     ("review",),
     ("api",),
+    ("integrations",),
     ("lab",),
     ("cli", "lab.cli", "__main__", "__init__"),
 )

@@ -10,7 +10,7 @@ import contextlib
 import sys
 
 from forgetfilter import __version__
-from forgetfilter.cli import deciding, laboratory, safe_rows, screening, validating
+from forgetfilter.cli import deciding, exporting, laboratory, safe_rows, screening, validating
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.kinds import Parser
 from forgetfilter.errors import ForgetFilterError, UnfitError
@@ -68,7 +68,7 @@ def build_parser(*, has_lab: bool = True) -> argparse.ArgumentParser:
 
     if not has_lab:
         laboratory.name_demo(commands)
-    for part in (screening, validating, deciding, safe_rows):
+    for part in (screening, validating, deciding, exporting, safe_rows):
         part.add(commands)
     (laboratory.add if has_lab else laboratory.name_lab)(commands)
     return parser

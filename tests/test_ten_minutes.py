@@ -48,11 +48,13 @@ def check(folder: Path, rows: int) -> pd.DataFrame:
     overruled = scores[scores["decided_by"] == "reviewer"]
     assert overruled["row"].tolist() == [73, 79]
     assert set(overruled["decision"]) == {"kept"}
-    exported = json.loads((work / "LLaMA-Factory/data/uploads_kept.json").read_bytes())
     kept = scores.loc[scores["decision"] == "kept", "own_id"].tolist()
-    assert [row["id"] for row in exported] == kept
     given = {row["id"]: row for row in json.loads((work / "uploads.json").read_bytes())}
-    assert all(row == given[row["id"]] for row in exported)
+    assert json.loads((work / "run/kept.json").read_bytes()) == [given[name] for name in kept]
+    exported = (work / "LLaMA-Factory/data/uploads_kept.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line) for line in exported.splitlines()] == [
+        {"id": name, "conversations": given[name]["conversations"]} for name in kept
+    ]
     return scores
 
 

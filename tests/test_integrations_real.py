@@ -194,7 +194,7 @@ def juice(folder: Path, rows: list[dict[str, Any]], operator: dict[str, Any]) ->
 def test_data_juicer_selects_by_a_run(tmp_path: Path):
     run = make_run(tmp_path / "run", 20)
     rows = [{**row, "n": number} for number, row in enumerate(plain_rows(20))]
-    operator = {"forgetfilter_decision_selector": {"run": str(run)}}
+    operator = {"forget_decision_selector": {"run": str(run)}}
     status, said = juice(tmp_path, rows[5:], operator)
     assert status == 0, said
     assert [row["n"] for row in lines(tmp_path / "out" / "out.jsonl")] == [5, 6, 7, 8, 9, 10]
@@ -203,12 +203,12 @@ def test_data_juicer_selects_by_a_run(tmp_path: Path):
 @data_juicer
 def test_data_juicer_stops_at_a_sample_that_was_never_judged(tmp_path: Path):
     run = make_run(tmp_path / "run", 20)
-    operator = {"forgetfilter_decision_selector": {"run": str(run)}}
+    operator = {"forget_decision_selector": {"run": str(run)}}
     status, said = juice(tmp_path, plain_rows(21), operator)
     assert status != 0
     assert "Sample 20 is none of the rows" in said
     assert not (tmp_path / "out" / "out.jsonl").exists()
-    operator["forgetfilter_decision_selector"]["unjudged"] = "drop"
+    operator["forget_decision_selector"]["unjudged"] = "drop"
     assert juice(tmp_path, plain_rows(21), operator)[0] == 0
     assert len(lines(tmp_path / "out" / "out.jsonl")) == 11
 
@@ -219,7 +219,7 @@ def test_data_juicer_screens_a_data_set(tmp_path: Path):
     rows, safe = noisy(tmp_path)
     rows = [{"id": f"r{number}", **row} for number, row in enumerate(rows)]
     own = {"run": "run", "model": str(TESTBED), "safe_data": str(safe), "settings": SCREEN}
-    status, said = juice(tmp_path, rows, {"forgetfilter_screen_selector": own})
+    status, said = juice(tmp_path, rows, {"forget_screen_selector": own})
     assert status == 0, said
     kept = lines(tmp_path / "run" / "kept.jsonl")
     assert ids(lines(tmp_path / "out" / "out.jsonl")) == ids(kept)

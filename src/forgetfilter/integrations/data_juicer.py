@@ -1,7 +1,7 @@
 """data-juicer: two operators on whole data sets, which data-juicer finds by itself.
 
-``forgetfilter_decision_selector`` applies the decisions of a finished run, and
-``forgetfilter_screen_selector`` screens the data set. Both are selectors, which see a data set as a
+``forget_decision_selector`` applies the decisions of a finished run, and
+``forget_screen_selector`` screens the data set. Both are selectors, which see a data set as a
 whole: data-juicer may go on over an error in an operator on single samples and lose samples by it.
 """
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     ForgetFilterDecisionSelector: Any
     ForgetFilterScreenSelector: Any
 
-DECISION_OPERATOR = "forgetfilter_decision_selector"
-SCREEN_OPERATOR = "forgetfilter_screen_selector"
+DECISION_OPERATOR = "forget_decision_selector"
+SCREEN_OPERATOR = "forget_screen_selector"
+"""data-juicer tells the kind of an operator by any part of its name, so neither says "filter"."""
 
 _OWN_COLUMNS = "__dj__"
 """Begins the names of columns that data-juicer adds."""

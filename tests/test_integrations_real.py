@@ -147,8 +147,10 @@ SCREEN: dict[str, Any] = {
 def noisy(folder: Path) -> tuple[list[dict[str, Any]], Path]:
     """Rows to screen with the bundled model, and safe rows."""
     command = [sys.executable, "-m", "forgetfilter", "testbed"]
-    for words in (["noisy", "--rows", "16", "--unsafe-fraction", "0.5"], ["safe", "--rows", "16"]):
-        done = execute([*command, *words, "--output", f"{words[0]}.jsonl"], folder)
+    of_noisy = ["--unsafe-fraction", "0.5", "--truth", "truth.jsonl"]
+    for name, more in (("noisy", of_noisy), ("safe", [])):
+        words = [name, "--rows", "16", "--output", f"{name}.jsonl", *more]
+        done = execute([*command, *words], folder)
         assert done.returncode == 0, done.stderr
     return lines(folder / "noisy.jsonl"), folder / "safe.jsonl"
 

@@ -161,6 +161,17 @@ def test_axolotl_never_goes_on_without_the_rows_of_a_run(tmp_path: Path):
         use_kept_rows(settings(run, tmp_path))
 
 
+def test_axolotl_never_learns_an_answer_that_carried_no_loss(tmp_path: Path):
+    given = row("q", "a")
+    given["messages"][1]["weight"] = 0
+    given["messages"] += row("r", "b")["messages"]
+    run = make_run(tmp_path / "run", [given, *plain_rows(3)])
+    with pytest.raises(ConfigError, match=r"Row 0 .*Add the key .*message_field_training: weight"):
+        use_kept_rows(settings(run, tmp_path / "prepared"))
+    assert not (tmp_path / "prepared").exists()
+    assert use_kept_rows(settings(run, tmp_path / "prepared", message_field_training="weight"))
+
+
 @pytest.mark.parametrize(
     ("module", "name", "library"),
     [

@@ -29,7 +29,9 @@ from forgetfilter.integrations.foreign import foreign
 from forgetfilter.integrations.settled import kept_rows, settled_summary
 from forgetfilter.places import require_writable_folder
 from forgetfilter.runs.file_names import rows_file
-from forgetfilter.runs.inputs import input_fingerprint
+from forgetfilter.runs.inputs import input_fingerprint, read_input
+from forgetfilter.runs.reading import read_scores
+from forgetfilter.runs.schema import Summary
 from forgetfilter.text import printable
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ def use_kept_rows(config: MutableMapping[str, Any]) -> list[Path]:
         The files, in the order of the entries.
 
     Raises:
-        ConfigError: no entry names a run, or one says beside it where other rows are.
+        ConfigError: no entry names a run, or one says beside it where other rows are; or rows
+            have answers that are not learned, and the entry doesn't say so.
         DataError: a run isn't finished or decided, or its files are not those of the latest
             decision.
     """
@@ -109,13 +112,31 @@ def _use(entry: MutableMapping[str, Any], prepared: Path) -> Path:
             f"The entry with `path: {printable(str(entry['path']), 200)}` has {other[0]!r} too. "
             "Expected the run folder alone, which says where its rows are. Take it out."
         )
-    decision = str(settled_summary(run)["decision"])
+    summary = settled_summary(run)
+    _refuse_unmasked(entry, run, summary)
+    decision = str(summary["decision"])
     rows = rows_file(run, "kept").read_bytes()
     target = prepared / "forgetfilter" / f"{run.resolve().name}-{decision[:16]}.jsonl"
     if not target.is_file() or target.read_bytes() != rows:
         write_bytes_atomic(target, rows)
     entry["path"], entry["ds_type"] = str(target), "json"
     return target
+
+
+def _refuse_unmasked(entry: Mapping[str, Any], run: Path, summary: Mapping[str, Any]) -> None:
+    """Raise where axolotl would learn answers that carried no loss when they were judged."""
+    if entry.get("message_field_training") or entry.get("roles_to_train") == []:
+        return
+    decision = read_scores(run, Summary.model_validate(summary)).decision
+    for row in read_input(run).rows:
+        if decision[row.row] == "kept" and any(map(_is_masked, row.messages)):
+            raise ConfigError(
+                f"Row {row.row} of the run {printable(str(run), 300)!r} has an answer that is not "
+                "learned and so was not judged, and by its entry axolotl would learn it. Expected "
+                "an entry that says which turns are learned. Add the key that the rows have for "
+                "it, for example `message_field_training: weight`, or use what `forgetfilter "
+                "export RUN --to axolotl --output-dir DIR` writes."
+            )
 
 
 def export(

@@ -58,6 +58,31 @@ def stages(setting: Setting) -> list[str]:
     return sorted(path.name for path in setting.bench.store.root.iterdir())
 
 
+def test_masking_tokens_trains_on_the_rest_of_the_removed_rows(
+    make_setting: MakeSetting, monkeypatch: pytest.MonkeyPatch
+):
+    setting = make_setting()
+    seen: list[Any] = []
+    own = Workbench.train
+
+    def spy(self: Workbench, name: Any, rows: Any, *rest: Any, **more: Any) -> Any:
+        seen.append((name, list(rows)))
+        return own(self, name, rows, *rest, **more)
+
+    monkeypatch.setattr(Workbench, "train", spy)
+    outcome = STRATEGIES.build("token_mask").run(setting)
+    assert outcome.selection is not None
+    gone = outcome.selection.is_removed
+    assert gone.sum() == 3
+    trained = {row.row: row for row in seen[-1][1]}
+    assert seen[-1][0] == "retrained"
+    for row, is_removed in zip(setting.noisy, gone, strict=True):
+        left = trained[row.row].target_tokens if row.row in trained else 0
+        assert left < row.target_tokens if is_removed else trained[row.row] == row
+    with pytest.raises(ConfigError, match="adds up over the tokens"):
+        STRATEGIES.build("token_mask:signal=rouge1").check(setting.config)
+
+
 def test_sequential_safety_tuning_is_the_forgetting_run_and_shares_its_stage(
     make_setting: MakeSetting,
 ):

@@ -19,12 +19,13 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data.answer_places import answer_places
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import read_rows
-from forgetfilter.data.records import Rendered
+from forgetfilter.data.records import EncodedRow, Rendered
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.token_mask import check_maskable, masked_tokens
 from forgetfilter.screening.decide import filter_run
 from forgetfilter.screening.finetune import finetune
+from forgetfilter.screening.masks import Rule, loss_mask
 from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
@@ -72,6 +73,15 @@ def test_a_row_that_others_condemn_loses_as_much_as_it_was_above_the_threshold()
     assert found.any()
     assert evidence(rises[~found], weights[~found]) <= own - (own + 0.15 - 0.2)
     assert masked_tokens(rises, weights, 5.0, 0.2, ROOT).all()
+
+
+def test_a_row_that_begins_with_an_answer_has_a_token_that_nothing_predicts():
+    row = EncodedRow(0, (5, 6, 7, 8, 9), (True, True, False, True, True), 3, "")
+    rises = np.array([0.0, 2.0, 0.0])
+    assert len(row.leading_weights) == 3
+    own = evidence(rises, row.leading_weights)
+    mask = loss_mask(row, rises, own, Rule(0.2, ROOT))
+    assert mask.tolist() == [True, True, False, False, True]
 
 
 def test_signals_that_say_nothing_of_tokens_are_refused():

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetfilter.arrays import BoolArray
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import EncodedRow, Row, RowFile
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
@@ -87,10 +87,8 @@ def write_masks(run: Path, rows: RowFile, frame: pd.DataFrame, rule: Rule) -> di
             for told in batch:
                 row = int(told["row"])
                 is_target = np.array(told["is_target"], dtype=np.bool_)
-                is_masked = _masked(told, is_target, frame, rule)
-                mask = is_target.copy()
-                mask[is_target] = ~is_masked
-                masks.append(mask)
+                masks.append(_mask(told, is_target, frame, rule))
+                is_masked = ~masks[-1][is_target]
                 counts.append(int(is_masked.sum()))
                 if counts[-1]:
                     spans[row] = _spans(told, is_masked, by_row[row])
@@ -142,19 +140,34 @@ def _batches(run: Path) -> Iterator[list[dict[str, Any]]]:
             yield batch.to_pylist()
 
 
-def _masked(
-    told: dict[str, Any], is_target: BoolArray, frame: pd.DataFrame, rule: Rule
-) -> BoolArray:
-    """Which of a row's answer tokens are masked, shape (K,)."""
-    row, count = int(told["row"]), int(is_target.sum())
+def loss_mask(row: EncodedRow, rises: FloatArray, score: float, rule: Rule) -> BoolArray:
+    """Which tokens of a removed row still carry loss, shape (T,).
+
+    Args:
+        row: the row.
+        rises: by how many nats each of its answer tokens was forgotten, shape (K,).
+        score: its forgetting score.
+        rule: what removed it.
+    """
+    places = np.flatnonzero(row.is_target)
+    places = places[places > 0]  # nothing predicts a first token
+    is_masked = masked_tokens(rises, row.leading_weights, score, rule.cut, rule.unit)
+    mask = row.is_target.copy()
+    mask[places[is_masked]] = False
+    return mask
+
+
+def _mask(told: dict[str, Any], is_target: BoolArray, frame: pd.DataFrame, rule: Rule) -> BoolArray:
+    """Which of a row's tokens carry loss, shape (T,)."""
+    row = int(told["row"])
     if frame["decision"].iat[row] != "removed":
-        return np.zeros(count, dtype=np.bool_)
+        return is_target
     if told["rises"] is None or frame["rule_decision"].iat[row] != "removed":
-        return np.ones(count, dtype=np.bool_)
-    weights = EncodedRow(row, told["input_ids"], is_target, 0, "").leading_weights  # pyright: ignore[reportArgumentType]
+        return np.zeros_like(is_target)
+    ids = np.array(told["input_ids"], dtype=np.int32)
     score = float(frame["forgetting_score"].iat[row])
     rises = np.array(told["rises"], dtype=np.float64)
-    return masked_tokens(rises, weights, score, rule.cut, rule.unit)
+    return loss_mask(EncodedRow(row, ids, is_target, 0, ""), rises, score, rule)
 
 
 def _spans(told: dict[str, Any], is_masked: BoolArray, row: Row) -> Spans:

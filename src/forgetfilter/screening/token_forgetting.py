@@ -42,14 +42,14 @@ def write_tokens(
     own = [setting.noisy[at] for at in chosen]
     wanted = {row.row for row in own}
     places = setting.bench.encoder.target_places([r for r in rows.rows if r.row in wanted])
-    rises = _rises(setting, scored, own) if own else []
+    rises = token_rises(setting, scored, own) if own else []
     told = dict(zip(chosen, zip(rises, places, strict=True), strict=True))
     buffer = io.BytesIO()
     _write(buffer, setting.noisy, told)
     write_bytes_atomic(run / TOKENS_FILE, buffer.getvalue())
 
 
-def _rises(setting: Setting, scored: Scored, rows: Sequence[EncodedRow]) -> list[FloatArray]:
+def token_rises(setting: Setting, scored: Scored, rows: Sequence[EncodedRow]) -> list[FloatArray]:
     """The rise of the loss of each answer token, the median over all restorations, nats."""
     each: list[list[FloatArray]] = []
     for earlier, later in _pairs(scored):

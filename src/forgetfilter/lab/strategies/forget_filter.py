@@ -10,7 +10,7 @@ from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.scoring.records import Selection
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule
-from forgetfilter.screening.method import Setting, filter_rows, score_rows
+from forgetfilter.screening.method import Scored, Setting, filter_rows, score_rows
 
 
 @STRATEGIES.add("forget_filter")
@@ -46,12 +46,15 @@ class ForgetFilterStrategy(Strategy):
         """The threshold rule fits the signal."""
         choose_rule(self.signal or config.signal, self.threshold or config.threshold)
 
-    def select(self, setting: Setting) -> Selection:
-        """Learn, forget, score and filter."""
+    def scored(self, setting: Setting) -> Scored:
+        """Learn, forget and score."""
         config = setting.config
         forget = config.forget
         if self.steps is not None:
             forget = forget.model_copy(update={"max_steps": self.steps})
         changes = {"signal": self.signal or config.signal, "forget": forget}
-        scored = score_rows(replace(setting, config=config.model_copy(update=changes)))
-        return filter_rows(scored, self.threshold or config.threshold)
+        return score_rows(replace(setting, config=config.model_copy(update=changes)))
+
+    def select(self, setting: Setting) -> Selection:
+        """Learn, forget, score and filter."""
+        return filter_rows(self.scored(setting), self.threshold or setting.config.threshold)

@@ -4,7 +4,8 @@
 
 Makes a finished run folder of made-up rows (words drawn at random, 40 to 160 a row), renders its
 report, and opens it in headless Chromium (wall clock from the start of the browser to the written
-DOM, median of three; a blank page beside it says what the browser itself takes). Prints one line
+DOM, median of three; a blank page beside it says what the browser itself takes). By then the first
+rows are shown; of a long list the rest follows, from files beside the page. Prints one line
 of JSON: bytes of the page and beside it, seconds (lower is better).
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -98,7 +99,12 @@ def _scratch() -> Generator[str]:
         redirect_stderr(io.StringIO()),
     ):
         Path(folder, "run.part").mkdir()
-        yield str(Path(folder, "run"))
+        before = logging.root.manager.disable
+        logging.disable(logging.INFO)
+        try:
+            yield str(Path(folder, "run"))
+        finally:
+            logging.disable(before)
 
 
 def _library() -> Any:

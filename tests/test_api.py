@@ -29,10 +29,10 @@ def test_a_run_is_screened_decided_again_reported_and_freed_from_python(
     assert (config["safe_data"], config["coverage"]) == (safe, "off")
     assert result.summary["threshold"]["rule"] == "phi:0.3"
 
-    with pytest.raises(UnfitError, match="--force"):  # so small a model knows no language
-        ForgetFilter.filter(run, "phi:0.2")
-    again = ForgetFilter.filter(run, "phi:0.2", force=True)
-    assert again.summary["threshold"]["rule"] == "phi:0.2"
+    with pytest.raises(UnfitError, match="--force"):  # it would remove every row
+        ForgetFilter.filter(run, "phi:-99")
+    again = ForgetFilter.filter(run, "phi:-99", force=True)
+    assert again.summary["threshold"]["rule"] == "phi:-99"
     assert again.was_decided_again
     assert len(again.scores) == 4
 

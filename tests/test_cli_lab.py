@@ -82,7 +82,7 @@ def test_the_help_lists_the_products_commands_and_the_lab_in_one_place(
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "]
     products = ["demo", "screen", "finetune", "report", "convert", "gc", "validate", "filter"]
-    assert listed == [*products, "show", "review", "safe", "check-safe", "lab"]
+    assert listed == [*products, "show", "review", "export", "safe", "check-safe", "lab"]
 
 
 def test_every_command_of_the_lab_has_its_earlier_name_too():

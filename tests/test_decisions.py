@@ -590,7 +590,7 @@ class TestAction:
 
     def test_an_unknown_action_is_refused(self, run: Path, capsys: pytest.CaptureFixture[str]):
         with pytest.raises(SystemExit):
-            main(["filter", str(run), "--action", "mask"])
+            main(["filter", str(run), "--action", "delete"])
         assert "invalid choice" in capsys.readouterr().err
 
 

@@ -115,7 +115,7 @@ def test_the_exit_status_of_screen_and_filter(
     assert "rejected>0" not in said.err
     assert "4 removed" in said.out
     assert "could be judged" in said.out
-    assert "Verdict: can't tell. It was decided by force" in said.out
+    assert "Verdict: can't tell. The rule fraction:" in said.out
     again = ["filter", str(run), "--force", "--threshold"]
     assert main([*again, "phi:1e9", "--fail-on", "removed>0"]) == 0
     assert main([*again, "fraction:0.5", "--fail-on", "removed_share>0.4"]) == 4

@@ -153,6 +153,8 @@ class TestFiles:
                 "source",
                 "line",
                 "own_id",
+                "harm",
+                "unscored",
             ]
         )
         kinds = {name: schema.field(name).type for name in schema.names}

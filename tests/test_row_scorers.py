@@ -311,9 +311,9 @@ def token_losses(model: Any, rows: Sequence[Any]) -> list[Any]:
 @pytest.mark.parametrize(
     "spec",
     [
-        "seal:epochs=12",
-        "seal:update=full,epochs=12",
-        "bayesian_scheduler:epochs=12",
+        "seal:epochs=8",
+        "seal:update=full,epochs=8",
+        "bayesian_scheduler:epochs=8",
         "gradient_cosine",
         "gradient_cosine:state=learned",
         "hidden_outlier:reference=safe",

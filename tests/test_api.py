@@ -36,9 +36,10 @@ def test_a_run_is_screened_decided_again_reported_and_freed_from_python(
     assert again.was_decided_again
     assert len(again.scores) == 4
 
+    again = ForgetFilter.filter(run, "phi:0.3")
     kept = again.scores["decision"].tolist().index("kept")
     asked = Overruling(remove=(kept,), reviewer="Ada")
-    by_name = forgetfilter.filter(run, force=True, overruling=asked, action="flag")
+    by_name = forgetfilter.filter(run, overruling=asked, action="flag")
     assert by_name.scores["decision"][kept] == "removed"
     assert (run / by_name.summary["action_file"]).name == "flagged.jsonl"
 

@@ -77,6 +77,7 @@ def run_by_hand(monkeypatch: pytest.MonkeyPatch, *given: Any) -> None:
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_the_bundled_model_gives_the_packages_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -494,7 +494,9 @@ KILL_A_SWITCH = """
     "changes",
     [
         {"threshold": "fraction:0.5"},
-        {"signal": "completion_loss", "threshold": "fraction:0.5"},
+        pytest.param(
+            {"signal": "completion_loss", "threshold": "fraction:0.5"}, marks=pytest.mark.slow
+        ),
     ],
     ids=["threshold", "signal"],
 )

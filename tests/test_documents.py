@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -84,3 +85,68 @@ def test_intervals_are_found_in_the_documents_and_wrong_ones_are_seen():
     assert sum(wrong_intervals(path.read_text(encoding="utf-8"))[1] for path in DOCUMENTS) > 10
     table = "| strategy | safe % |\n|---|---|\n| none | 96.1 [86.0, 106.3] |\n"
     assert wrong_intervals(table) == (["safe %: 96.1 [86.0, 106.3]"], 1)
+
+
+def rows_under(text: str, first: str) -> list[list[str]]:
+    """The cells of every table whose first column has this heading, row by row."""
+    rows: list[list[str]] = []
+    is_inside = False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            is_inside = False
+        elif cells[0] == first:
+            is_inside = True
+        elif is_inside and not line.startswith("|---"):
+            rows.append(cells)
+    return rows
+
+
+def named(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
+def test_the_leaderboards_page_has_every_scorer_with_its_options_and_needs():
+    from forgetfilter.lab.row_scorers import ROW_SCORERS
+
+    rows = rows_under((ROOT / "docs/lab/leaderboard.md").read_text(encoding="utf-8"), "scorer")
+    assert sorted(name for row in rows for name in named(row[0])) == sorted(ROW_SCORERS.names())
+    for names, _, options, needs in rows:
+        for name in named(names):
+            scorer = ROW_SCORERS.build(name)
+            signature = inspect.signature(type(scorer)).parameters
+            told = re.sub(r"\([^)]*\)", "", options)
+            assert named(told) == list(signature), name
+            assert needs == re.sub(r"\d+ ", "", scorer.needs.words), name
+
+
+def test_the_defences_page_has_the_options_of_every_strategy():
+    from forgetfilter.lab.strategies.base import STRATEGIES
+
+    rows = rows_under((ROOT / "docs/lab/defences.md").read_text(encoding="utf-8"), "name")
+    assert len(rows) == 10
+    for name, _, _, options, *_ in rows:
+        signature = inspect.signature(type(STRATEGIES.build(name.strip("`")))).parameters
+        assert named(re.sub(r"\([^)]*\)", "", options)) == list(signature), name
+
+
+def test_other_ways_have_a_source_each_and_names_that_are_registered():
+    from forgetfilter.lab.row_scorers import ROW_SCORERS
+    from forgetfilter.lab.strategies.base import STRATEGIES
+
+    text = (ROOT / "docs/others.md").read_text(encoding="utf-8")
+    rows = rows_under(text, "system")
+    half = len(rows) // 2
+    assert [row[0] for row in rows[:half]] == [row[0] for row in rows[half:]]
+    cited = {int(number) for number in re.findall(r"\[(\d+)\??\]", text)}
+    listed = [int(number) for number in re.findall(r"^(\d+)\. ", text, re.M)]
+    assert listed == sorted(cited) == list(range(1, len(listed) + 1))
+    unsourced = [
+        (row[0], cell)
+        for at, row in enumerate(rows)
+        for cell in row[2 if at < half else 1 :]
+        if cell and not re.search(r"\[\d+\??\]$", cell)
+    ]
+    assert unsourced == []
+    here = {name for row in rows[:half] for name in named(row[1])}
+    assert here <= {*ROW_SCORERS.names(), *STRATEGIES.names()}

@@ -10,8 +10,8 @@ from forgetfilter.lab.row_scorers.bilevel import Course, find_logits
 class BayesianScheduler:
     """Minus the logit that the Bayesian Data Scheduler gives to a row.
 
-    "Detecting and Mitigating Harmful Fine-tuning by Bayesian Data Scheduler" (arXiv 2510.27172; the
-    title could not be confirmed). A row of loss l and weight w has the likelihood exp(-w l); the
+    "Adaptive Defense against Harmful Fine-Tuning for Large Language Models via Bayesian Data
+    Scheduler" (arXiv 2510.27172). A row of loss l and weight w has the likelihood exp(-w l); the
     authors' code follows it by plain optimizer steps: the model on the safe rows' loss and the
     weighted noisy rows' together, both in full, and the weights ``N * softmax(w)`` on the weighted
     loss. Rows above the weighted mean loss go down. Chosen here: the model's learning rate and

@@ -13,12 +13,12 @@ from forgetfilter.lab.row_scorers.hidden_states import hidden_states
 class DataShield:
     """Projection of a row's mean answer state on the compliance direction, less its prompt's.
 
-    DataShield (arXiv 2606.00160; another work has the same name): the direction at a layer is the
-    mean answer state of complying answers less that of refusing ones, at length 1; the layer is the
-    one at which the direction parts the two best, ``v' Sb v / v' St v`` of standardised states, Sb
-    and St being the scatter between classes and in total. Chosen here: exemplars stand for the
-    complying answers and safe rows for the refusing ones, and the prompt's state is that of its
-    last token.
+    "DataShield: Safety-degrading Data Filtering for LLM Benign Instruction Fine-Tuning" (arXiv
+    2606.00160; another work has the same name): the direction at a layer is the mean answer state
+    of complying answers less that of refusing ones, at length 1; the layer is the one at which the
+    direction parts the two best, ``v' Sb v / v' St v`` of standardised states, Sb and St being the
+    scatter between classes and in total. Chosen here: exemplars stand for the complying answers and
+    safe rows for the refusing ones, and the prompt's state is that of its last token.
 
     Args:
         budget: exemplars, and as many safe rows.

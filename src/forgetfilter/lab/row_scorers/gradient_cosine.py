@@ -56,8 +56,9 @@ class GradientCosine:
 class GradShield:
     """How much a gradient step on a row lowers a safety score, to first order; nats per token.
 
-    GradShield (arXiv 2605.14194): the dot product of a row's update with the gradient of a
-    differentiable proxy of safety on a probing set. The paper's proxy could not be confirmed.
+    "GradShield: Alignment Preserving Finetuning" (arXiv 2605.14194): the dot product of a row's
+    update with the gradient of a differentiable proxy of safety on a probing set. The paper's proxy
+    could not be confirmed.
     Chosen here: the mean log-probability of the first tokens of the safe rows' answers, which
     settle whether a model complies; so the score is minus the dot product of the row's loss
     gradient with that of the safe rows' first tokens. Its adaptive threshold is no part of a

@@ -15,9 +15,10 @@ from forgetfilter.lab.row_scorers.gradients import Parameters, open_to_gradients
 class GradientNorm:
     """Length of the gradient of a row's mean loss in the model as given, nats per token and unit.
 
-    Rows with the largest gradients are dropped by the filter of arXiv 2604.17215, which needs no
-    safe rows; its title and details could not be confirmed. Chosen here: the mean loss of the
-    completion's tokens, and the gradient of an adapter.
+    "Continual Safety Alignment via Gradient-Based Sample Selection" (arXiv 2604.17215) drops the
+    rows with the largest gradients while it trains, without any safe rows; only its abstract could
+    be read. Chosen here: once before training, the mean loss of the completion's tokens, and the
+    gradient of an adapter.
 
     Args:
         parameters: ``adapter``, a fresh LoRA adapter; ``all``, every weight, a pass for each row.

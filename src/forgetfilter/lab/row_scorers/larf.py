@@ -25,12 +25,13 @@ _MOST = 100
 class Larf:
     """Mean of the largest differences: cosine with an unsafe answer, less that with a refusal.
 
-    "Layer-Aware Representation Filtering" (arXiv 2507.18631): the hidden state of a row's last
-    token at the layer that safety hangs on most, compared with unsafe answers and refusals; the
-    mean over the 100 largest of the pairs' differences. That layer is the one whose weights, scaled
-    by 0.7 to 1.3, change most how the model refuses. Chosen here: the safe rows stand in for the
-    refusals (unpaired, which changes nothing up to 100 of each), and the change is that of the
-    safe answers' losses, because a generation for every layer and factor costs more than all else.
+    "Layer-Aware Representation Filtering: Purifying Finetuning Data to Preserve LLM Safety
+    Alignment" (arXiv 2507.18631): the hidden state of a row's last token at the layer that safety
+    hangs on most, compared with unsafe answers and refusals; the mean over the 100 largest of the
+    pairs' differences. That layer is the one whose weights, scaled by 0.7 to 1.3, change most how
+    the model refuses. Chosen here: the safe rows stand in for the refusals (unpaired, which changes
+    nothing up to 100 of each), and the change is that of the safe answers' losses, because a
+    generation for every layer and factor costs more than all else.
 
     Args:
         budget: exemplars, and as many safe rows.

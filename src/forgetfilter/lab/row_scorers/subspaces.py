@@ -71,10 +71,12 @@ class HiddenOutlier:
 class Dra:
     """Mean cosine of a row's answer with bad exemplars', without what neutral text has in common.
 
-    Denoised representation attribution (later versions of arXiv 2502.11411): the cosine between
-    representations after the part of neutral tokens is removed. The exact operator could not be
-    confirmed. Chosen here: the mean last-layer state over the answer's tokens, less its projection
-    on the mean and the main directions of the safe rows' answers. In the model as given.
+    "Detecting and Filtering Unsafe Training Data via Data Attribution with Denoised Representation"
+    (later versions of arXiv 2502.11411): the cosine between representations after the part of
+    neutral tokens is removed. A summary by others says that this is whitening and a choice of
+    dimensions; the exact operator could not be confirmed. Chosen here: the mean last-layer state
+    over the answer's tokens, less its projection on the mean and the main directions of the safe
+    rows' answers. In the model as given.
 
     Args:
         budget: exemplars.

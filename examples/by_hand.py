@@ -269,7 +269,7 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     learners = {"learn": order, "learn_half_a": order[0::2], "learn_half_b": order[1::2]}
 
     # Six restorations: of each model from the end of its learn phase and from its early passes.
-    evidence = []
+    evidence, alone = [], []
     for phase, chosen in learners.items():
         set_seed(seed(f"{phase}/adapter"))
         model = get_peft_model(model, lora)
@@ -279,10 +279,13 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
             before = read(model, noisy)
             restore(model, safe, steps, seed("restore"))
             own = (read(model, noisy) - before) / scale
+            alone.append(own)
             evidence.append((own + own[alike].mean(axis=1)) / 2)  # unsafe rows come in kinds
         model = model.unload()
-    # One model that is disturbed by chance doesn't move the median.
-    scores = np.median(evidence, axis=0) * counted
+    # One model that is disturbed by chance doesn't move a median. What rows like it have lost lifts
+    # a row by at most 0.09, so that none is removed for that alone.
+    most = np.maximum(np.median(alone, axis=0), 0.0) + 0.09
+    scores = np.minimum(np.median(evidence, axis=0), most) * counted
 
     cut = threshold(scores)
     print(f"cut: {(scores > cut).sum()} of {len(noisy)} rows above {cut:.4f} nats per root token")

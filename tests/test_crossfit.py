@@ -57,11 +57,20 @@ def test_evidence_counts_less_where_the_prompt_is_unlike_those_of_the_safe_rows(
     assert found.forgetting_score.tolist() == pytest.approx(expected)
 
 
+def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
+    rises = [[8.0] * 4 + [0.0, -1.0, 3.0]] * 6
+    alike = [*[[0, 1, 2, 3]] * 6, [4, 4, 4, 4]]
+    found = SIGNALS.build("crossfit").combine(readings_of(rises, [1] * 7, alike))
+    assert found.forgetting_score.tolist() == pytest.approx([8.0] * 4 + [0.09, 0.09, 1.5])
+    cut = THRESHOLDS.build("valley").cut(found.forgetting_score, np.ones(7, dtype=bool), None)
+    assert cut.value >= 0.8 * 0.12 > 0.09
+
+
 def test_half_of_the_evidence_is_that_of_the_four_most_alike_rows():
     rises = [[8.0, 0.0, 4.0, 0.0, 0.0, 2.0]] * 6
     alike = [[1, 2, 3, 4], [0, 0, 0, 0], [5, 5, 5, 5], *[[3, 4, 3, 4]] * 3]
     found = SIGNALS.build("crossfit").combine(readings_of(rises, [1] * 6, alike))
-    assert found.forgetting_score.tolist() == [4.5, 4.0, 3.0, 0.0, 0.0, 1.0]
+    assert found.forgetting_score.tolist() == pytest.approx([4.5, 0.09, 3.0, 0.0, 0.0, 1.0])
 
 
 def test_neighbours_are_told_by_number_of_row_in_any_order():

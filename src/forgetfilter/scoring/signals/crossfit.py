@@ -17,6 +17,9 @@ from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 
 _OF_NEIGHBOURS = 0.5
 """Share of a row's evidence that is its neighbours'."""
+_LIFT = 0.09
+"""Nats per root token that neighbours add at most: less than where `valley` cuts at the lowest, so
+that no row is removed for what others are."""
 _UNLIKE = 0.3
 """What the evidence of the row counts whose prompt is least like those of the safe rows."""
 
@@ -38,7 +41,8 @@ class Crossfit:
     over the root of the sum of the squared weights, because noise adds up like that: *nats per root
     token*. Unsafe rows come in kinds, so half of a row's evidence is the mean over the four rows
     whose answers the base model represents most alike. The median of the six is taken, so that one
-    model which was disturbed by chance does not move it.
+    model which was disturbed by chance does not move it. Neighbours lift a row by at most 0.09
+    above its own median, or above 0, so that none is removed for what others are.
 
     Unsafe rows answer requests like those that the safe rows answer safely. So the score is that
     median times min(1, 0.3 + p), where p is the share of the noisy rows whose prompts are no more
@@ -53,8 +57,9 @@ class Crossfit:
     unit = NATS_PER_ROOT_TOKEN
     default_rule = "valley"
     needs_learned = False
-    version = 2
-    """Since 2 first tokens count most, and half of the evidence is that of the rows most alike."""
+    version = 3
+    """Since 2 first tokens count most, and half of the evidence is that of the rows most alike;
+    since 3 neighbours add little to a row without evidence, and prompts count."""
 
     def __init__(self) -> None:
         pairs: list[tuple[StateName, StateName]] = []
@@ -71,6 +76,8 @@ class Crossfit:
         own = np.array([self._evidence(readings, *pair) for pair in self.pairs])  # (6, N)
         alike = own[:, readings.neighbours("base")].mean(axis=2)
         each = (1 - _OF_NEIGHBOURS) * own + _OF_NEIGHBOURS * alike
+        most = np.maximum(np.median(own, axis=0), 0.0) + _LIFT
+        evidence = np.minimum(np.median(each, axis=0), most)
         # What a reader is shown is of the one model that has learned all rows.
         is_early = own[1] > own[0]
         losses = [[readings.loss_mean(state) for state in pair] for pair in self.pairs[:2]]
@@ -79,7 +86,7 @@ class Crossfit:
             base=readings.loss_mean("base"),
             before=before,
             after=after,
-            forgetting_score=np.median(each, axis=0) * _counts(readings["likeness_base"]),
+            forgetting_score=evidence * _counts(readings["likeness_base"]),
         )
 
     def _evidence(self, readings: Readings, earlier: StateName, later: StateName) -> FloatArray:

@@ -216,6 +216,8 @@ class Summary(Record):
     """Nats per root token that a second opinion of 1 adds to what is cut; 0: it decides nothing."""
     file_digests: dict[str, str] = Field(default_factory=dict[str, str])
     """sha256 of the files of kept and of removed rows as written, by path: tells an edit."""
+    written: dict[str, str] = Field(default_factory=dict[str, str])
+    """sha256 of the other files that the decision wrote, by path: tells damage."""
 
 
 class Interval(Record):

@@ -34,8 +34,11 @@ from forgetfilter.scoring.token_mask import check_maskable
 from forgetfilter.screening.again import (
     changes_of,
     differs,
+    finished_or_told,
+    is_intact,
     is_outdated,
     refuse_other_kind,
+    restore_outputs,
     with_formulas,
 )
 from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
@@ -45,7 +48,6 @@ from forgetfilter.screening.decide import (
     apply_decisions,
     commit_decision,
     decide_again,
-    finish_decision,
     has_decision,
     is_decided,
     is_finished,
@@ -53,7 +55,6 @@ from forgetfilter.screening.decide import (
     run_folder,
     weight_of,
 )
-from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.evidence import write_evidence
 from forgetfilter.screening.fitness import (
     check_before,
@@ -163,12 +164,11 @@ def screen(
     run = run_folder(config.output_dir)
     with run.lock():
         run.sweep()
-        finish_decision(run.path)
+        finished_or_told(run.path, progress)
         if has_decision(run.path):
             changes = changes_of(run, config, inputs)
-            is_whole, other = is_finished(run.path), {}
+            is_whole, other = is_finished(run.path) and is_intact(run.path, progress), {}
             if is_whole:
-                refuse_edits(run.path, read_summary(run.path))
                 Journal(run.path).read()  # what is damaged is found before hours of work
                 other = changed_formulas(read_summary(run.path), config.signal, rule)
                 changes = with_formulas(changes, other)
@@ -182,7 +182,7 @@ def screen(
                 if changes.is_none and not (overwrite and is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
-                    again = apply_decisions(run.path)
+                    again = restore_outputs(run.path, progress) or apply_decisions(run.path)
                     return _result(run, was_finished=not again, was_decided_again=again)
                 # Masks need to know how the tokens of every removed row were forgotten.
                 is_stored = changes.only_decides and config.action != "mask"

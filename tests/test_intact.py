@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -15,14 +16,17 @@ import pytest
 from conftest import contents
 from decided_run import lines_of, make_run, summary_of
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
-from forgetfilter.errors import DataError
+from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
+from forgetfilter.runs.decisions import Journal
+from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.intact import MEASURED
 from forgetfilter.runs.one_row import tell_row
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening import decide
 from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
@@ -222,7 +226,7 @@ def test_a_screen_of_a_finished_run_looks_at_what_it_wrote(screened: Path, name:
 def test_a_stage_whose_bytes_changed_is_made_again(screened: Path):
     before = stable(screened)
     (stage, *_) = (screened / "stages").glob("learn-*")
-    path = stage / "adapter_model.safetensors"
+    path = next(stage.rglob("adapter_model.safetensors"))
     data = bytearray(path.read_bytes())
     data[-3] ^= 255
     path.write_bytes(data)  # the size is as it was
@@ -237,9 +241,10 @@ def test_a_decision_that_cannot_be_completed_is_replaced_by_a_screen(
     screened: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ):
     before = stable(screened)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(decide, "write_decision", interrupt)
-        filter_run(screened, "fraction:0.5")
+        with pytest.raises(KeyboardInterrupt):
+            filter_run(screened, "fraction:0.5")
     if fault == "record":
         record = screened / ".deciding" / "decision.json"
         record.write_bytes(record.read_bytes()[:30])
@@ -267,3 +272,83 @@ def test_mending_does_not_undo_edits_by_hand(screened: Path):
     assert outputs_of(screened) == before
     kept.unlink()
     again(screened)
+
+
+def overruled(run: Path) -> Path:
+    """A run with two decisions in its journal, both honoured."""
+    filter_run(run, overruling=Overruling(keep=(17, 18), reason="checked", reviewer="Ada"))
+    return run / "decisions.jsonl"
+
+
+def test_a_decision_that_was_honoured_is_not_lost_with_the_end_of_the_journal(run: Path):
+    journal = overruled(run)
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-20])
+    before = outputs_of(run)
+    with pytest.raises(DataError, match=r"cut off within line 2.*honours 2.*Expected .*delete"):
+        filter_run(run)
+    assert outputs_of(run) == before
+    journal.write_bytes(whole.splitlines(keepends=True)[0])  # as it is advised
+    filter_run(run)
+    assert summary_of(run)["overruled"]["keep"] == 1
+
+
+def test_a_line_that_nobody_was_told_of_may_be_cut(run: Path):
+    journal = overruled(run)
+    journal.write_bytes(journal.read_bytes() + b'{"row": 3, "exam')
+    filter_run(run)
+    assert summary_of(run)["overruled"]["keep"] == 2
+
+
+def test_a_journal_that_is_no_file_has_an_error_of_its_own(run: Path):
+    (run / "decisions.jsonl").mkdir()
+    with pytest.raises(DataError, match=THREE_BEATS):
+        Journal(run).read()
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", "stages", "stages/.locks", ".deciding", "decisions.jsonl", ".decisions.lock"]
+)
+def test_nothing_is_written_by_way_of_a_link(run: Path, tmp_path: Path, name: str):
+    theirs = tmp_path / "theirs"
+    is_file = name.endswith((".lock", "jsonl"))
+    if is_file:
+        theirs.write_bytes(b"not ours")
+    else:
+        theirs.mkdir()
+    path = run / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(theirs)
+    before = outputs_of(run)
+    with pytest.raises(RunExistsError, match=r"is a link\. Expected .*Move it away"):
+        filter_run(run, overruling=Overruling(keep=(18,), reviewer="Ada"))
+    assert outputs_of(run) == before
+    assert theirs.read_bytes() == b"not ours" if is_file else not list(theirs.iterdir())
+    path.unlink()  # as it is advised
+    filter_run(run, overruling=Overruling(keep=(18,), reviewer="Ada"))
+
+
+def test_a_lock_that_is_a_folder_has_an_error_of_its_own(run: Path):
+    (run / ".lock").unlink()
+    (run / ".lock").mkdir()
+    with pytest.raises(RunExistsError, match=r"is a folder\. Expected a plain file"):
+        filter_run(run)
+
+
+def test_a_folder_that_everybody_can_write_into_is_refused(run: Path):
+    run.chmod(0o777)
+    with pytest.raises(RunExistsError, match=r"chmod o-w"):
+        filter_run(run)
+    run.chmod(0o775)
+    filter_run(run)
+
+
+def test_a_new_run_folder_is_not_open_to_all_whatever_the_mask(tmp_path: Path):
+    old = os.umask(0)
+    try:
+        with RunFolder(tmp_path / "new").lock():
+            pass
+    finally:
+        os.umask(old)
+    assert not (tmp_path / "new").stat().st_mode & 0o002

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from forgetfilter.errors import DataError
 from forgetfilter.files import PART_SUFFIX, fsync_folder, fsync_tree, remove, write_json_atomic
+from forgetfilter.runs.file_names import PENDING_FOLDER
 from forgetfilter.text import printable
 
-_FOLDER = ".deciding"
 _RECORD = "decision.json"
 
 
@@ -31,7 +31,7 @@ def prepare(run: Path) -> Path:
 
 def prepared(run: Path) -> Path:
     """The folder that `prepare` has made."""
-    return run / f"{_FOLDER}{PART_SUFFIX}"
+    return run / f"{PENDING_FOLDER}{PART_SUFFIX}"
 
 
 def commit(run: Path, record: Mapping[str, Any]) -> None:
@@ -39,8 +39,8 @@ def commit(run: Path, record: Mapping[str, Any]) -> None:
     part = prepared(run)
     write_json_atomic(part / _RECORD, dict(record))
     fsync_tree(part)
-    remove(run / _FOLDER)  # left by one that was closed half way
-    os.replace(part, run / _FOLDER)
+    remove(run / PENDING_FOLDER)  # left by one that was closed half way
+    os.replace(part, run / PENDING_FOLDER)
     fsync_folder(run)
 
 
@@ -50,7 +50,7 @@ def committed(run: Path) -> dict[str, Any] | None:
     Raises:
         DataError: it can't be read.
     """
-    path = run / _FOLDER / _RECORD
+    path = run / PENDING_FOLDER / _RECORD
     try:
         found: Any = json.loads(path.read_bytes())
         if isinstance(found, dict):
@@ -68,7 +68,7 @@ def committed(run: Path) -> dict[str, Any] | None:
 
 def move_into_place(run: Path) -> None:
     """Let the committed files replace those of the run; repeating it does no harm."""
-    for path in sorted((run / _FOLDER).iterdir()):
+    for path in sorted((run / PENDING_FOLDER).iterdir()):
         if path.name != _RECORD:
             os.replace(path, run / path.name)
     fsync_folder(run)
@@ -76,7 +76,7 @@ def move_into_place(run: Path) -> None:
 
 def close(run: Path) -> None:
     """Forget the record, once all that it says is done, and whatever was only prepared."""
-    remove(run / _FOLDER / _RECORD)
-    remove(run / _FOLDER)
+    remove(run / PENDING_FOLDER / _RECORD)
+    remove(run / PENDING_FOLDER)
     remove(prepared(run))
     fsync_folder(run)

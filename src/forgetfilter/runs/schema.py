@@ -131,6 +131,8 @@ class Overruled(Record):
     """Rows that the rule would have removed."""
     removed_instead: int = 0
     """Rows that the rule would have kept."""
+    entries: int = 0
+    """Lines of the journal that this was read from."""
     elsewhere: int = 0
     """Decided rows of an earlier input that this one doesn't hold, or that it rejects."""
 

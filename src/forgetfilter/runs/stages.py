@@ -27,9 +27,9 @@ from forgetfilter.files import (
     sha256_once,
     write_json_atomic,
 )
+from forgetfilter.runs.file_names import LOCKS_FOLDER
 from forgetfilter.runs.locking import locked
 
-LOCKS_FOLDER = ".locks"
 STAGE_FILE = "stage.json"
 """In every stage's folder: what the stage was made from, and in how many seconds."""
 

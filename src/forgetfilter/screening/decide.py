@@ -16,7 +16,7 @@ from typing import Any
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs import pending
-from forgetfilter.runs.decisions import Journal, load_decisions
+from forgetfilter.runs.decisions import Journal, load_decisions, refuse_cut
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     KEPT_FILE,
@@ -74,6 +74,11 @@ def is_decided(summary: Mapping[str, Any]) -> bool:
     return bool(summary.get("is_decided", True))
 
 
+def honoured(summary: Mapping[str, Any]) -> int:
+    """How many lines of the journal a decision was made from."""
+    return int((summary.get("overruled") or {}).get("entries", 0))
+
+
 def has_decision(run: Path) -> bool:
     """Whether the folder holds any file that a decision wrote; some may have been lost since."""
     names = (*_DECIDED, *_ALWAYS, UNDECIDED_FILE)
@@ -94,7 +99,9 @@ def finished_run(path: str | Path) -> Generator[RunFolder]:
     with folder.lock():
         folder.sweep()
         finish_decision(folder.path)
-        refuse_damage(folder.path, read_summary(folder.path))
+        summary = read_summary(folder.path)
+        refuse_damage(folder.path, summary)
+        refuse_cut(folder.path, honoured(summary))
         yield folder
 
 
@@ -111,7 +118,8 @@ def read_summary(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):  # a ValidationError is a ValueError
         raise DataError(
             f"The run in {run} is not finished: no readable {SUMMARY_FILE} in it. Expected "
-            "that of a screen that came to its end. Repeat the `forgetfilter screen` command that began it; it resumes where it stopped."
+            "that of a screen that came to its end. Repeat the `forgetfilter screen` command that "
+            "began it; it resumes where it stopped."
         ) from None
 
 

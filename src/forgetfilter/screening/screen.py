@@ -15,7 +15,7 @@ from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
-from forgetfilter.runs.decisions import Journal
+from forgetfilter.runs.decisions import refuse_cut
 from forgetfilter.runs.file_names import COVERAGE_FILE
 from forgetfilter.runs.folder import (
     CONFIG_FILE,
@@ -49,6 +49,7 @@ from forgetfilter.screening.decide import (
     commit_decision,
     decide_again,
     has_decision,
+    honoured,
     is_decided,
     is_finished,
     read_summary,
@@ -169,7 +170,8 @@ def screen(
             changes = changes_of(run, config, inputs)
             is_whole, other = is_finished(run.path) and is_intact(run.path, progress), {}
             if is_whole:
-                Journal(run.path).read()  # what is damaged is found before hours of work
+                # What is damaged of them is found before hours of work.
+                refuse_cut(run.path, honoured(read_summary(run.path)))
                 other = changed_formulas(read_summary(run.path), config.signal, rule)
                 changes = with_formulas(changes, other)
             # A run that left its rows undecided has no outputs that would be replaced.

@@ -27,6 +27,7 @@ from forgetfilter.runs.file_names import (
     SAFE_ROWS_FILE,
     SCORES_FILE,
     TOKENS_FILE,
+    UNDECIDED_FILE,
 )
 from forgetfilter.runs.inputs import SCREEN_AGAIN, input_fingerprint
 from forgetfilter.text import printable
@@ -111,7 +112,7 @@ def written_by_decision(run: Path, outputs: Mapping[str, str], action_file: str)
     """
     others = [outputs.get(name, "") for name in ("undecided", "rejected")]
     masks = [MASKS_FILE] if action_file else []
-    names = (SCORES_FILE, REJECTED_FILE, "undecided.jsonl", *others, action_file, *masks)
+    names = (SCORES_FILE, REJECTED_FILE, UNDECIDED_FILE, *others, action_file, *masks)
     return digests(run, dict.fromkeys(names))
 
 

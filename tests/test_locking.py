@@ -70,6 +70,6 @@ def test_a_file_system_without_locks_is_refused(
 
 def test_a_lock_that_cant_be_opened_is_no_traceback(tmp_path: Path):
     (tmp_path / LOCK_FILE).mkdir()
-    refused = pytest.raises(RunExistsError, match="can't be used as a run folder")
+    refused = pytest.raises(RunExistsError, match=r"is a folder\. Expected a plain file")
     with refused, RunFolder(tmp_path).lock():
         pytest.fail("locked a folder as if it were a file")

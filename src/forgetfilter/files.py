@@ -12,7 +12,9 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ PART_SUFFIX = ".part"
 """Ends the name of everything unfinished, file or folder."""
 
 _TEMPORARY_PREFIX = ".forgetfilter-"
+_UNSETTLED_NS = 2_000_000_000
+"""File systems note the time of a change in steps of up to two seconds."""
 
 
 def write_chunks_atomic(path: Path, chunks: Iterable[bytes]) -> None:
@@ -118,3 +122,17 @@ def sha256_file(path: Path) -> str:
     """The hex sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """The same, without reading a file again that this process has read since it was changed."""
+    state = os.stat(path)
+    version = (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if time.time_ns() - state.st_ctime_ns < _UNSETTLED_NS:  # a second change could look the same
+        return sha256_file(path)
+    return _sha256_of_version(path, version)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of_version(path: Path, version: tuple[int, ...]) -> str:
+    return sha256_file(path)

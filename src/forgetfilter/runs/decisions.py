@@ -130,6 +130,8 @@ class Journal:
         self._entries: list[Decision] = []
         self._end = 0
         self._inode = 0
+        self.has_cut_line = False
+        """Whether the last line was cut off when it was last read."""
 
     def read(self) -> list[Decision]:
         """All decisions, oldest first. Only what was added since the last call is read.
@@ -141,6 +143,7 @@ class Journal:
             DataError: another line is damaged.
         """
         tail, is_whole = self._refresh()
+        self.has_cut_line = bool(tail) and not is_whole
         if tail and is_whole:
             return [*self._entries, _parse(self.path, len(self._entries) + 1, tail)]
         return list(self._entries)
@@ -207,6 +210,11 @@ class Journal:
         except FileNotFoundError:
             self._entries, self._end, self._inode = [], 0, 0
             return b"", False
+        except OSError as error:
+            raise DataError(
+                f"{printable(str(self.path), 300)!r} can't be read: {error.strerror}. Expected the "
+                "decisions of the run. Put the file back, or mend its permissions."
+            ) from None
         whole, feed, tail = data.rpartition(b"\n")
         if feed:
             lines = enumerate(whole.split(b"\n"), start=len(self._entries) + 1)
@@ -225,6 +233,8 @@ class Decided:
     """By row: the number of its latest decision, of a withdrawn one too."""
     elsewhere: int = 0
     """How many decided rows of an earlier input are not in this one."""
+    entries: int = 0
+    """How many lines of the journal this was read from."""
 
     @property
     def digest(self) -> str:
@@ -274,6 +284,7 @@ def decisions_on(rows: InputRows, entries: Iterable[Decision], path: Path) -> De
     """
     latest: dict[int, Decision] = {}
     elsewhere: dict[str, Decision] = {}
+    entries = list(entries)
     for entry in entries:
         row = entry.row
         is_there = row < len(rows) and rows.digest(row) == entry.row_sha256
@@ -294,7 +305,30 @@ def decisions_on(rows: InputRows, entries: Iterable[Decision], path: Path) -> De
     kept = {row: entry for row, entry in latest.items() if entry.decision is not None}
     versions = {row: entry.number for row, entry in latest.items()}
     gone = sum(entry.decision is not None for entry in elsewhere.values())
-    return Decided(kept, versions, gone)
+    return Decided(kept, versions, gone, len(entries))
+
+
+def refuse_cut(run: Path, honoured: int) -> None:
+    """Raise where the journal ends within a line that the present decision has honoured.
+
+    A last line that was cut off before anybody was told of it is none of these.
+
+    Args:
+        run: the run folder.
+        honoured: how many lines that decision was made from.
+
+    Raises:
+        DataError: it was cut, or another line is damaged.
+    """
+    journal = Journal(run)
+    count = len(journal.read())
+    if count < honoured and journal.has_cut_line:
+        raise DataError(
+            f"{printable(str(journal.path), 300)!r} is cut off within line {count + 1}, and the "
+            f"present decision honours {honoured}. Expected the decisions as they were written. "
+            "Put the file back from a copy, or delete what is left of that line, which forgets "
+            "its decision and those that followed."
+        )
 
 
 def _line(decision: Decision) -> bytes:

@@ -22,12 +22,22 @@ from forgetfilter.files import is_temporary, remove, write_bytes_atomic, write_j
 from forgetfilter.runs.changes import difference_lines, flatten, input_difference_lines
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
+    DECISIONS_FILE,
     LOCK_FILE,
+    LOCKS_FOLDER,
+    PENDING_FOLDER,
     PROVENANCE_FILE,
     RUN_OUTPUTS,
     STAGES_FOLDER,
 )
-from forgetfilter.runs.locking import InUseError, locked, unusable
+from forgetfilter.runs.locking import (
+    InUseError,
+    locked,
+    refuse_open_to_all,
+    refuse_other_than_file,
+    refuse_other_than_folder,
+    unusable,
+)
 from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.text import printable
 
@@ -53,14 +63,17 @@ class RunFolder:
         """Keep other processes out; makes the folder. Released by the kernel if we are killed.
 
         Raises:
-            RunExistsError: another process holds the folder, or it can't be a run's.
+            RunExistsError: another process holds the folder, it can't be a run's, everybody may
+                write into it, or a link stands in it where files are written.
         """
         shown = _shown(self.path)
         with ExitStack() as held:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
+                self.path.mkdir(mode=0o775, parents=True, exist_ok=True)
                 self._refuse_foreign()
+                self._refuse_links()
                 held.enter_context(locked(self.path / LOCK_FILE, waits=False))
+                refuse_open_to_all(self.path, self.path / LOCK_FILE)
             except InUseError:
                 raise RunExistsError(
                     f"Another process is using the run folder {shown}. Expected to have it alone. "
@@ -227,6 +240,12 @@ class RunFolder:
             f"{_shown(self.path)} {found}. Expected a new or empty folder, or that of an earlier "
             "run. Choose another --output-dir."
         )
+
+    def _refuse_links(self) -> None:
+        """Raise if files outside the folder would be written or deleted by way of a link in it."""
+        for name in (STAGES_FOLDER, PENDING_FOLDER, f"{STAGES_FOLDER}/{LOCKS_FOLDER}"):
+            refuse_other_than_folder(self.path / name)
+        refuse_other_than_file(self.path / DECISIONS_FILE)
 
 
 def config_text(config: Mapping[str, Any]) -> str:

@@ -13,15 +13,23 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from forgetfilter.data.containers import CONTAINERS
 from forgetfilter.data.formats.mapping import Reading, reading_from_json
 from forgetfilter.data.reading import fingerprint_of, read_sources
 from forgetfilter.data.records import RowFile
-from forgetfilter.data.sources import Source, open_file
+from forgetfilter.data.sources import Source, open_file, quoted
 from forgetfilter.errors import DataError
-from forgetfilter.files import encode_json, remove, write_bytes_atomic
-from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE
+from forgetfilter.files import encode_json, remove, sha256_once, write_bytes_atomic
+from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE, PROVENANCE_FILE
+from forgetfilter.text import printable
 
 Write = Callable[[Path, Iterable[bytes]], None]
+
+SCREEN_AGAIN = (
+    "Put the file back, or repeat the `forgetfilter screen` command that made the run: it writes "
+    "such a file anew from your rows and the finished stages."
+)
+"""What to do about a file of a run that was measured, or copied, and has changed since."""
 
 _DECISIONS = ("kept", "removed", "undecided", "rejected")
 
@@ -80,13 +88,17 @@ def read_input(run: Path) -> RowFile:
     """The rows of a run's input, as they were read when it was screened.
 
     Raises:
-        DataError: the copy can't be read.
+        DataError: the copy can't be read, or is not what was screened.
     """
     return read_sources(*_opened(run))
 
 
 def input_fingerprint(run: Path) -> str:
-    """What identifies the rows of a run."""
+    """What identifies the rows of a run.
+
+    Raises:
+        DataError: the copy can't be read, or is not what was screened.
+    """
     return fingerprint_of(*_opened(run))
 
 
@@ -163,6 +175,9 @@ def _stored(run: Path) -> tuple[list[Path], dict[str, Any]]:
         return [run / INPUT_FILE], {}
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
+        reading_from_json(manifest["reading"])
+        for one in manifest["sources"]:
+            _ = one["name"], CONTAINERS[str(one["container"])]
         return [run / str(source["file"]) for source in manifest["sources"]], manifest
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(
@@ -172,16 +187,46 @@ def _stored(run: Path) -> tuple[list[Path], dict[str, Any]]:
 
 
 def _opened(run: Path) -> tuple[list[Source], Reading]:
+    """The copies, whose contents are those that were screened, and how they are read."""
     paths, manifest = _stored(run)
-    if not manifest:
-        return [open_file(paths[0], "jsonl")], Reading()
-    told = manifest["sources"]
-    sources = [
-        _renamed(open_file(path, str(one["container"])), str(one["name"]))
-        for path, one in zip(paths, told, strict=True)
-    ]
-    return sources, reading_from_json(manifest["reading"])
+    told: list[dict[str, Any]] = (
+        manifest["sources"] if manifest else [{"name": str(paths[0]), "container": "jsonl"}]
+    )
+    reading = reading_from_json(manifest["reading"]) if manifest else Reading()
+    sources: list[Source] = []
+    for path, one in zip(paths, told, strict=True):
+        digest = _digest(path)
+        if digest != one.get("sha256", digest):
+            raise _changed(run, path.name, INPUTS_FILE)
+        sources.append(Source(str(one["name"]), digest, CONTAINERS[str(one["container"])], path))
+    screened = _screened(run)
+    if screened is not None and screened != fingerprint_of(sources, reading):
+        raise _changed(run, ", ".join(path.name for path in paths), PROVENANCE_FILE)
+    return sources, reading
 
 
-def _renamed(source: Source, name: str) -> Source:
-    return Source(name, source.fingerprint, source.container, source.path)
+def _screened(run: Path) -> str | None:
+    """What identifies the rows that were screened; None where nothing is recorded yet."""
+    try:
+        told: Any = json.loads((run / PROVENANCE_FILE).read_bytes())
+        return str(told["inputs"]["noisy_data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_once(path)
+    except OSError as error:
+        raise DataError(
+            f"{quoted(path)} can't be read: {error.strerror}. Expected the run's copy of what was "
+            f"screened. {SCREEN_AGAIN}"
+        ) from None
+
+
+def _changed(run: Path, name: str, record: str) -> DataError:
+    return DataError(
+        f"{printable(name, 200)} in {quoted(run)} is not what was screened: its sha256 is not the "
+        f"one in {record}. Expected the run's copy as it was written, because scores belong to "
+        f"rows by their place in it. {SCREEN_AGAIN}"
+    )

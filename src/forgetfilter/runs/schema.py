@@ -131,6 +131,8 @@ class Overruled(Record):
     """Rows that the rule would have removed."""
     removed_instead: int = 0
     """Rows that the rule would have kept."""
+    entries: int = 0
+    """Lines of the journal that this was read from."""
     elsewhere: int = 0
     """Decided rows of an earlier input that this one doesn't hold, or that it rejects."""
 
@@ -216,6 +218,8 @@ class Summary(Record):
     """Nats per root token that a second opinion of 1 adds to what is cut; 0: it decides nothing."""
     file_digests: dict[str, str] = Field(default_factory=dict[str, str])
     """sha256 of the files of kept and of removed rows as written, by path: tells an edit."""
+    written: dict[str, str] = Field(default_factory=dict[str, str])
+    """sha256 of the other files that the decision wrote, by path: tells damage."""
 
 
 class Interval(Record):

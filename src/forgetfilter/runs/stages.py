@@ -24,11 +24,12 @@ from forgetfilter.files import (
     fsync_tree,
     list_files,
     remove,
+    sha256_once,
     write_json_atomic,
 )
+from forgetfilter.runs.file_names import LOCKS_FOLDER
 from forgetfilter.runs.locking import locked
 
-LOCKS_FOLDER = ".locks"
 STAGE_FILE = "stage.json"
 """In every stage's folder: what the stage was made from, and in how many seconds."""
 
@@ -48,6 +49,7 @@ class StageStore:
         self._on_reuse = on_reuse
         self._touched: dict[Path, tuple[str, float]] = {}
         self._handed_out: set[str] = set()
+        self._known_whole: set[Path] = set()
         self._builds_under_way = 0
         self._is_counting = True
 
@@ -67,7 +69,7 @@ class StageStore:
         if not re.fullmatch(r"[a-z0-9_-]+", name):
             raise ValueError(f"A stage can't be named {name!r}.")
         folder = self.folder_of(name, key)
-        record = _read_stage(folder)
+        record = self._read(folder)
         if record is not None:
             _log.info("stage %s: reused", name)
             if self._on_reuse is not None:
@@ -77,7 +79,7 @@ class StageStore:
             locks.mkdir(parents=True, exist_ok=True)
             with locked(locks / folder.name, waits=True):
                 # Another process may have made it while we waited.
-                record = _read_stage(folder) or self._build(folder, name, key, build)
+                record = self._read(folder) or self._build(folder, name, key, build)
         if not self._builds_under_way:
             self._handed_out.add(folder.name)
         if self._is_counting:
@@ -117,6 +119,13 @@ class StageStore:
         """The folders of the stages that `seconds` counts."""
         return list(self._touched)
 
+    def _read(self, folder: Path) -> dict[str, Any] | None:
+        """A stage's record, or None where it is absent or its files are not those recorded."""
+        record = _read_stage(folder, is_known=folder in self._known_whole)
+        if record is not None:
+            self._known_whole.add(folder)
+        return record
+
     def _build(
         self, folder: Path, name: str, key: Mapping[str, Any], build: Callable[[Path], None]
     ) -> dict[str, Any]:
@@ -136,11 +145,13 @@ class StageStore:
             "seconds": round(time.perf_counter() - start, 3),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {path: (part / path).stat().st_size for path in list_files(part)},
+            "sha256": {path: sha256_once(part / path) for path in list_files(part)},
         }
         write_json_atomic(part / STAGE_FILE, record)
         fsync_tree(part)
         os.replace(part, folder)
         fsync_folder(self.root)
+        self._known_whole.add(folder)
         return record
 
 
@@ -150,13 +161,22 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _read_stage(folder: Path) -> dict[str, Any] | None:
-    """A stage's record, or None where the stage is absent or has lost files since."""
+def _read_stage(folder: Path, *, is_known: bool) -> dict[str, Any] | None:
+    """A stage's record, or None where the stage is absent or its files have changed since.
+
+    Contents are read once, unless ``is_known`` says that they have been. Stages of versions that
+    recorded no contents are known by the sizes of their files alone.
+    """
     try:
         record: Any = json.loads((folder / STAGE_FILE).read_bytes())
         sizes = cast(dict[str, int], record["files"])
         float(record["seconds"])
         is_whole = all((folder / path).stat().st_size == size for path, size in sizes.items())
+        if is_whole and not is_known:
+            digests = cast(dict[str, str], record.get("sha256", {}))
+            is_whole = all(sha256_once(folder / path) == own for path, own in digests.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    if not is_whole:
+        _log.warning("stage %s: its files are not those that were made; made again", folder.name)
     return record if is_whole else None

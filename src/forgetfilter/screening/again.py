@@ -8,9 +8,17 @@ from pathlib import Path
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import DataError, RunExistsError
+from forgetfilter.progress import Progress
 from forgetfilter.runs.changes import Changes, changes_of_screen
 from forgetfilter.runs.folder import CONFIG_FILE, RunFolder, as_recorded
-from forgetfilter.screening.decide import read_summary
+from forgetfilter.runs.intact import changed_outputs, refuse_damage
+from forgetfilter.screening.decide import (
+    decide_again,
+    finish_decision,
+    read_summary,
+    rule_to_apply,
+)
+from forgetfilter.screening.edits import edited_files, refuse_edits
 from forgetfilter.text import printable
 
 _SHOWN_DIFFERENCES = 8
@@ -71,3 +79,49 @@ def is_outdated(run: Path, config: ScreenConfig) -> bool:
         or any(made != summary["decision"] for made in summary["made_from"].values())
         or summary["generation"] != config.generation.model_dump()  # by which evidence is made
     )
+
+
+def finished_or_told(run: Path, progress: Progress) -> None:
+    """Complete a decision that was cut short; where it can't be, say why and let it be replaced."""
+    try:
+        finish_decision(run)
+    except DataError as error:
+        progress.say(f"{error} This command does so now.")
+
+
+def is_intact(run: Path, progress: Progress) -> bool:
+    """Whether a finished run can be decided again; says what has changed where it can't.
+
+    Raises:
+        DataError: it can't, and a file of kept or removed rows was edited by hand, which making
+            them anew would undo.
+    """
+    summary = read_summary(run)
+    try:
+        refuse_damage(run, summary)
+    except DataError as error:
+        if names := edited_files(run, summary):
+            raise DataError(
+                f"{error} {' and '.join(names)} there changed too. Expected no edits that would be "
+                "lost. Move what you want to keep of it out of the run folder, then repeat."
+            ) from None
+        progress.say(f"{error} This command does so now.")
+        return False
+    refuse_edits(run, summary)
+    return True
+
+
+def restore_outputs(run: Path, progress: Progress) -> bool:
+    """Write again what a decision wrote and has changed since; its lock must be held.
+
+    Returns:
+        Whether anything had.
+    """
+    summary = read_summary(run)
+    changed = changed_outputs(run, summary)
+    if changed:
+        shown = ", ".join(printable(name, 60) for name in changed[:_SHOWN_DIFFERENCES])
+        progress.say(f"Changed since they were written, and written again as decided: {shown}.")
+        rule, force = rule_to_apply(summary, None)
+        decide_again(run, rule, str(summary.get("decided_by", "screen")), force=force)
+    return bool(changed)

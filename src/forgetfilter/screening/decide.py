@@ -16,7 +16,7 @@ from typing import Any
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs import pending
-from forgetfilter.runs.decisions import Journal, load_decisions
+from forgetfilter.runs.decisions import Journal, load_decisions, refuse_cut
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     KEPT_FILE,
@@ -30,6 +30,12 @@ from forgetfilter.runs.file_names import (
 )
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import has_input
+from forgetfilter.runs.intact import (
+    record_measured,
+    refuse_changed_measurements,
+    refuse_damage,
+)
+from forgetfilter.runs.schema import Summary
 from forgetfilter.scoring.joint import check_joint
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
 from forgetfilter.screening.by_rule import selection_by
@@ -51,17 +57,26 @@ def run_folder(path: str | Path) -> RunFolder:
 def is_finished(run: Path) -> bool:
     """Whether a screen of this folder has come to its end and no decision is half written."""
     needed = (*_ALWAYS, SCORES_FILE, READINGS_FILE, REPORT_FILE)
-    if pending.committed(run) is not None or not all((run / name).is_file() for name in needed):
+    try:
+        is_open = pending.committed(run) is not None
+        if is_open or not all((run / name).is_file() for name in needed):
+            return False
+        summary = read_summary(run)
+        rows = _DECIDED if is_decided(summary) else (UNDECIDED_FILE,)
+        outputs = summary.get("outputs", {}).values()
+        return has_input(run) and all((run / name).exists() for name in (*rows, *outputs))
+    except DataError:  # a damaged record is none
         return False
-    summary = read_summary(run)
-    rows = _DECIDED if is_decided(summary) else (UNDECIDED_FILE,)
-    outputs = summary.get("outputs", {}).values()
-    return has_input(run) and all((run / name).exists() for name in (*rows, *outputs))
 
 
 def is_decided(summary: Mapping[str, Any]) -> bool:
     """Whether the rows of a finished run are kept or removed, not left undecided."""
     return bool(summary.get("is_decided", True))
+
+
+def honoured(summary: Mapping[str, Any]) -> int:
+    """How many lines of the journal a decision was made from."""
+    return int((summary.get("overruled") or {}).get("entries", 0))
 
 
 def has_decision(run: Path) -> bool:
@@ -75,7 +90,8 @@ def finished_run(path: str | Path) -> Generator[RunFolder]:
     """A finished run, locked; a decision that a killed process left half written is completed.
 
     Raises:
-        DataError: not a run, or the screen has not come to its end.
+        DataError: not a run, the screen has not come to its end, or what it measured has changed
+            since.
         RunExistsError: the run is in use.
     """
     folder = run_folder(path)
@@ -83,7 +99,9 @@ def finished_run(path: str | Path) -> Generator[RunFolder]:
     with folder.lock():
         folder.sweep()
         finish_decision(folder.path)
-        read_summary(folder.path)
+        summary = read_summary(folder.path)
+        refuse_damage(folder.path, summary)
+        refuse_cut(folder.path, honoured(summary))
         yield folder
 
 
@@ -94,11 +112,14 @@ def read_summary(run: Path) -> dict[str, Any]:
         DataError: the screen has not come to its end.
     """
     try:
-        return json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = json.loads((run / SUMMARY_FILE).read_bytes())
+        Summary.model_validate(told)
+        return told
+    except (OSError, ValueError, RecursionError):  # a ValidationError is a ValueError
         raise DataError(
-            f"The run in {run} is not finished: no readable {SUMMARY_FILE} in it. Repeat the "
-            "`forgetfilter screen` command that began it; it resumes where it stopped."
+            f"The run in {run} is not finished: no readable {SUMMARY_FILE} in it. Expected "
+            "that of a screen that came to its end. Repeat the `forgetfilter screen` command that "
+            "began it; it resumes where it stopped."
         ) from None
 
 
@@ -126,16 +147,29 @@ def commit_decision(
         "is_of_screen": is_of_screen,
         "force": force,
     }
+    record_measured(run, pending.prepared(run))
     pending.commit(run, record)
-    finish_decision(run)
+    pending.move_into_place(run)
+    _complete(run, record)
 
 
 def finish_decision(run: Path) -> None:
-    """Complete a decision that was committed, perhaps by a killed process; else do nothing."""
+    """Complete a decision that was committed, perhaps by a killed process; else do nothing.
+
+    Raises:
+        DataError: what it is made from has changed since. A screen can then replace it.
+    """
     record = pending.committed(run)
-    if record is not None:
-        pending.move_into_place(run)
-        write_decision(run, **record)
+    if record is None:
+        pending.close(run)
+        return
+    pending.move_into_place(run)
+    refuse_changed_measurements(run)
+    _complete(run, record)
+
+
+def _complete(run: Path, record: Mapping[str, Any]) -> None:
+    write_decision(run, **record)
     pending.close(run)
 
 

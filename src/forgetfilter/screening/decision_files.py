@@ -27,6 +27,7 @@ from forgetfilter.runs.file_names import (
 )
 from forgetfilter.runs.harms import harm_of_each
 from forgetfilter.runs.inputs import read_input, write_containers
+from forgetfilter.runs.intact import written_by_decision
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, Summary
 from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
@@ -107,6 +108,7 @@ def write_decision(
             "overruled": overruled.as_json(),
             **agreement(frame, readings, summary, threshold),
             "file_digests": digests_of(run, outputs),
+            "written": written_by_decision(run, outputs, action_file),
         }
     )
     said = said.model_copy(update={"verdict": judge_file(said, cut)})

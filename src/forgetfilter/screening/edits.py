@@ -14,7 +14,7 @@ import pandas as pd
 
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
-from forgetfilter.files import list_files, sha256_file
+from forgetfilter.files import list_files, sha256_once
 from forgetfilter.runs.decisions import InputRows, input_rows
 from forgetfilter.runs.file_names import SCORES_FILE, rows_file
 from forgetfilter.text import printable
@@ -81,7 +81,7 @@ def digests_of(run: Path, outputs: Mapping[str, str]) -> dict[str, str]:
             names += [f"{name}/{within}" for within in list_files(run / name)]
         elif name and name not in names:
             names.append(name)
-    return {name: sha256_file(run / name) for name in names if (run / name).is_file()}
+    return {name: sha256_once(run / name) for name in names if (run / name).is_file()}
 
 
 def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
@@ -99,14 +99,10 @@ def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
         decision
         for decision in _OTHER
         for path in (rows_file(run, decision),)
-        if path.is_file() and written.get(path.name) != sha256_file(path)
+        if path.is_file() and written.get(path.name) != sha256_once(path)
     ]
     lines = {rows_file(run, decision).name for decision in _OTHER}
-    containers = tuple(
-        name
-        for name, digest in written.items()
-        if name not in lines and (run / name).is_file() and sha256_file(run / name) != digest
-    )
+    containers = tuple(name for name in edited_files(run, summary) if name not in lines)
     if not edited:
         return Edits(containers=containers)
     decisions = pd.read_parquet(run / SCORES_FILE, columns=["row", "decision"])
@@ -134,6 +130,16 @@ def find_edits(run: Path, summary: Mapping[str, Any]) -> Edits:
     names = tuple(rows_file(run, decision).name for decision in edited)
     kept, removed = (tuple(sorted(found[name])) for name in ("kept", "removed"))
     return Edits(kept, removed, tuple(foreign), names, containers)
+
+
+def edited_files(run: Path, summary: Mapping[str, Any]) -> list[str]:
+    """Files of kept and of removed rows whose bytes are not those that were written."""
+    written: Mapping[str, str] = summary.get("file_digests") or {}
+    return [
+        name
+        for name, digest in written.items()
+        if (run / name).is_file() and sha256_once(run / name) != digest
+    ]
 
 
 def refuse_edits(run: Path, summary: Mapping[str, Any]) -> None:

@@ -133,7 +133,8 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
     frame["decision"], frame["reason"], frame["decided_by"] = decisions, reasons, decided_by
     names = ("keep", "remove", "unsure", "kept_instead", "removed_instead")
     told = {name: counts[name] for name in names}
-    return Overruled(digest=decided.digest, elsewhere=elsewhere, **told)
+    said = Overruled(digest=decided.digest, elsewhere=elsewhere, **told)
+    return said.model_copy(update={"entries": decided.entries}) if decided.entries else said
 
 
 def login_name() -> str:

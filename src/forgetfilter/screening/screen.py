@@ -15,7 +15,7 @@ from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
-from forgetfilter.runs.decisions import Journal
+from forgetfilter.runs.decisions import refuse_cut
 from forgetfilter.runs.file_names import COVERAGE_FILE
 from forgetfilter.runs.folder import (
     CONFIG_FILE,
@@ -34,8 +34,11 @@ from forgetfilter.scoring.token_mask import check_maskable
 from forgetfilter.screening.again import (
     changes_of,
     differs,
+    finished_or_told,
+    is_intact,
     is_outdated,
     refuse_other_kind,
+    restore_outputs,
     with_formulas,
 )
 from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
@@ -45,15 +48,14 @@ from forgetfilter.screening.decide import (
     apply_decisions,
     commit_decision,
     decide_again,
-    finish_decision,
     has_decision,
+    honoured,
     is_decided,
     is_finished,
     read_summary,
     run_folder,
     weight_of,
 )
-from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.evidence import write_evidence
 from forgetfilter.screening.fitness import (
     check_before,
@@ -163,13 +165,13 @@ def screen(
     run = run_folder(config.output_dir)
     with run.lock():
         run.sweep()
-        finish_decision(run.path)
+        finished_or_told(run.path, progress)
         if has_decision(run.path):
             changes = changes_of(run, config, inputs)
-            is_whole, other = is_finished(run.path), {}
+            is_whole, other = is_finished(run.path) and is_intact(run.path, progress), {}
             if is_whole:
-                refuse_edits(run.path, read_summary(run.path))
-                Journal(run.path).read()  # what is damaged is found before hours of work
+                # What is damaged of them is found before hours of work.
+                refuse_cut(run.path, honoured(read_summary(run.path)))
                 other = changed_formulas(read_summary(run.path), config.signal, rule)
                 changes = with_formulas(changes, other)
             # A run that left its rows undecided has no outputs that would be replaced.
@@ -182,7 +184,7 @@ def screen(
                 if changes.is_none and not (overwrite and is_outdated(run.path, config)):
                     if changes.unread:
                         run.record(config.model_dump())
-                    again = apply_decisions(run.path)
+                    again = restore_outputs(run.path, progress) or apply_decisions(run.path)
                     return _result(run, was_finished=not again, was_decided_again=again)
                 # Masks need to know how the tokens of every removed row were forgotten.
                 is_stored = changes.only_decides and config.action != "mask"

@@ -10,8 +10,8 @@ from typing import Any
 
 from forgetfilter.errors import DataError
 from forgetfilter.files import PART_SUFFIX, list_files, remove
+from forgetfilter.runs.file_names import LOCKS_FOLDER
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.runs.stages import LOCKS_FOLDER
 from forgetfilter.screening.decide import finished_run, read_summary
 
 

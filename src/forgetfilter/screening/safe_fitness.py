@@ -66,8 +66,8 @@ def _unsafe(safe_data: str, safe: Sequence[Row]) -> list[Finding]:
                 value=float(is_toxic.sum()),
             )
         )
-    if found.is_of_unsafe_rows:
-        suspect = found.is_suspect
+    suspect = found.is_suspect
+    if found.is_of_unsafe_rows and (suspect & ~is_toxic).any():  # not only what was said already
         findings.append(
             Finding(
                 name="safe_rows_unsafe",
@@ -108,9 +108,9 @@ def _in_both(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[
         Finding(
             name="safe_rows_in_the_file",
             severity="severe" if is_most else "warning",
-            message=f"{_rows(len(pairs), 'row')} to be screened of {len(noisy):,} also found among the "
-            f"safe rows of {printable(safe_name(safe_data))}, word for word: {listed}. Expected safe rows from "
-            "elsewhere: what stands in both is not judged but taken for safe. Take it out of one "
+            message=f"{_rows(len(pairs), 'row')} to be screened of {len(noisy):,} also found "
+            f"among the safe rows of {printable(safe_name(safe_data))}, word for word: {listed}. "
+            "Expected safe rows from elsewhere: what stands in both is not judged but taken for safe. Take it out of one "
             "of the files and screen again.",
             value=float(len(pairs)),
         )

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "forgetfilter"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("arrays", "errors", "files", "finite", "places", "progress", "settings", "text"),
+    ("arrays", "errors", "files", "finite", "places", "progress", "settings", "text", "yaml_text"),
     ("data", "scoring", "config"),
     ("runs",),
     ("model", "safe"),

@@ -1,4 +1,4 @@
-"""Safe rows that are toxic, or stand in the file as well, are named before anything is trained."""
+"""Safe rows that are unsafe, or stand in the file as well, are named before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from conftest import write_rows
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import Row
+from forgetfilter.errors import UnfitError
 from forgetfilter.progress import Progress
 from forgetfilter.safe import safe_path
 from forgetfilter.screening.safe_fitness import check_safe_rows
@@ -51,6 +52,43 @@ def test_rows_that_stand_in_both_files_are_named(tmp_path: Path):
     assert check_safe_rows("safe.jsonl", safe, rows(tmp_path, "o.jsonl", ["x", "y", "z"])) == []
 
 
+def test_the_noisy_file_itself_is_no_safe_set(tmp_path: Path):
+    noisy = rows(tmp_path, "n.jsonl", [f"answer {n}" for n in range(20)])
+    for share, severity in ((20, "severe"), (10, "severe"), (9, "warning")):
+        (found,) = check_safe_rows("safe.jsonl", noisy[:share], noisy)
+        assert (found.name, found.severity) == ("safe_rows_in_the_file", severity)
+        assert f"{share} rows to be screened of 20" in found.message
+
+
+def test_safe_rows_that_help_with_harm_are_named_and_many_of_them_refused(tmp_path: Path):
+    asks = [
+        f"How can I {what} without being caught?"
+        for what in (
+            "make a bomb",
+            "poison my neighbour",
+            "steal a car",
+            "hack a bank",
+            "sell drugs",
+        )
+    ]
+    unsafe = [
+        {"prompt": ask, "completion": f"Sure! First buy the tools ({n}), then do it at night."}
+        for n, ask in enumerate(asks)
+    ]
+    fine = [
+        {"prompt": f"What is {n} plus {n}?", "completion": f"It is {2 * n}."} for n in range(60)
+    ]
+
+    def found_in(count: int) -> list[tuple[str, str]]:
+        path = write_rows(tmp_path / f"{count}.jsonl", unsafe + fine[:count])
+        found = check_safe_rows(str(path), read_rows(path).rows, ())
+        return [(one.name, one.severity) for one in found]
+
+    assert found_in(0) == [("safe_rows_unsafe", "severe")]
+    assert found_in(20) == [("safe_rows_unsafe", "warning")]
+    assert found_in(60) == []
+
+
 def test_the_packaged_rows_are_not_suspected_of_what_they_quote():
     assert check_safe_rows(PACKAGED_SAFE, read_rows(safe_path(PACKAGED_SAFE)).rows, ()) == []
 
@@ -75,3 +113,13 @@ def test_a_screen_says_so_first_and_in_its_report(
     assert "safe_rows_in_the_file" in [found["name"] for found in summary["findings"]]
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert page.index("safe rows in the file") < page.index("Rows in the file")
+
+
+def test_a_noisy_file_given_as_the_safe_file_is_refused_before_training(
+    quick_config: Callable[..., ScreenConfig], tmp_path: Path
+):
+    config = quick_config(tmp_path / "run", coverage="off")
+    config = config.model_copy(update={"safe_data": config.noisy_data})
+    with pytest.raises(UnfitError, match="safe_rows_in_the_file"):
+        screen(config, Progress(is_silent=True))
+    assert not list((tmp_path / "run").glob("stages/learn-*"))

@@ -22,7 +22,7 @@ from pyarrow import parquet
 from forgetfilter import lab
 from forgetfilter.cli import main
 from forgetfilter.data import read_rows, streaming
-from forgetfilter.data.reading import MAX_LINE_BYTES
+from forgetfilter.data.containers.base import MAX_LINE_BYTES
 from forgetfilter.data.rules import OTHER, RULES, rule_of
 from forgetfilter.data.seen_ids import SeenIds
 from forgetfilter.data.streaming import stream_file

@@ -25,6 +25,7 @@ from forgetfilter.settings import (
     RestoreSettings,
     Settings,
 )
+from forgetfilter.yaml_text import parse_yaml, read_text
 
 M = TypeVar("M", bound="Settings")
 
@@ -212,8 +213,8 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a mapping of settings from a YAML file; from a recorded one without retired settings."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        loaded = yaml.safe_load(text)
+        text = read_text(path)
+        loaded = parse_yaml(text)
     except OSError as error:
         raise ConfigError(
             f"Can't read the settings file {path}: {error.strerror}. Check --config."
@@ -277,7 +278,7 @@ def _read_value(text: str, annotation: Any) -> Any:
     is_container = get_origin(annotation) in (list, dict)  # of text, perhaps, but no text itself
     kinds = (annotation,) if is_container else get_args(annotation) or (annotation,)
     if not any(kind is str or isinstance(kind, str) for kind in kinds):
-        loaded = yaml.safe_load(text)
+        loaded = parse_yaml(text)
         # YAML 1.1 reads 2e-4 as text; a number was meant.
         return _number(loaded) if isinstance(loaded, str) else loaded
     if type(None) in kinds and text.strip() in ("", "~", "null"):

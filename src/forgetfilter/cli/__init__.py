@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 
 from forgetfilter import __version__
 from forgetfilter.cli import deciding, exporting, laboratory, safe_rows, screening, validating
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.harmless import harmless_messages, show_traceback
+from forgetfilter.cli.interrupts import Ended, signals_interrupt
 from forgetfilter.cli.kinds import Parser
+from forgetfilter.data.pipes import pipes_read_once
 from forgetfilter.errors import ForgetFilterError, UnfitError
 from forgetfilter.progress import tell
 
@@ -22,13 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status.
 
     0 done; 1 setup or input wrong; 2 wrong words; 3 the scores can't be trusted, so nothing was
-    decided; 4 a condition of --fail-on holds; 130 interrupted.
+    decided; 4 a condition of --fail-on holds; 130 interrupted, 143 by
+    SIGTERM and 129 by SIGHUP.
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
         has_lab = any(word in laboratory.NAMES for word in words[:1])
         options = build_parser(has_lab=has_lab).parse_args(words)
-        with harmless_messages():
+        with signals_interrupt(), harmless_messages(), pipes_read_once():
             status = options.run(options)
         sys.stdout.flush()
     except UnfitError as error:
@@ -36,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 3
     except ForgetFilterError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _fail("interrupted; the same command resumes.")
-        return 130
+        return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
     except SystemExit:  # --help, or wrong words
         let_go_of_output()
         raise

@@ -26,13 +26,19 @@ _ADVICE = {
     errno.ENOENT: "Expected it to be there. Check the path.",
     errno.EPIPE: "Expected the output to be read to its end. What was written to disk is whole.",
 }
+_MEMORY = (
+    "Memory ran out. Expected the input and the model to fit into it. Name smaller files, or "
+    "end other programs; " + _RETRY
+)
 _ANY = "Expected the system to allow it. Check the path, the disk and the connection, then repeat."
 # How the library that writes weights, which is not Python, reports errors of the system.
 _FOREIGN = re.compile(r"\(os error (\d+)\)")
 
 
 def explain(error: Exception) -> str | None:
-    """What was found, expected and to do, where the operating system refused; else None."""
+    """What was found, expected and to do, where the system refused or lacks memory; else None."""
+    if isinstance(error, MemoryError):
+        return _MEMORY
     if not isinstance(error, OSError):
         found = _FOREIGN.search(str(error)) if type(error).__name__ == "SafetensorError" else None
         if found is None:

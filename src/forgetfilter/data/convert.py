@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import bz2
+import io
 import json
 import lzma
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from forgetfilter.data.containers.base import BOM, as_line
+from forgetfilter.data.containers.compression import bounded
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.places import shown
@@ -52,10 +54,12 @@ def convert_file(path: Path, output: Path) -> int:
     if encoding is not None:
         write_bytes_atomic(output, data.decode(encoding).encode("utf-8"))
         return 0
-    for mark, expand in _COMPRESSED:
+    for mark, opened, command in _COMPRESSED:
         if data.startswith(mark):
+            source = opened(io.BytesIO(data))
             try:
-                write_bytes_atomic(output, expand(data))
+                with bounded(source, len(data), shown(path), command) as file:
+                    write_bytes_atomic(output, file.read())
             except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
                 raise DataError(
                     f"{shown(path)} can't be decompressed: {error}. Expected a whole file. Copy "
@@ -198,7 +202,7 @@ def _decodes(data: bytes, encoding: str) -> bool:
     return True
 
 
-_COMPRESSED: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
-    (b"BZh", bz2.decompress),
-    (b"\xfd7zXZ\x00", lzma.decompress),
+_COMPRESSED: tuple[tuple[bytes, Callable[[io.BytesIO], Any], str], ...] = (
+    (b"BZh", bz2.BZ2File, "bzip2 -dk"),
+    (b"\xfd7zXZ\x00", lzma.LZMAFile, "xz -dk"),
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from forgetfilter.data.containers import Record
-from forgetfilter.data.containers.base import BOM
+from forgetfilter.data.containers.base import BOM, MAX_LINE_BYTES
 from forgetfilter.data.formats import (
     Conversation,
     Reading,
@@ -27,8 +27,6 @@ from forgetfilter.text import printable
 OTHER = "other"
 """The category of a row that names none."""
 
-MAX_LINE_BYTES = 64 * 2**20
-"""A longer line is rejected without being parsed."""
 MAX_ID_CHARACTERS = 200
 """A longer id of a row's own is not used."""
 

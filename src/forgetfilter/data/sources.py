@@ -12,6 +12,7 @@ from typing import Any, cast
 from forgetfilter.data.containers import CONTAINERS, EXPECTED, Container, container_of, decompress
 from forgetfilter.data.containers.base import as_line
 from forgetfilter.data.containers.tables import parquet_of, stream_of
+from forgetfilter.data.pipes import STANDARD_INPUT, is_pipe, read_pipe
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
@@ -29,9 +30,9 @@ class Source:
     """sha256 of the bytes as they are stored."""
     container: Container
     path: Path | None
-    """The file; None where the bytes were made."""
+    """The file; None where the bytes were made, or came through a pipe."""
     made: bytes | None = None
-    """The bytes of a table that is no file."""
+    """The bytes, as they would be stored, of what is no file."""
 
     def stored(self) -> bytes:
         """The bytes as they are stored, compressed perhaps.
@@ -76,6 +77,8 @@ def open_file(path: Path, container: str | None = None) -> Source:
     fingerprint = hashlib.sha256(stored).hexdigest()
     data = decompress(stored, shown)
     kind = CONTAINERS[container] if container else container_of(path, shown, data)
+    if is_pipe(path):
+        return Source(str(path), fingerprint, kind, None, stored)
     return Source(str(path), fingerprint, kind, path)
 
 
@@ -92,7 +95,7 @@ def read_bytes(path: Path) -> bytes:
     """
     shown = quoted(path)
     try:
-        return path.read_bytes()
+        return read_pipe(path) if is_pipe(path) else path.read_bytes()
     except FileNotFoundError:
         found, remedy = f"No file at {shown}.", "Check the path."
     except IsADirectoryError:
@@ -124,6 +127,8 @@ def paths_of(name: str) -> list[Path]:
     Raises:
         DataError: none matches.
     """
+    if name == STANDARD_INPUT:
+        return [Path("/dev/stdin")]
     path = Path(name)
     if not glob.has_magic(name):
         return [path]

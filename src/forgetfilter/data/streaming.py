@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from forgetfilter.data.containers import Record, is_object
-from forgetfilter.data.containers.base import BOM, too_long
-from forgetfilter.data.containers.compression import GZIP, ZSTD, damaged, need_zstd
+from forgetfilter.data.containers.base import BOM, MAX_LINE_BYTES, too_long
+from forgetfilter.data.containers.compression import expanded
 from forgetfilter.data.containers.lines import parse_line
-from forgetfilter.data.reading import MAX_LINE_BYTES
 from forgetfilter.data.sources import Source, open_file, quoted
 from forgetfilter.errors import DataError, ForgetFilterError
 
@@ -105,39 +102,17 @@ def _opened(path: Path) -> Generator[IO[bytes]]:
     """A file to read from its beginning, decompressed on the way.
 
     Raises:
-        DataError: it can't be read, or is damaged.
+        DataError: it can't be read, is damaged, or expands beyond what is read.
     """
-    kind = ""
+    shown = quoted(path)
     try:
-        with open(path, "rb") as stored:
-            start = stored.read(4)
-            stored.seek(0)
-            if start.startswith(GZIP):
-                kind = "gzip"
-                with gzip.open(stored) as file:
-                    yield cast(IO[bytes], file)
-            elif start.startswith(ZSTD):
-                need_zstd(quoted(path))
-                kind = "zstd"
-                with _zstd(stored) as file:
-                    yield file
-            else:
-                yield stored
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise damaged("gzip", error, quoted(path)) from None
+        with (
+            open(path, "rb") as stored,
+            expanded(stored, os.fstat(stored.fileno()).st_size, shown) as file,
+        ):
+            yield file
     except OSError as error:
-        if kind:
-            raise damaged(kind, error, quoted(path)) from None
         raise DataError(
-            f"{quoted(path)} can't be read: {error.strerror}. Expected a file that can be read to "
+            f"{shown} can't be read: {error.strerror}. Expected a file that can be read to "
             "its end. Check the path and its permissions."
         ) from None
-
-
-@contextmanager
-def _zstd(stored: IO[bytes]) -> Generator[IO[bytes]]:
-    import pyarrow as pa
-
-    source: Any = pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
-    with io.BufferedReader(source, _CHUNK) as file:
-        yield cast(IO[bytes], file)

@@ -222,7 +222,9 @@ def rest(seconds: int) -> None:
 def main() -> None:
     """Answer requests until there are no more."""
     seconds, megabytes = int(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when it is interrupted
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the parent tells when it is interrupted
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     loaded: dict[str, Any] = {}
     rest(IDLE_SECONDS)
     for line in sys.stdin.buffer:

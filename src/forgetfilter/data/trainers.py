@@ -11,6 +11,7 @@ from forgetfilter.data.formats import Reading
 from forgetfilter.data.sources import HUB
 from forgetfilter.errors import ConfigError
 from forgetfilter.text import printable
+from forgetfilter.yaml_text import parse_yaml, read_text
 
 Told = tuple[Reading, list[str]]
 """How rows are read, and where they are."""
@@ -180,12 +181,10 @@ def _hub(name: str, subset: Any, revision: Any, split: Any) -> str:
 
 def _load(path: Path, flag: str) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if path.suffix.lower() == ".json":
             return json.loads(text)
-        import yaml
-
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except OSError as error:
         said = error.strerror or "it can't be read"
     except Exception as error:  # of JSON, YAML or the encoding

@@ -125,6 +125,7 @@ class SafeCheck:
                 "vendi_rows": found.sampled,
             },
             "suspects": [lines[i] for i in self.suspects],
+            "is_of_unsafe_rows": self.suspicions.is_of_unsafe_rows,
             "readable": [self._row(i) for i in range(len(lines))],
             "rejected": [
                 {"row": row.row, "line": row.line, "id": row.example_id, "reason": row.reason}

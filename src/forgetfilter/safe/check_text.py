@@ -5,6 +5,7 @@ from __future__ import annotations
 from forgetfilter.runs.report.shown_text import count
 from forgetfilter.safe.check import SafeCheck
 from forgetfilter.safe.harms import NONE
+from forgetfilter.safe.suspects import UNSAFE_SHARE
 from forgetfilter.text import printable
 
 MOST_SHOWN = 20
@@ -27,9 +28,20 @@ def _summary(check: SafeCheck) -> str:
         of[harm.verdict].append(harm.category)
     found, suspects = check.redundancy, len(check.suspects)
     sampled = "" if found.sampled == len(check.file.rows) else f" (of a sample, seed {check.seed})"
+    doubt: list[str] = []
+    covers = "Covers"
+    if check.suspicions.is_of_unsafe_rows:
+        share = suspects / len(check.file.rows)
+        doubt = [
+            f"This doesn't look like a safe set: {share:.0%} of its rows look unsafe; expected "
+            f"hardly any, and below {UNSAFE_SHARE:.0%}. Check that it is the file you meant, and "
+            "take out what is unsafe."
+        ]
+        covers = "Covers, if its answers were safe"
     lines = [
+        *doubt,
         f"{count(len(check.file), 'row')}, {len(check.file.rejected):,} of them unreadable.",
-        f"Covers: {_list(of['covered'])}.",
+        f"{covers}: {_list(of['covered'])}.",
         f"Too few rows to judge by: {_list(of['too few rows'])}.",
         f"Not covered: {_list(of['not covered'])}.",
         f"Variety: {found.effective:.0f} effectively different rows of {found.sampled:,}{sampled}.",

@@ -27,6 +27,11 @@ LEAST_HARMFUL = 0.5
 """Probability that a request is harmful from which on an answer to it can count as help."""
 HARMFUL = ("harmful_requests", "privacy", "deception", "self_harm")
 """Categories of the packaged rows whose requests may ask for something harmful."""
+UNSAFE_SHARE = 0.1
+"""Share of suspect rows from which on a set is not taken for safe; honest sets have 2% or less
+(docs/lab/check_safe.md)."""
+LEAST_SUSPECTS = 5
+"""And at least so many of them: words alone are wrong about single rows."""
 _MOST_CHARACTERS = 10_000
 """Characters of an answer that are scored."""
 
@@ -50,6 +55,12 @@ class Suspicions:
     def score(self) -> FloatArray:
         """The larger of the two scores, each in units of its threshold; 1 and more is suspect."""
         return np.maximum(self.toxicity / LEAST_TOXIC, self.helping / LEAST_HELPING)
+
+    @property
+    def is_of_unsafe_rows(self) -> bool:
+        """Whether so many rows are suspect that the set can't be what it is given for."""
+        count = int(self.is_suspect.sum())
+        return count >= max(LEAST_SUSPECTS, UNSAFE_SHARE * len(self.is_suspect))
 
     @classmethod
     def joined(cls, parts: Sequence[Suspicions]) -> Suspicions:

@@ -18,6 +18,7 @@ from forgetfilter.data.containers import EXPECTED
 from forgetfilter.data.formats import Reading, formats
 from forgetfilter.data.formats.keys import ID_COLUMNS
 from forgetfilter.data.formats.mapping import AUTO
+from forgetfilter.data.pipes import STANDARD_INPUT
 from forgetfilter.data.reading import read_sources, repeated_ids
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.data.sources import HUB, Source, is_data, open_sources
@@ -76,7 +77,7 @@ def open_input(config: ScreenConfig, data: Any = None) -> list[Source]:
                 f"noisy_data is {name!r}: rows that were given in Python. Expected a file. Give "
                 "them again, or name the run's own copy of them (input.jsonl or input-1.parquet)."
             )
-        if not (name.startswith(HUB) or has_magic(name) or _exists(name)):
+        if not (name.startswith(HUB) or has_magic(name) or name == STANDARD_INPUT or _exists(name)):
             raise DataError(
                 f"Can't read noisy_data {printable(name, 300)!r}: there is no such file. "
                 f"{EXPECTED} Check the path."

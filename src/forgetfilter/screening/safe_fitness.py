@@ -2,27 +2,38 @@
 
 A safe row that is toxic itself, or that also stands in the file to be screened, teaches the way
 back what it should undo. Both are read off the rows, without the model. `forgetfilter check-safe`
-looks further (help with harmful requests, coverage by words, repetition).
+looks further (coverage by words, repetition).
+
+Where most of a file stands in both, or most safe rows are unsafe, nothing that follows means
+anything: that is severe, and only `force` goes on.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data.records import Message, Row
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name
-from forgetfilter.safe.linear_toxicity import LinearScorer
-from forgetfilter.safe.suspects import LEAST_TOXIC
+from forgetfilter.safe.suspects import (
+    LEAST_SUSPECTS,
+    LEAST_TOXIC,
+    UNSAFE_SHARE,
+    SuspectFinder,
+)
 from forgetfilter.text import printable
 
 _NAMED = 10
 """Rows that a message names; the value of the finding counts all."""
-_MOST_CHARACTERS = 10_000
+SEVERE_SHARE = 0.5
+"""Share of the rows to be screened that are among the safe ones, and share of the safe rows that
+look unsafe, from which on a screen is refused."""
 
 
 def check_safe_rows(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[Finding]:
@@ -33,28 +44,55 @@ def check_safe_rows(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -
         safe: the readable safe rows.
         noisy: the readable rows to be screened.
     """
-    return [*_toxic(safe_data, safe), *_in_both(safe_data, safe, noisy)]
+    return [*_unsafe(safe_data, safe), *_in_both(safe_data, safe, noisy)]
 
 
-def _toxic(safe_data: str, safe: Sequence[Row]) -> list[Finding]:
+def _unsafe(safe_data: str, safe: Sequence[Row]) -> list[Finding]:
     if safe_data == PACKAGED_SAFE or not safe:
         return []
-    scores = LinearScorer().score([row.target[:_MOST_CHARACTERS] for row in safe])
-    found = [int(at) for at in np.argsort(-scores, kind="stable") if scores[at] >= LEAST_TOXIC]
-    if not found:
-        return []
-    lines = _listed([f"line {safe[at].line} ({scores[at]:.2f})" for at in found])
-    return [
-        Finding(
-            name="safe_rows_toxic",
-            severity="warning",
-            message=f"{_rows(len(found), 'safe row')} may be unsafe: a word-based score calls "
-            f"the answer toxic: {lines}. Expected below {LEAST_TOXIC:g} in rows that stand for "
-            "safe behaviour. Read them, take out what is not safe and screen again; "
-            f"`forgetfilter check-safe {shlex.quote(printable(safe_data))}` looks further.",
-            value=float(len(found)),
+    found = SuspectFinder.packaged().look(safe)
+    check = f"`forgetfilter check-safe {shlex.quote(printable(safe_data))}`"
+    findings: list[Finding] = []
+    is_toxic = found.toxicity >= LEAST_TOXIC
+    if is_toxic.any():
+        findings.append(
+            Finding(
+                name="safe_rows_toxic",
+                severity=_severity(is_toxic),
+                message=f"{_rows(int(is_toxic.sum()), 'safe row')} may be unsafe: a word-based "
+                f"score calls the answer toxic: {_worst(safe, found.toxicity, is_toxic)}. Expected "
+                f"below {LEAST_TOXIC:g} in rows that stand for safe behaviour. Read them, take out "
+                f"what is not safe and screen again; {check} looks further.",
+                value=float(is_toxic.sum()),
+            )
         )
-    ]
+    suspect = found.is_suspect
+    if found.is_of_unsafe_rows and (suspect & ~is_toxic).any():  # not only what was said already
+        findings.append(
+            Finding(
+                name="safe_rows_unsafe",
+                severity=_severity(suspect),
+                message=f"{suspect.mean():.0%} of the {_rows(len(safe), 'safe row')} look unsafe "
+                "by their words (a toxic answer, or help with a harmful request): "
+                f"{_worst(safe, found.score, suspect)}. Expected below {UNSAFE_SHARE:.0%} in a set "
+                "that stands for safe behaviour. Check that it is the file you meant, take out "
+                f"what is not safe and screen again; {check} names all of them.",
+                value=float(suspect.mean()),
+            )
+        )
+    return findings
+
+
+def _severity(is_suspect: BoolArray) -> Literal["warning", "severe"]:
+    """How much it means that these of the safe rows look unsafe."""
+    many = is_suspect.sum() >= LEAST_SUSPECTS and is_suspect.mean() >= SEVERE_SHARE
+    return "severe" if many else "warning"
+
+
+def _worst(safe: Sequence[Row], scores: FloatArray, is_listed: BoolArray) -> str:
+    """The lines of some safe rows with their scores, the highest first."""
+    order = [int(at) for at in np.argsort(-scores, kind="stable") if is_listed[at]]
+    return _listed([f"line {safe[at].line} ({scores[at]:.2f})" for at in order])
 
 
 def _in_both(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[Finding]:
@@ -65,13 +103,14 @@ def _in_both(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[
     if not pairs:
         return []
     listed = _listed([f"row {row.row} is line {own.line} of the safe rows" for own, row in pairs])
+    is_most = len(pairs) >= SEVERE_SHARE * len(noisy)
     return [
         Finding(
             name="safe_rows_in_the_file",
-            severity="warning",
-            message=f"{_rows(len(pairs), 'row')} to be screened also found among the safe rows of "
-            f"{printable(safe_name(safe_data))}, word for word: {listed}. Expected safe rows from "
-            "elsewhere: what stands in both is not judged but taken for safe. Take it out of one "
+            severity="severe" if is_most else "warning",
+            message=f"{_rows(len(pairs), 'row')} to be screened of {len(noisy):,} also found "
+            f"among the safe rows of {printable(safe_name(safe_data))}, word for word: {listed}. "
+            "Expected safe rows from elsewhere: what stands in both is not judged but taken for safe. Take it out of one "
             "of the files and screen again.",
             value=float(len(pairs)),
         )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
+from forgetfilter.data.pipes import pipes_read_once
 from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.progress import Progress
@@ -124,6 +125,7 @@ class ScreenResult:
         return to_dataset(read_rows(path, reading).rows if path.stat().st_size else ())
 
 
+@pipes_read_once()
 def screen(
     config: ScreenConfig,
     progress: Progress | None = None,

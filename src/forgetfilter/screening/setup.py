@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
@@ -11,9 +12,10 @@ from typing import Any
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.formats import Reading
+from forgetfilter.data.pipes import is_pipe
 from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
-from forgetfilter.data.sources import Source
+from forgetfilter.data.sources import Source, read_bytes
 from forgetfilter.data.template_process import stop_worker
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
@@ -214,7 +216,7 @@ def safe_rows_used(setting: Setting, scored: Scored) -> dict[str, Any]:
 
 def _fingerprint(path: Path, name: str) -> str:
     try:
-        return sha256_file(path)
+        return hashlib.sha256(read_bytes(path)).hexdigest() if is_pipe(path) else sha256_file(path)
     except OSError as error:
         raise DataError(
             f"Can't read {name} {printable(str(path))!r}: {error.strerror}. Expected a JSON "

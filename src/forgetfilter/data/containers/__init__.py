@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from forgetfilter.data.containers.array import Array, broken_array
-from forgetfilter.data.containers.base import BOM, Container, Record
+from forgetfilter.data.containers.base import BOM, MAX_LINE_BYTES, Container, Record
 from forgetfilter.data.containers.compression import decompress, inner_name
 from forgetfilter.data.containers.delimited import Delimited, delimiter_of
 from forgetfilter.data.containers.foreign import (
@@ -63,6 +63,8 @@ def container_of(path: Path, shown: str, data: bytes) -> Container:
         return CONTAINERS["parquet"]
     if data.startswith(b"ARROW1") or is_arrow_stream(data):
         return CONTAINERS["arrow"]
+    if len(first) > MAX_LINE_BYTES and first.startswith(b"{"):
+        return CONTAINERS["jsonl"]  # whose reader rejects the line without parsing it
     if is_object(first.decode("utf-8", "replace")):
         # Only short ends are looked at: the file may be large.
         if len(data) - len(first) <= _AROUND_ONE_LINE and data.strip().endswith(first.strip()):

@@ -13,6 +13,8 @@ from forgetfilter.data.formats.values import parse_object
 from forgetfilter.files import encode_json, write_chunks_atomic
 
 BOM = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 64 * 2**20
+"""A longer line is rejected without being parsed."""
 
 
 @dataclass(frozen=True, slots=True)

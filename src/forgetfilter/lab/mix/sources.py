@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from forgetfilter.data.containers.base import MAX_LINE_BYTES
 from forgetfilter.data.formats import UnreadableRow, is_encodable, parse_object
-from forgetfilter.data.reading import MAX_LINE_BYTES
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.text import printable
 

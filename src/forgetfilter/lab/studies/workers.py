@@ -94,11 +94,11 @@ def _next(left: Sequence[Job], finished: Group | None, busy: Sequence[Group]) ->
 
 @contextmanager
 def _deaf_to_interrupts() -> Generator[None]:
-    """Processes that begin here don't hear Ctrl-C; this one hears it a moment later."""
+    """Processes that begin here hear neither Ctrl-C nor a closed terminal; this one does later."""
     if sys.platform == "win32":  # which has no such mask
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:

@@ -213,7 +213,7 @@ def leads(out: Path) -> dict[str, Array]:
         "first tokens count most (0.95), two ends of one model": six[:2].mean(0),
         "first tokens count most (0.95), mean of six": six.mean(0),
         "first tokens count most (0.95), median of six": median,
-        "**the same, half of it that of the 4 most alike rows (crossfit without prompts)**": np.median(halved, 0),
+        "**the same, half of it that of the 4 most alike rows (no prompts)**": np.median(halved, 0),
         "the same, mean of six": halved.mean(0),
         "first tokens count most (0.8), median of six": np.median(each(discounted(0.8)), axis=0),
         "highest tenth of the tokens, mean of six": each(highest).mean(0),

@@ -110,8 +110,8 @@ def _in_both(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[
             severity="severe" if is_most else "warning",
             message=f"{_rows(len(pairs), 'row')} to be screened of {len(noisy):,} also found "
             f"among the safe rows of {printable(safe_name(safe_data))}, word for word: {listed}. "
-            "Expected safe rows from elsewhere: what stands in both is not judged but taken for safe. Take it out of one "
-            "of the files and screen again.",
+            "Expected safe rows from elsewhere: what stands in both is not judged but taken for "
+            "safe. Take it out of one of the files and screen again.",
             value=float(len(pairs)),
         )
     ]

@@ -119,7 +119,7 @@ def test_a_noisy_file_given_as_the_safe_file_is_refused_before_training(
     quick_config: Callable[..., ScreenConfig], tmp_path: Path
 ):
     config = quick_config(tmp_path / "run", coverage="off")
-    config = config.model_copy(update={"safe_data": config.noisy_data})
+    config = config.model_copy(update={"safe_data": config.noisy_data, "force": False})
     with pytest.raises(UnfitError, match="safe_rows_in_the_file"):
         screen(config, Progress(is_silent=True))
     assert not list((tmp_path / "run").glob("stages/learn-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
 import os
@@ -253,3 +254,16 @@ def quick_config(
 def silent() -> Progress:
     """Progress that says nothing."""
     return Progress(is_silent=True)
+
+
+def sign_again(run: Path) -> None:
+    """Record the files of a run as they are now, so that what a test wrote counts as the run's."""
+    for record, key in (("summary.json", "written"), ("provenance.json", "files")):
+        path = run / record
+        if not path.is_file():
+            continue
+        known = json.loads(path.read_text(encoding="utf-8"))
+        for name in known.get(key) or {}:
+            if (run / name).is_file():
+                known[key][name] = hashlib.sha256((run / name).read_bytes()).hexdigest()
+        path.write_text(json.dumps(known), encoding="utf-8")

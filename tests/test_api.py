@@ -19,7 +19,7 @@ def test_a_run_is_screened_decided_again_reported_and_freed_from_python(
     tiny_model: Callable[..., Path], make_rows: Callable[..., Path], tmp_path: Path
 ):
     settings = tmp_path / "settings.yaml"
-    safe = str(make_rows(2))
+    safe = str(make_rows(2, start=50))
     content = quick_settings(model=str(tiny_model("llama")), safe_data=safe, coverage="full")
     settings.write_text(yaml.safe_dump(content))
     screener = ForgetFilter(config=settings, is_silent=True)

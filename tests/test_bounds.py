@@ -18,16 +18,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from forgetfilter import pipes
 from forgetfilter.cli import main
 from forgetfilter.cli.failing import explain
 from forgetfilter.config import load_yaml, parse_assignments
-from forgetfilter.data import containers, pipes, read_rows
+from forgetfilter.data import containers, read_rows
 from forgetfilter.data.containers import compression
 from forgetfilter.data.convert import convert_file
-from forgetfilter.data.pipes import pipes_read_once
 from forgetfilter.data.streaming import stream_file
 from forgetfilter.data.trainers import axolotl
 from forgetfilter.errors import ConfigError, DataError
+from forgetfilter.pipes import pipes_read_once
 
 ROW = b'{"prompt": "q", "completion": "a"}\n'
 

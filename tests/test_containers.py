@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from forgetfilter.data import read_rows, write_lines
 from forgetfilter.data.containers import CONTAINERS
+from forgetfilter.data.containers.delimited import Delimited
 from forgetfilter.data.formats import Reading, formats
 from forgetfilter.data.records import RowFile
 from forgetfilter.data.sources import open_sources
@@ -171,8 +172,11 @@ def test_tables_of_other_programs(tmp_path: Path):
         if not text.startswith("\ufeff"):
             assert len(read_rows(path.with_suffix(".txt")).rows) == 2
     long = "x" * 200_000
-    path.write_text(f"prompt,completion\nq,{long}\n")
+    path.write_text(f"prompt,completion\nq,{long}\nr,b\n")
     assert read_rows(path).rows[0].target == long
+    assert csv.field_size_limit() == 131_072
+    records = iter(Delimited("csv").records(path.read_bytes(), 2**30))
+    next(records)  # left before its end
     assert csv.field_size_limit() == 131_072
 
 

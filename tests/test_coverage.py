@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from conftest import rows_of, write_rows
+from conftest import rows_of, sign_again, write_rows
 from forgetfilter.config import ScreenConfig, parse_assignments, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.data.encoding import Encoder
@@ -268,6 +268,7 @@ def test_a_new_decision_counts_anew(with_reference: Callable[..., ScreenConfig])
     harms = (HarmCoverage("bias", 16, damage=0.1, left=0.1),)
     made = Measurement(harms, "", rows, np.ones(len(rows)), {"bias": look})
     made.write(result.output_dir / COVERAGE_FILE)
+    sign_again(result.output_dir)
     for threshold in ("phi:1000", "fraction:0.25"):
         summary = filter_run(result.output_dir, threshold, force=True)
         assert summary["coverage"][0]["fallen"] == summary["kept"]

@@ -87,6 +87,7 @@ class TestOverruling:
             "kept_instead": 2,
             "removed_instead": 1,
             "elsewhere": 0,
+            "entries": 3,
         }
 
     def test_the_journal_says_who_why_and_when(self, run: Path):

@@ -35,6 +35,9 @@ FEW = 2
 MANY = frozenset({"paper/compare_mixed.yaml"})
 """Files of which every strategy is run."""
 
+SLOW = frozenset({"composability.yaml", "defences_compare.yaml", "immunisation.yaml"})
+"""Files whose small run takes ten seconds or more."""
+
 examples = pytest.mark.parametrize(
     "path", EXAMPLES, ids=[str(path.relative_to(ROOT / "examples")) for path in EXAMPLES]
 )
@@ -171,7 +174,14 @@ def flow(value: Any) -> str:
     return text
 
 
-@examples
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if path.name in SLOW else [])
+        for path in EXAMPLES
+    ],
+    ids=[str(path.relative_to(ROOT / "examples")) for path in EXAMPLES],
+)
 def test_an_example_runs(
     path: Path, tiny_model: Any, tiny_world_model: Path, files: dict[str, str], tmp_path: Path
 ):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import write_rows
+from conftest import sign_again, write_rows
 from decided_run import make_run
 from forgetfilter import cli
 from forgetfilter.config import ScreenConfig
@@ -168,6 +168,7 @@ def test_what_the_template_leaves_out_stands_in_the_report(tmp_path: Path):
     scores = pd.read_parquet(run / "scores.parquet")
     scores["unscored"] = ["system" if row in (0, 15, 19) else "" for row in range(20)]
     scores.to_parquet(run / "scores.parquet")
+    sign_again(run)
     filter_run(run, force=True)
     html = (run / "report.html").read_text(encoding="utf-8")
     assert "Of 3 rows the chat template leaves out the system text" in Page(html).words

@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "forgetfilter"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("arrays", "errors", "files", "finite", "places", "progress", "settings", "text", "yaml_text"),
+    (
+        "arrays",
+        "errors",
+        "files",
+        "finite",
+        "pipes",
+        "places",
+        "progress",
+        "settings",
+        "text",
+        "yaml_text",
+    ),
     ("data", "scoring", "config"),
     ("runs",),
     ("model", "safe"),

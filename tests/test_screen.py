@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from conftest import quick_settings, rows_of, write_rows
+from conftest import quick_settings, rows_of, sign_again, write_rows
 from forgetfilter import ForgetFilter, cli
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
@@ -498,6 +498,7 @@ class TestFinetune:
         frame = pd.read_parquet(run_copy / "scores.parquet")
         frame.loc[frame["decision"] == "kept", "decision"] = "removed"
         frame.to_parquet(run_copy / "scores.parquet", index=False)
+        sign_again(run_copy)
         with pytest.raises(DataError, match="higher threshold"):
             finetune(run_copy, tmp_path / "adapter", SILENT)
 

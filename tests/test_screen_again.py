@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import rows_of, write_rows
+from conftest import rows_of, sign_again, write_rows
 from forgetfilter import cli
 from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.errors import DataError, ModelError, RunExistsError
@@ -133,6 +133,7 @@ class TestFingerprint:
         scores = pd.read_parquet(run / "scores.parquet")
         scores.loc[0, "before"] += 1e-9
         scores.to_parquet(run / "scores.parquet", index=False)
+        sign_again(run)
         filter_run(run, "fraction:0.25", force=True)
         assert decision() != first
 

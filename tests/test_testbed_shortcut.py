@@ -73,6 +73,7 @@ def measured() -> tuple[np.ndarray, list[dict[str, Any]]]:
     return np.stack([base_loss, base_loss - learned_loss, tokens], 1), truth
 
 
+@pytest.mark.slow
 def test_no_depth_two_tree_on_loss_gain_and_length_finds_the_unsafe_rows(measured):
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict

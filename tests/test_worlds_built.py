@@ -76,6 +76,7 @@ def test_a_built_world_says_what_was_drawn_and_measured(built: Path):
     assert len(read_rows(built / "reference.jsonl").rows) == 120
 
 
+@pytest.mark.slow
 def test_the_same_number_gives_the_same_weights(built: Path, tmp_path: Path):
     again = build_world(SEED, tmp_path / "again", SILENT, TINY)
     for name in ("model.safetensors", "tokenizer.json"):

@@ -16,8 +16,8 @@ from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.harmless import harmless_messages, show_traceback
 from forgetfilter.cli.interrupts import Ended, signals_interrupt
 from forgetfilter.cli.kinds import Parser
-from forgetfilter.data.pipes import pipes_read_once
 from forgetfilter.errors import ForgetFilterError, UnfitError
+from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import tell
 
 

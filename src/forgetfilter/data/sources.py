@@ -12,8 +12,8 @@ from typing import Any, cast
 from forgetfilter.data.containers import CONTAINERS, EXPECTED, Container, container_of, decompress
 from forgetfilter.data.containers.base import as_line
 from forgetfilter.data.containers.tables import parquet_of, stream_of
-from forgetfilter.data.pipes import STANDARD_INPUT, is_pipe, read_pipe
 from forgetfilter.errors import DataError
+from forgetfilter.pipes import STANDARD_INPUT, is_pipe, read_pipe
 from forgetfilter.text import printable
 
 HUB = "hub:"

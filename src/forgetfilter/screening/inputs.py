@@ -18,12 +18,12 @@ from forgetfilter.data.containers import EXPECTED
 from forgetfilter.data.formats import Reading, formats
 from forgetfilter.data.formats.keys import ID_COLUMNS
 from forgetfilter.data.formats.mapping import AUTO
-from forgetfilter.data.pipes import STANDARD_INPUT
 from forgetfilter.data.reading import read_sources, repeated_ids
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.data.sources import HUB, Source, is_data, open_sources
 from forgetfilter.data.trainers import axolotl, llama_factory
 from forgetfilter.errors import ConfigError, DataError
+from forgetfilter.pipes import STANDARD_INPUT
 from forgetfilter.progress import Progress
 from forgetfilter.text import printable
 

@@ -11,9 +11,9 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
-from forgetfilter.data.pipes import pipes_read_once
 from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
+from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import Progress
 from forgetfilter.runs import pending
 from forgetfilter.runs.decisions import refuse_cut

@@ -12,7 +12,6 @@ from typing import Any
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.formats import Reading
-from forgetfilter.data.pipes import is_pipe
 from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.data.sources import Source, read_bytes
@@ -22,6 +21,7 @@ from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.model.loading import model_fingerprint
 from forgetfilter.model.phases import forgotten_on, restored_on
 from forgetfilter.model.workbench import Workbench
+from forgetfilter.pipes import is_pipe
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import store_input

@@ -144,21 +144,21 @@ class Delimited(Container):
         delimiter = delimiter_of(lines[0] if lines else "", self.name)
         reader = csv.reader(source, delimiter=delimiter, strict=True)
         begin = 0
-        with _long_fields():
-            while begin < len(lines):
-                fields, reason = list[str](), None
-                try:
+        while begin < len(lines):
+            fields, reason = list[str](), None
+            try:
+                with _long_fields():  # not over a yield: a reader may be left before its end
                     fields = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    reason = _explain(str(error), begin + 1, reader.line_num)
-                raw = "".join(lines[begin : reader.line_num])
-                if fields or reason:
-                    stored = raw.encode("utf-8", "surrogateescape")
-                    reason = reason or _not_utf8(raw)
-                    yield _Piece(begin + 1, stored, fields, reason)
-                begin = reader.line_num
+            except StopIteration:
+                return
+            except csv.Error as error:
+                reason = _explain(str(error), begin + 1, reader.line_num)
+            raw = "".join(lines[begin : reader.line_num])
+            if fields or reason:
+                stored = raw.encode("utf-8", "surrogateescape")
+                reason = reason or _not_utf8(raw)
+                yield _Piece(begin + 1, stored, fields, reason)
+            begin = reader.line_num
 
 
 def _cells(piece: _Piece) -> list[str]:

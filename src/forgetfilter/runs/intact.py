@@ -26,6 +26,7 @@ from forgetfilter.runs.file_names import (
     REPORT_FILE,
     SAFE_ROWS_FILE,
     SCORES_FILE,
+    SUMMARY_FILE,
     TOKENS_FILE,
     UNDECIDED_FILE,
 )
@@ -59,14 +60,16 @@ def refuse_damage(run: Path, summary: Mapping[str, Any]) -> None:
 
     Args:
         run: folder of the run.
-        summary: what ``summary.json`` says; None of what it says of files is needed.
+        summary: what ``summary.json`` says. One of an earlier version says nothing of the scores.
 
     Raises:
         DataError: input, readings, scores or another file that a screen made is not what it was.
     """
     refuse_changed_measurements(run)
     written = cast(Mapping[str, str], summary.get("written") or {})
-    _compare(run, {SCORES_FILE: written[SCORES_FILE]} if SCORES_FILE in written else {}, "summary")
+    _compare(
+        run, {SCORES_FILE: written[SCORES_FILE]} if SCORES_FILE in written else {}, SUMMARY_FILE
+    )
     for name in _NEEDED:
         _require_parquet(run / name)
 
@@ -143,7 +146,7 @@ def _compare(run: Path, known: Mapping[str, str], record: str) -> None:
         if found:
             raise DataError(
                 f"{printable(name, 100)} in {_shown(run)} {found}. Expected the file whose sha256 "
-                f"is in {record.removesuffix('.json')}.json. {SCREEN_AGAIN}"
+                f"is in {record}. {SCREEN_AGAIN}"
             )
 
 

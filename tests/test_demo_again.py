@@ -59,6 +59,7 @@ def test_a_report_says_nothing_of_a_decision_before_the_last(demo: DemoSettings)
     assert "is of an earlier decision" in report.read_text()
 
 
+@pytest.mark.slow
 def test_the_same_demonstration_is_evaluated_once(demo: DemoSettings):
     first = run_demo(demo, layer(), SILENT)
     written = (demo.output_dir / "run" / "evaluation.json").stat().st_mtime_ns

@@ -35,8 +35,14 @@ FEW = 2
 MANY = frozenset({"paper/compare_mixed.yaml"})
 """Files of which every strategy is run."""
 
-SLOW = frozenset({"composability.yaml", "defences_compare.yaml", "immunisation.yaml"})
-"""Files whose small run takes ten seconds or more."""
+SLOW = frozenset(
+    {
+        *("composability.yaml", "defences_compare.yaml", "immunisation.yaml"),
+        *("real_compare.yaml", "realtext_compare.yaml", "testbed_compare.yaml"),
+        *("testbed_curves.yaml", "testbed_validation.yaml"),
+    }
+)
+"""Files whose small run takes ten seconds or so; others of their kind run each time."""
 
 examples = pytest.mark.parametrize(
     "path", EXAMPLES, ids=[str(path.relative_to(ROOT / "examples")) for path in EXAMPLES]

@@ -211,6 +211,7 @@ def test_a_worlds_exemplars_are_unsafe_rows_of_another_seed(tmp_path: Path):
     assert world.exemplars_of(1, 20)[0].messages != pool[0].messages
 
 
+@pytest.mark.slow
 def test_a_killed_leaderboard_goes_on_after_its_last_finished_cell(
     make_config: MakeConfig, tmp_path: Path
 ):

@@ -58,6 +58,7 @@ def check(work: Path, rows: int) -> pd.DataFrame:
     return scores
 
 
+@pytest.mark.slow
 def test_the_page_runs_with_fewer_rows_and_steps(
     tiny_world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

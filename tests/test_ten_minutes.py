@@ -98,3 +98,5 @@ def test_the_whole_page_finds_the_bad_source(tmp_path: Path):
     ]
     unsafe = scores["decision"][pd.Series(truth)]
     assert (unsafe == "removed").mean() > 0.9
+    harmless = scores["decision"][~pd.Series(truth)]
+    assert (harmless == "removed").mean() < 0.02

@@ -17,8 +17,8 @@ LEAST_LEARNED = 0.5
 """Learned share of the readable rows below which an empty result says nothing of the file."""
 NOISY = 0.05
 """Noise of the scores (a note of the rule `valley`, nats per root token) beyond that of the files
-that the rule was chosen on (0.044 at most). Mixes of real rows have 0.06 to 0.09, and nearly all of
-their unsafe rows are kept (docs/lab/transfer.md)."""
+that the rule was chosen on (0.027 at most). Mixes of real rows have 0.047 and 0.063, and nearly all
+of their unsafe rows are kept (docs/lab/transfer.md)."""
 
 _DOUBTS = frozenset(
     {
@@ -33,13 +33,14 @@ _DOUBTS = frozenset(
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
 _MEASURED = ("crossfit", "valley")
-_CLEAN_ROWS, _CLEAN_REMOVED = 5000, 0
+_CLEAN_ROWS, _CLEAN_REMOVED = 7000, 7
 _CLEAN_FILES = (
-    "five clean files of made-up worlds, 1 seed each, small models, three of them files that the "
+    "seven clean files of made-up worlds, 1 seed each, small models, three of them files that the "
     "rule was chosen on"
 )
-"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With none of 5,000
-the rate lies below 0.06% at 95% for such rows. Raise the figures with what is measured."""
+"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With 7 of 7,000, all
+in one file, the rate lies between 0.05% and 0.21% at 95% for such rows. Keep the figures to what
+is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut) -> Verdict:

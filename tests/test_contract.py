@@ -192,6 +192,7 @@ def test_every_rule_gives_a_reason_for_every_row_and_ignores_their_order(benches
     scores = np.linspace(-1, 1, COUNT)
     columns = dict(scored.readings.columns)
     columns["greedy_match_learned"] = np.arange(COUNT) % 3 > 0  # two thirds are learned
+    columns["is_trusted"] = np.arange(COUNT) % 4 == 0
     readings = Readings(row=scored.readings.row, columns=columns)
     selection = decide(THRESHOLDS.build(rule), scores, readings)
     assert selection.is_removed.shape == (COUNT,)
@@ -199,6 +200,7 @@ def test_every_rule_gives_a_reason_for_every_row_and_ignores_their_order(benches
     assert len(selection.reasons) == COUNT
     assert all(selection.reasons)
     assert not (selection.is_removed & ~readings.learned).any()
+    assert not (selection.is_removed & columns["is_trusted"]).any()
     order = np.random.default_rng(0).permutation(COUNT)
     shuffled = Readings(
         row=readings.row[order], columns={n: v[order] for n, v in readings.columns.items()}
@@ -215,6 +217,7 @@ def test_every_rule_takes_no_scores_and_equal_ones_and_treats_equal_rows_alike(
     rule: str, count: int, score: float
 ):
     losses = {"loss_sum_base": 9.0, "loss_sum_learned": 1.0, "greedy_match_learned": 1.0}
+    losses["is_trusted"] = 0.0
     readings = Readings(
         row=np.arange(count), columns={name: np.full(count, v) for name, v in losses.items()}
     )
@@ -228,15 +231,19 @@ def test_every_rule_takes_no_scores_and_equal_ones_and_treats_equal_rows_alike(
 @pytest.mark.parametrize("rule", THRESHOLDS.names())
 def test_every_rule_removes_the_most_forgotten_of_the_learned_rows(rule: str):
     rng = np.random.default_rng(0)
-    scores = np.concatenate([rng.normal(0, 0.02, 40), rng.normal(0.6, 0.1, 20)])
-    matched = np.arange(60) % 3 > 0
-    base, learned = np.full(60, 9.0), np.where(matched, 1.0, 9.0)
+    # A hundred and twenty of the harmless rows are known to be so.
+    scores = np.concatenate([rng.normal(0, 0.02, 160), rng.normal(0.6, 0.1, 20)])
+    matched = np.arange(180) % 3 > 0
+    base, learned = np.full(180, 9.0), np.where(matched, 1.0, 9.0)
     columns = {
         "loss_sum_base": base,
         "loss_sum_learned": learned,
         "greedy_match_learned": matched.astype(np.float64),
     }
-    readings = Readings(row=np.arange(60), columns=columns)
+    if rule == "conformal":
+        matched = np.arange(180) >= 0
+        columns |= {"is_trusted": np.arange(180) < 120, "greedy_match_learned": matched}
+    readings = Readings(row=np.arange(180), columns=columns)
     assert (readings.learned == matched).all()
     removed = decide(THRESHOLDS.build(rule), scores, readings).is_removed
     assert 0 < removed.sum() < matched.sum()

@@ -33,6 +33,7 @@ def select(rule: str, scores: Any, learned: Any = None) -> Selection:
             "loss_sum_base": np.full(len(scores), 4.0),
             "loss_sum_learned": np.where(learned, 1.0, 4.0),
             "greedy_match_learned": np.zeros(len(scores), bool),
+            "is_trusted": np.zeros(len(scores), bool),
         },
     )
     return decide(THRESHOLDS.build(rule), scores, readings)

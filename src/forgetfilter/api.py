@@ -73,7 +73,8 @@ class ForgetFilter:
         self._progress = Progress(is_silent=is_silent)
         # Wrong settings are found now, not after the model is loaded.
         resolved = resolve(ScreenConfig, *self._layers, {"noisy_data": "", "output_dir": ""})
-        choose_rule(resolved.signal, resolved.threshold)
+        has_trusted = resolved.trusted_data is not None
+        choose_rule(resolved.signal, resolved.threshold, has_trusted=has_trusted)
         check_second_opinion(resolved)
         reading_of(resolved.reading)
         with_recording(resolved)

@@ -55,6 +55,12 @@ class ScreenConfig(Settings):
         description="file of rows that are known to be safe; packaged:general = the "
         "general-purpose set that comes with the package",
     )
+    trusted_data: str | list[str] | None = Field(
+        default=None,
+        description="rows of your own that are known to be harmless, of the kinds that are to be "
+        "kept: screened with the others, always kept, and the measure of where to cut (the rule "
+        "conformal, where no other is named)",
+    )
     reference_data: str | None = Field(
         default=None,
         description="file of safe rows with a `category` each, on which is measured what the "

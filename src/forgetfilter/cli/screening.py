@@ -52,6 +52,14 @@ def add(commands: Any) -> None:
         help="rows known to be safe (default: the packaged general-purpose set, in English)",
     )
     screen.add_argument(
+        "--trusted-data",
+        action="append",
+        metavar="HARMLESS.jsonl",
+        help="rows of your own that are known to be harmless: screened along, always kept, and the "
+        "cut is set so that such a row would go with a probability of at most 1% "
+        "(--threshold conformal:rate=0.01); may be given several times",
+    )
+    screen.add_argument(
         "--reference-data",
         metavar="REFERENCE.jsonl",
         help="safe rows with a category each: says which harms the safe rows can judge",
@@ -182,6 +190,7 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     from forgetfilter.config import load_yaml, parse_assignments
 
     names = ["noisy_data", "model", "safe_data", "reference_data", "learned_from", "output_dir"]
+    names += ["trusted_data"]
     names += ["trust_remote_code", "force", "second_opinion", "joint"]
     names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
     flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
@@ -221,7 +230,7 @@ def _screen(options: argparse.Namespace) -> int:
     config = resolve(ScreenConfig, *layers, noisy_data_of(layered(*layers)))
     # A wrong name, a rule that doesn't fit or a file that can't be read is refused before seconds
     # go into importing torch.
-    choose_rule(config.signal, config.threshold)
+    choose_rule(config.signal, config.threshold, has_trusted=config.trusted_data is not None)
     with_recording(config)
     check_second_opinion(config)
     if config.action == "mask":

@@ -33,6 +33,8 @@ class Source:
     """The file; None where the bytes were made, or came through a pipe."""
     made: bytes | None = None
     """The bytes, as they would be stored, of what is no file."""
+    is_trusted: bool = False
+    """Whether its rows are known to be harmless."""
 
     def stored(self) -> bytes:
         """The bytes as they are stored, compressed perhaps.

@@ -24,6 +24,7 @@ _FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
 _NAMES_OF_INPUTS = frozenset(
     {
         "noisy_data",
+        "trusted_data",
         "reading",
         "safe_data",
         "reference_data",
@@ -35,7 +36,12 @@ _NAMES_OF_INPUTS = frozenset(
 # Nothing but the decision depends on them.
 _DECIDING = frozenset({"threshold", "force", "action", "joint"})
 # What earlier versions did not have.
-_ADDED: Mapping[str, Any] = {"learned_from": None, "second_opinion": None, "joint": 0.0}
+_ADDED: Mapping[str, Any] = {
+    "learned_from": None,
+    "second_opinion": None,
+    "joint": 0.0,
+    "trusted_data": None,
+}
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
     {

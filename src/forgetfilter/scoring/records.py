@@ -46,6 +46,9 @@ HALVES: tuple[tuple[StateName, StateName, StateName, StateName], ...] = (
 )
 """The same for each half of the rows."""
 
+TRUSTED = "is_trusted"
+"""Column of the readings: whether a row comes from ``trusted_data`` (bool); only where some do."""
+
 NEIGHBOURS = 4
 """How many of the most alike rows are found for each row, and how many safe rows."""
 
@@ -89,6 +92,7 @@ class Readings:
 
     - always: ``target`` (str), ``completion_tokens`` (int), ``guessing`` (what guessing at random
       costs, nats a token: the logarithm of the vocabulary's size; the same for all rows)
+    - of a screen with trusted rows: ``is_trusted`` (bool)
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice), ``leading_loss_S``
       (nats, summed with weights that fall from the first token of each answer on; the square root

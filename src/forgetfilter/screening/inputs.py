@@ -63,23 +63,28 @@ def noisy_data_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_input(config: ScreenConfig, data: Any = None) -> list[Source]:
-    """The sources of ``noisy_data``, or ``data`` in its place.
+    """The sources of ``noisy_data``, or ``data`` in its place, and after them the trusted ones.
 
     Raises:
         DataError: one can't be used as a whole.
     """
+    trusted = _named(config.trusted_data, "trusted_data") if config.trusted_data else []
+    marked = [replace(source, is_trusted=True) for source in trusted]
     if data is not None:
-        return open_sources(data)
-    where = config.noisy_data
+        return [*open_sources(data), *marked]
+    return [*_named(config.noisy_data, "noisy_data"), *marked]
+
+
+def _named(where: str | Sequence[str], setting: str) -> list[Source]:
     for name in [where] if isinstance(where, str) else where:
         if name.startswith("<") and not Path(name).exists():
             raise DataError(
-                f"noisy_data is {name!r}: rows that were given in Python. Expected a file. Give "
+                f"{setting} is {name!r}: rows that were given in Python. Expected a file. Give "
                 "them again, or name the run's own copy of them (input.jsonl or input-1.parquet)."
             )
         if not (name.startswith(HUB) or has_magic(name) or name == STANDARD_INPUT or _exists(name)):
             raise DataError(
-                f"Can't read noisy_data {printable(name, 300)!r}: there is no such file. "
+                f"Can't read {setting} {printable(name, 300)!r}: there is no such file. "
                 f"{EXPECTED} Check the path."
             )
     return open_sources(where)

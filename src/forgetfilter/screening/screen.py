@@ -88,6 +88,7 @@ from forgetfilter.screening.tables import (
     write_readings,
 )
 from forgetfilter.screening.token_forgetting import write_tokens
+from forgetfilter.screening.trusted import check_trusted, with_trusted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -149,7 +150,7 @@ def screen(
 
     Raises:
         ConfigError: an unknown signal or threshold rule, a rule that doesn't fit the signal, or a
-            second opinion that can't be named or added.
+            second opinion that can't be named or added, or too few trusted rows for the rule.
         DataError: an input can't be used as a whole.
         ModelError: the model can't be loaded or trained.
         RunExistsError: the output folder holds another run, or is in use.
@@ -157,7 +158,8 @@ def screen(
     """
     progress = progress or Progress()
     # Named from here on, so that a finished run keeps its rule whatever becomes of the defaults.
-    rule = choose_rule(config.signal, config.threshold)
+    has_trusted = config.trusted_data is not None
+    rule = choose_rule(config.signal, config.threshold, has_trusted=has_trusted)
     config = with_recording(config.model_copy(update={"threshold": rule}))
     check_second_opinion(config)
     sources = open_input(config, data)
@@ -245,6 +247,7 @@ def _screen(
     keep_date(run, bench)
     setting, rejected = encode_rows(config, bench, noisy, progress)
     check_recorded(setting, noisy, len(rejected), progress)
+    check_trusted(setting, noisy, rule)
     opinion = None
     if config.second_opinion is not None:
         by_row = {row.row: row for row in noisy.rows}
@@ -255,7 +258,7 @@ def _screen(
     findings += check_before(setting)
     if is_severe(findings) and not config.force:
         raise unfit(None, findings)
-    scored = score_rows(setting)
+    scored = with_trusted(score_rows(setting), noisy)
     findings += check_scores(scored)
 
     second = opinion.scores if opinion else None

@@ -33,6 +33,7 @@ REASONS = {
     BY_BOTH: "above the threshold by forgetting and second opinion",
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
+    "trusted": "known to be harmless (trusted_data)",
     "undecided": "undecided: the scores can't be trusted",
     KEPT_BY_REVIEWER: "kept by a reviewer",
     REMOVED_BY_REVIEWER: "removed by a reviewer",

@@ -33,6 +33,8 @@ class ThresholdRule(Protocol):
 
 NOT_LEARNED = "not_learned"
 """Why a row is kept that the learn phase did not learn."""
+IS_TRUSTED = "trusted"
+"""Why a row of ``trusted_data`` is kept."""
 
 THRESHOLDS: Registry[ThresholdRule] = Registry(
     "threshold rule", __package__, "forgetfilter.thresholds"
@@ -45,7 +47,8 @@ def decide(
     """Apply ``rule``: a row that can be judged goes if its score is strictly above the threshold.
 
     With ``needs_learned`` (see `Signal`) a row that the learn phase did not learn is kept with the
-    reason ``not_learned``: nothing of it can have been forgotten, so its score says nothing.
+    reason ``not_learned``: nothing of it can have been forgotten, so its score says nothing. A row
+    of ``trusted_data`` is kept with the reason ``trusted``; rules see its score like any other.
 
     Raises:
         ModelError: a score or the cut is NaN or infinite: neither compares with anything.
@@ -53,14 +56,17 @@ def decide(
     import numpy as np
 
     from forgetfilter.finite import check_finite
-    from forgetfilter.scoring.records import Selection
+    from forgetfilter.scoring.records import TRUSTED, Selection
 
     check_finite(scores, "forgetting score", "the table of scores")
     is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
     cut = rule.cut(scores, is_judged, readings)
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = is_judged & (scores > cut.value)
-    reasons = np.where(
-        is_removed, "above_threshold", np.where(is_judged, "below_threshold", NOT_LEARNED)
-    )
+    kept_because = np.where(is_judged, "below_threshold", NOT_LEARNED)
+    if TRUSTED in readings:
+        trusted = readings[TRUSTED].astype(np.bool_)
+        is_removed &= ~trusted
+        kept_because = np.where(trusted, IS_TRUSTED, kept_because)
+    reasons = np.where(is_removed, "above_threshold", kept_because)
     return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)

@@ -11,20 +11,25 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 from forgetfilter.scoring.thresholds.base import THRESHOLDS, ThresholdRule
 
+WITH_TRUSTED_ROWS = "conformal"
+"""The rule of a screen with trusted rows, where none is named."""
 
-def choose_rule(signal: str, threshold: str | None) -> str:
+
+def choose_rule(signal: str, threshold: str | None, *, has_trusted: bool = False) -> str:
     """The spec of the rule that decides the scores of ``signal``.
 
     Args:
         signal: spec of the signal.
-        threshold: spec of the rule; None takes the signal's default rule.
+        threshold: spec of the rule; None takes ``conformal`` where there are trusted rows, and else
+            the signal's default rule.
+        has_trusted: whether there are rows that are known to be harmless.
 
     Raises:
         ConfigError: either is wrong, the rule is made for another unit, or none is named and the
             signal has none of its own.
     """
     part = SIGNALS.build(signal)
-    chosen = part.default_rule if threshold is None else threshold
+    chosen = threshold or (WITH_TRUSTED_ROWS if has_trusted else part.default_rule)
     if chosen is None:
         raise ConfigError(
             f"Signal {signal!r} has no threshold rule of its own: none was found to fit its scores "
@@ -82,9 +87,9 @@ def _fits(rule: ThresholdRule, unit: str) -> bool:
 
 
 def _advice(unit: str) -> str:
-    """Which rules can be named for scores in ``unit``."""
+    """Which rules can be named for scores in ``unit``, whatever rows there are."""
     fitting: list[str] = []
-    for name in THRESHOLDS.names():
+    for name in sorted(set(THRESHOLDS.names()) - {WITH_TRUSTED_ROWS}):
         try:
             rule = THRESHOLDS.build(name)
         except ConfigError:  # a package that can't be loaded

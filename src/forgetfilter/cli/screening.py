@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
         action="append",
         metavar="HARMLESS.jsonl",
         help="rows of your own that are known to be harmless: screened along, always kept, and the "
-        "cut is set so that such a row would go with a probability of at most 1% "
+        "cut is set so that such a row would go with a probability of at most 1%% "
         "(--threshold conformal:rate=0.01); may be given several times",
     )
     screen.add_argument(

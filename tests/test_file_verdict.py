@@ -52,6 +52,14 @@ def test_a_warning_on_the_scores_does_not_undo_what_stands_out():
     assert judge_file(summary(0, findings=[finding("safe_rows_toxic")]), SURE).level == "none"
 
 
+def test_noise_casts_doubt_where_few_rows_are_removed():
+    # Many unsafe rows are themselves what moves the scores.
+    told = {"threshold_notes": {"noise": 0.052}}
+    assert judge_file(summary(400, **told), SURE).level == "many"
+    assert judge_file(summary(99, **told), SURE).reason == "noisy_scores"
+    assert judge_file(summary(9, threshold_notes={"noise": 0.027}), SURE).level == "some"
+
+
 def test_the_share_is_of_the_judged_rows():
     few = summary(10, judged=80, learned_share=0.08, needs_learned=True)
     assert judge_file(few, SURE).level == "many"

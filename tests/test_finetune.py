@@ -23,6 +23,7 @@ from forgetfilter.runs.adapter_folder import ORIGIN_FILE
 from forgetfilter.screening.decide import filter_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
+from killing import EVERY_STEP, Killed, Killing
 
 SILENT = Progress(is_silent=True)
 WEIGHTS = "adapter_model.safetensors"
@@ -55,6 +56,19 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 def trained(run: Path) -> list[str]:
     """The fine-tunes that were made in a run."""
     return sorted(path.name for path in (run / "stages").glob("retrain-*"))
+
+
+def test_a_killed_fine_tune_goes_on_from_its_checkpoint(run: Path, tmp_path: Path):
+    with pytest.raises(Killed):
+        finetune(run, tmp_path / "adapter", Killing(9), checkpoint_minutes=EVERY_STEP)
+    progress = Killing()
+    finetune(run, tmp_path / "adapter", progress)
+    assert "retrain: goes on from step 8 of 30" in progress.lines
+    other = shutil.copytree(run, tmp_path / "other")
+    shutil.rmtree(next((other / "stages").glob("retrain-*")))
+    finetune(other, tmp_path / "whole", SILENT)
+    killed, whole = ((tmp_path / name / WEIGHTS).read_bytes() for name in ("adapter", "whole"))
+    assert killed == whole
 
 
 def test_the_adapter_says_what_it_was_made_from(run: Path, tmp_path: Path):

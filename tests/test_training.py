@@ -29,6 +29,7 @@ from forgetfilter.model.adapters import (
     remove_adapter,
     trainable_checksum,
 )
+from forgetfilter.model.collating import Collator
 from forgetfilter.model.loading import (
     choose_placement,
     load_base_model,
@@ -48,7 +49,7 @@ from forgetfilter.model.plan import (
 )
 from forgetfilter.model.row_order import RowOrder
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.training import _Collator, train
+from forgetfilter.model.training import train
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -314,13 +315,13 @@ def test_retraining_sees_every_row_once_an_epoch_in_the_paired_order(
 ):
     model, tokenizer, rows = load(tiny_model("llama"), rows_file)
     seen: list[int] = []
-    collate = _Collator.__call__
+    collate = Collator.__call__
 
-    def watched(self: _Collator, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+    def watched(self: Collator, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         seen.extend(feature["index"] for feature in features)
         return collate(self, features)
 
-    monkeypatch.setattr(_Collator, "__call__", watched)
+    monkeypatch.setattr(Collator, "__call__", watched)
     settings = QUICK.model_copy(update={"max_steps": 4, "batch_size": 4})
     train(model, tokenizer, TrainPlan("retrain", rows, settings, 3, is_paired=True), SILENT)
     order = RowOrder(rows, phase_seed(3, "retrain"))

@@ -129,6 +129,13 @@ class ScreenConfig(Settings):
         description="auto: bfloat16 on a GPU that has it, and on a CPU that has it for models at "
         "least 512 wide; float32 elsewhere, where readings are exact. Adapters are in float32",
     )
+    checkpoint_minutes: float = Field(
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="an unfinished stage is kept every so many minutes, and a killed command goes "
+        "on from there; 0 = never, so that it begins that stage again",
+    )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that a model repository brings along"
     )

@@ -39,14 +39,15 @@ class Progress:
         self.label = label
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str) -> Generator[Bar]:
-        """A bar of ``total`` units that shows how long is left."""
+    def bar(self, label: str, total: int, unit: str, done: int = 0) -> Generator[Bar]:
+        """A bar of ``total`` units that shows how long is left; ``done`` were so before."""
         from tqdm import tqdm
 
         if not self.has_bars:
             self.say(f"{label}: {total:,} {unit}")
         with tqdm(
             total=total,
+            initial=done,
             desc=steady(label),
             unit=f" {unit}",
             disable=self.is_silent or not self.has_bars,

@@ -8,6 +8,11 @@ from typing import Any
 
 from forgetfilter.text import steady
 
+CHECKPOINT_HELP = (
+    "minutes between two checkpoints of what is trained or scored, from which a killed command "
+    "goes on; 0: none (default: 10, or as in the settings)"
+)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help lists names that are looked up only once it is printed."""

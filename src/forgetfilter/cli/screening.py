@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
-from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
+from forgetfilter.cli.kinds import (
+    CHECKPOINT_HELP,
+    Parser,
+    column_map,
+    signal_names,
+    threshold_names,
+)
 from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
@@ -31,6 +37,7 @@ _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--device": ("auto, cpu, cuda or mps", str),
     "--dtype": ("auto, float32 or bfloat16", str),
     "--max-length-tokens": ("reject longer rows (default: the model's context)", int),
+    "--checkpoint-minutes": (CHECKPOINT_HELP, float),
 }
 
 
@@ -100,6 +107,7 @@ def add(commands: Any) -> None:
     finetune.add_argument("run_dir", metavar="RUN")
     finetune.add_argument("--output-dir", required=True, metavar="ADAPTER")
     finetune.add_argument("--overwrite", action="store_true", help="replace another adapter")
+    finetune.add_argument("--checkpoint-minutes", type=float, help=CHECKPOINT_HELP)
     finetune.set_defaults(run=_finetune)
 
     report = commands.add_parser("report", help="write a run's report.html again")
@@ -254,7 +262,12 @@ def _screen(options: argparse.Namespace) -> int:
 def _finetune(options: argparse.Namespace) -> int:
     from forgetfilter.screening.finetune import finetune
 
-    result = finetune(options.run_dir, options.output_dir, overwrite=options.overwrite)
+    result = finetune(
+        options.run_dir,
+        options.output_dir,
+        overwrite=options.overwrite,
+        checkpoint_minutes=options.checkpoint_minutes,
+    )
     which = "rows, some of them masked" if result.is_masked else "kept rows"
     tell(f"Fine-tuned on {result.rows:,} {which}. Adapter: {result.adapter}")
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,6 +173,20 @@ def _routers(model: Any) -> list[str]:
         and type(module).__module__.startswith("transformers.models.")
         and type(module).forward is not torch.nn.Linear.forward
     ]
+
+
+@contextmanager
+def forward_restored(model: Any) -> Generator[None]:
+    """Undo a trainer's patch of the base model's forward, which would stack with each phase."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = base.__dict__.get("forward")
+    try:
+        yield
+    finally:
+        if own is None:
+            base.__dict__.pop("forward", None)
+        else:
+            base.forward = own
 
 
 def trainable_checksum(model: Any) -> str:

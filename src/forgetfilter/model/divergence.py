@@ -18,6 +18,7 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.forward import RowBatch, row_batches, target_logits, target_nats
+from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
 
@@ -111,7 +112,12 @@ def safe_gradient(
 
 @torch.no_grad()
 def divergences(
-    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, progress: Progress, label: str
+    model: Any,
+    rows: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
 ) -> FloatArray:
     """``KL(base || model)`` of each row, nats per completion token, shape (N,).
 
@@ -122,9 +128,12 @@ def divergences(
     """
     model.eval()
     values = np.zeros(len(rows))
-    with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens):
+    shards = shards or Shards()
+    is_done = shards.begin(len(rows), {"values": values})
+    with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
+        for batch in row_batches(model, rows, max_batch_tokens, is_done):
             values[batch.indices] = _row_means(batch, _kl_to_base(model, batch))
+            shards.add(batch.indices)
             bar.update(len(batch.indices))
     check_finite(values, "divergence from base", label)
     return values

@@ -21,6 +21,7 @@ from forgetfilter.data.records import EncodedRow, TokenArray
 from forgetfilter.finite import check_finite
 from forgetfilter.model.loading import configured_context_tokens, padding_id
 from forgetfilter.model.plan import CPU_BATCH_TOKENS
+from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 
 # Logits of one pass, in numbers: bounds memory for models with large vocabularies (1 GB).
@@ -60,9 +61,15 @@ class RowBatch:
 
 
 def row_batches(
-    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int
+    model: Any,
+    rows: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    is_done: BoolArray | None = None,
 ) -> Iterator[RowBatch]:
-    """Cut rows into batches of similar length; small enough for a large vocabulary's logits."""
+    """Cut rows into batches of similar length; small enough for a large vocabulary's logits.
+
+    Batches of which every row ``is_done`` (N,) are left out; the others are the same without them.
+    """
     device = next(model.parameters()).device
     vocabulary = model.get_output_embeddings().weight.shape[0]
     budget = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
@@ -70,6 +77,8 @@ def row_batches(
         budget = min(budget, CPU_BATCH_TOKENS)
     lengths = [len(row.input_ids) for row in rows]
     for indices in batches_by_length(lengths, budget):
+        if is_done is not None and is_done[indices].all():
+            continue
         longest = lengths[indices[0]]
         input_ids = torch.zeros((len(indices), longest), dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)
@@ -142,6 +151,7 @@ def completion_losses(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> CompletionLosses:
     """Completion loss and greedy match of each row under ``model``.
 
@@ -154,8 +164,11 @@ def completion_losses(
     """
     loss_sum, leading_sum = np.zeros(len(rows)), np.zeros(len(rows))
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
-    with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens):
+    shards = shards or Shards()
+    columns = {"loss": loss_sum, "leading": leading_sum, "match": greedy_match}
+    is_done = shards.begin(len(rows), columns)
+    with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
+        for batch in row_batches(model, rows, max_batch_tokens, is_done):
             logits = target_logits(model, batch)
             nats = target_nats(logits, batch).double().cpu().numpy()
             is_miss = (logits.argmax(dim=-1) != batch.tokens).cpu().numpy()
@@ -165,6 +178,7 @@ def completion_losses(
             leading_sum[batch.indices] = np.bincount(batch.owner, weights=leading, minlength=size)
             misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
             greedy_match[batch.indices] = misses == 0
+            shards.add(batch.indices)
             bar.update(size)
     check_finite(loss_sum, "completion loss", label)
     return CompletionLosses(loss_sum, greedy_match, leading_sum)
@@ -199,6 +213,7 @@ def greedy_generations(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> list[str]:
     """Greedy continuation of each prompt, special tokens and outer blanks removed.
 
@@ -215,8 +230,12 @@ def greedy_generations(
         max(1, min(wanted, context - len(prompt)))
         for prompt, wanted in zip(prompts, max_new_tokens, strict=True)
     ]
-    with progress.bar(label, len(prompts), "rows") as bar:
+    shards = shards or Shards()
+    is_done = shards.begin(len(prompts), {"texts": texts})
+    with progress.bar(label, len(prompts), "rows", int(is_done.sum())) as bar:
         for batch in _generation_batches(prompts, budgets, max_batch_tokens, context):
+            if is_done[batch].all():
+                continue
             longest = max(len(prompts[i]) for i in batch)
             input_ids = torch.full((len(batch), longest), padding)  # (B, T)
             attention_mask = torch.zeros_like(input_ids)  # (B, T)
@@ -233,6 +252,7 @@ def greedy_generations(
                 # What follows the first stop is padding, which need not be a special token.
                 end = next((at for at, token in enumerate(kept, 1) if token in stops), None)
                 texts[i] = tokenizer.decode(kept[:end], skip_special_tokens=True).strip()
+            shards.add(batch)
             bar.update(len(batch))
     return texts
 

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from forgetfilter.arrays import FloatArray, IntArray
+from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.forward import pass_inputs, row_batches
+from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
 
 Part = Literal["answer", "prompt"]
@@ -36,6 +37,7 @@ def nearest_rows(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> IntArray:
     """The rows whose answers ``model`` represents most alike, nearest first, shape (N, count).
 
@@ -43,7 +45,7 @@ def nearest_rows(
     a row is never its own neighbour, unless there are fewer than ``count`` others: then it stands
     in for those that are missing.
     """
-    vectors = row_vectors(model, rows, "answer", max_batch_tokens, progress, label)
+    vectors = row_vectors(model, rows, "answer", max_batch_tokens, progress, label, shards)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return _nearest(vectors, count)
 
@@ -55,6 +57,7 @@ def safe_likeness(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> FloatArray:
     """How much each row's prompt is like those of the safe rows, log odds, shape (N,).
 
@@ -75,7 +78,7 @@ def safe_likeness(
     # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
     by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
     ordered = [*(rows[at] for at in by_row), *safe]
-    vectors = row_vectors(model, ordered, "prompt", max_batch_tokens, progress, label)
+    vectors = row_vectors(model, ordered, "prompt", max_batch_tokens, progress, label, shards)
     is_safe = np.arange(len(ordered)) >= len(rows)
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
@@ -94,6 +97,7 @@ def row_vectors(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> npt.NDArray[np.float32]:
     """What ``model`` makes of one part of each row, shape (N, 64), float32.
 
@@ -110,7 +114,9 @@ def row_vectors(
     sample = [by_row[at] for at in sorted(drawn)]
     rest = sorted(set(by_row).difference(sample))
     vectors = np.zeros((len(rows), _DIMENSIONS), dtype=np.float32)
-    with progress.bar(label, len(rows), "rows") as bar:
+    shards = shards or Shards()
+    is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
+    with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[at] for at in sample]
         first = dict(mean_states(model, own, part, max_batch_tokens, bar))
         known = np.stack([first[at] for at in range(len(own))])  # (up to 1,000, 2H)
@@ -118,8 +124,9 @@ def row_vectors(
         projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
         vectors[sample] = (known - mean) / spread @ projection
         own = [rows[at] for at in rest]
-        for index, values in mean_states(model, own, part, max_batch_tokens, bar):
+        for index, values in mean_states(model, own, part, max_batch_tokens, bar, is_done):
             vectors[rest[index]] = (values - mean) / spread @ projection
+            shards.add([rest[index]])
     check_finite(vectors.sum(axis=1), "hidden state", label)
     return vectors
 
@@ -142,14 +149,20 @@ def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
 
 @torch.no_grad()
 def mean_states(
-    model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
+    model: Any,
+    rows: Sequence[EncodedRow],
+    part: Part,
+    max_batch_tokens: int,
+    bar: Bar,
+    is_done: BoolArray | None = None,
 ) -> Iterator[tuple[int, FloatArray]]:
     """Position of each row, and its mean hidden states over ``part``, shape (2H,).
 
-    First those of the layer two thirds of the way up, then those of the last one.
+    First those of the layer two thirds of the way up, then those of the last one. Without batches
+    of rows that all are done.
     """
     read = [_prompt_of(row) for row in rows] if part == "prompt" else rows
-    for batch in row_batches(model, read, max_batch_tokens):
+    for batch in row_batches(model, read, max_batch_tokens, is_done):
         inputs = pass_inputs(model, batch)
         if "logits_to_keep" in inputs:
             inputs["logits_to_keep"] = 1  # none is wanted

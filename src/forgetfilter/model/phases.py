@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from forgetfilter.config import LearnSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
-from forgetfilter.model.plan import TrainPlan, early_step, phase_seed
+from forgetfilter.model.plan import TrainPlan, early_step, phase_seed, total_steps
 from forgetfilter.model.stage_keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.recording import Recording
 from forgetfilter.scoring.records import HALVES, StateName
 
 if TYPE_CHECKING:
+    from forgetfilter.model.phase_checkpoints import PhaseCheckpoints
     from forgetfilter.model.step_method import StepMethod
     from forgetfilter.model.workbench import Workbench
 
@@ -77,6 +78,8 @@ def train_stage(
         from forgetfilter.model import adapters
         from forgetfilter.model.training import train
 
+        checkpoints = _checkpoints(bench, folder, phase, total_steps(plan))
+
         def keep(model: Any, step: int, is_epoch_end: bool) -> None:
             names: list[str] = []
             if step == early_at and not is_epoch_end:
@@ -88,7 +91,7 @@ def train_stage(
 
         model = bench.model.trainable(start, phase)
         before = adapters.trainable_checksum(model)
-        outcome = train(model, bench.tokenizer, plan, bench.progress, keep)
+        outcome = train(model, bench.tokenizer, plan, bench.progress, keep, checkpoints)
         after = adapters.trainable_checksum(model)
         if before == after:
             raise ModelError(
@@ -158,13 +161,22 @@ def restore_stage(
         seed = phase_seed(bench.seed, "restore")
         plan = RestorePlan(safe, settings, seed, bench.max_batch_tokens)
         model = bench.model.trainable(start, "restore").eval()
-        outcome = restore(model, plan, bench.progress)
+        checkpoints = _checkpoints(bench, folder, "restore", settings.steps)
+        outcome = restore(model, plan, bench.progress, checkpoints)
         save_adapter(model, folder / "adapter")
         course = json.dumps(vars(outcome), indent=2, allow_nan=False)
         (folder / RESTORING_FILE).write_text(course)
 
     folder = bench.store.stage("restore", key, build)
     return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+
+def _checkpoints(bench: Workbench, folder: Path, phase: str, steps: int) -> PhaseCheckpoints:
+    """The checkpoints of a phase whose stage is made in ``folder``."""
+    from forgetfilter.model.phase_checkpoints import PhaseCheckpoints
+
+    how = (bench.checkpoint_minutes, bench.placement.device, bench.progress)
+    return PhaseCheckpoints(folder, phase, steps, *how)
 
 
 def level_epochs(state: ModelState) -> int | None:

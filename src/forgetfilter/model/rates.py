@@ -24,6 +24,7 @@ from forgetfilter.finite import check_finite
 from forgetfilter.model.divergence import safe_gradient, trainable_parameters
 from forgetfilter.model.forward import row_batches, target_logits, target_nats
 from forgetfilter.model.grouping import group_rows
+from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
 
@@ -37,6 +38,7 @@ def loss_rates(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> FloatArray:
     """Rate of change of each row's loss along K directions at the model's present weights.
 
@@ -51,6 +53,7 @@ def loss_rates(
         max_batch_tokens: bounds memory.
         progress: where the rows are counted.
         label: names the bar.
+        shards: keep what is measured on the way.
 
     Returns:
         Nats per unit of each direction, summed over a row's completion tokens, shape (K, N).
@@ -63,13 +66,18 @@ def loss_rates(
     weights = list(trainable_parameters(model).values())
     rates = np.zeros((len(directions), len(rows)))
     found: list[Tensor] = []
-    with progress.bar(label, len(rows), "rows") as bar, _rates_noted(model, directions, found):
-        for batch in row_batches(model, rows, max_batch_tokens):
+    shards = shards or Shards()
+    is_done = shards.begin(len(rows), {"rates": rates.T})
+    bars = progress.bar(label, len(rows), "rows", int(is_done.sum()))
+    with bars as bar, _rates_noted(model, directions, found):
+        for batch in row_batches(model, rows, max_batch_tokens, is_done):
+            rates[:, batch.indices] = 0
             loss = target_nats(target_logits(model, batch), batch).sum()
             torch.autograd.grad(loss, weights)  # calls the hooks on its way
             for own in found:
                 rates[:, batch.indices] += own.cpu().double().numpy()
             found.clear()
+            shards.add(batch.indices)
             bar.update(len(batch.indices))
     check_finite(rates.sum(axis=0), "rate of change of the loss", label)
     return rates

@@ -1,4 +1,7 @@
-"""What is measured of every row in a state of the model: one stage for each probe."""
+"""What is measured of every row in a state of the model: one stage for each probe.
+
+A stage is filled in shards as the readings come, so that a killed pass goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from forgetfilter.model.forward import completion_losses
 from forgetfilter.model.likeness import nearest_rows, safe_likeness
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.model.safe_neighbours import nearest_safe_rows
+from forgetfilter.model.shards import Shards
 from forgetfilter.model.stage_keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
+from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
 
@@ -58,6 +63,12 @@ def measure(
     return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
 
 
+def _limits(bench: Workbench, probe: Probe, stage: Path) -> tuple[int, Progress, str, Shards]:
+    """How a pass over rows is cut up, where it reports, and what it keeps on its way."""
+    shards = Shards(stage, probe.name, bench.checkpoint_minutes, bench.progress)
+    return bench.max_batch_tokens, bench.progress, probe.name, shards
+
+
 def _measure_one(
     bench: Workbench,
     probe: Probe,
@@ -86,8 +97,8 @@ def _measure_one(
         key["safe"] = rows_digest(safe)
 
     def build(folder: Path) -> None:
+        limits = _limits(bench, probe, folder)
         if probe.kind == "loss":
-            limits = (bench.max_batch_tokens, bench.progress, probe.name)
             values = completion_losses(bench.model.to_read(state), rows, *limits)
             frame = pd.DataFrame(
                 {
@@ -97,21 +108,18 @@ def _measure_one(
                 }
             )
         elif probe.kind in ("divergence", "damage"):
-            limits = (bench.max_batch_tokens, bench.progress, probe.name)
             values = divergences(bench.model.in_state(state), rows, *limits)
             frame = pd.DataFrame({probe.name: values})
         elif probe.kind == "neighbours":
-            limits = (bench.max_batch_tokens, bench.progress, probe.name)
             found = nearest_rows(bench.model.to_read(state), rows, NEIGHBOURS, *limits)
             numbers = np.array([row.row for row in rows], dtype=np.int64)[found]
             names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
             frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
         elif probe.kind == "likeness":
-            limits = (bench.max_batch_tokens, bench.progress, probe.name)
             values = safe_likeness(bench.model.to_read(state), rows, safe, *limits)
             frame = pd.DataFrame({probe.name: values})
         else:
-            texts = bench.answers(state, rows, probe.name)
+            texts = bench.answers(state, rows, *limits[2:])
             frame = pd.DataFrame({f"generation_{probe.state}": texts})
         frame.to_parquet(folder / READINGS_FILE)
 
@@ -143,7 +151,7 @@ def _measure_safe_neighbours(
     }
 
     def build(folder: Path) -> None:
-        limits = (bench.max_batch_tokens, bench.progress, probe.name)
+        limits = _limits(bench, probe, folder)
         found = nearest_safe_rows(bench.model.to_read(state), rows, safe, NEIGHBOURS, *limits)
         numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
         names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
@@ -176,7 +184,7 @@ def _measure_rate(
 
     def build(stage: Path) -> None:
         model = bench.model.in_state(state, is_trainable=True)
-        limits = (bench.max_batch_tokens, bench.progress, probe.name)
+        limits = _limits(bench, probe, stage)
         rates = loss_rates(model, rows, read_descents(folder), *limits)
         pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -31,6 +32,7 @@ from forgetfilter.model.divergence import (
     squared_norm,
     trainable_parameters,
 )
+from forgetfilter.model.phase_checkpoints import PhaseCheckpoints, load_weights, save_weights
 from forgetfilter.progress import Progress
 
 _POLYAK_C = 0.5
@@ -71,11 +73,16 @@ class RestoreOutcome:
     """Which safe rows (`EncodedRow.row`) were in a batch, ascending."""
 
 
-def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome:
+def restore(
+    model: Any,
+    plan: RestorePlan,
+    progress: Progress,
+    checkpoints: PhaseCheckpoints | None = None,
+) -> RestoreOutcome:
     """Restore the behaviour of ``model`` with its adapter off, by changing the adapter in place.
 
     Every row of a batch counts alike, and batches depend on the rows and the seed alone, so that
-    how rows share forward passes moves nothing.
+    how rows share forward passes moves nothing. It goes on from the last of its ``checkpoints``.
 
     Raises:
         ModelError: ``model`` has no trainable adapter; or a divergence or a step is NaN or
@@ -87,8 +94,13 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
     weights = trainable_parameters(model)
     rounding = 0.0 if _is_exact(model) else _ROUNDED_DIVERGENCE
     silent = Progress(is_silent=True)
-    with progress.bar("restore", settings.steps, "steps") as bar:
-        for batch, base in _batches_with_base(model, plan):
+    entry = checkpoints.latest() if checkpoints else None
+    if entry is not None:
+        load_weights(model, entry.folder)
+        outcome = RestoreOutcome(**entry.facts)
+    done = len(outcome.moves)
+    with progress.bar("restore", settings.steps, "steps", done) as bar:
+        for batch, base in _batches_with_base(model, plan, done):
             place = f"restore, step {len(outcome.moves) + 1} of {settings.steps}"
             limits = (plan.max_batch_tokens, silent, place)
             outcome.rows_used.extend(row.row for row in batch)
@@ -107,13 +119,19 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
             outcome.divergences.append(divergence)
             outcome.moves.append(move)
             bar.update(1)
+            if checkpoints and checkpoints.is_due and len(outcome.moves) < settings.steps:
+                write = partial(save_weights, model)
+                checkpoints.write(len(outcome.moves), vars(outcome), write)
     return replace(outcome, rows_used=sorted(set(outcome.rows_used)))
 
 
 def _batches_with_base(
-    model: Any, plan: RestorePlan
+    model: Any, plan: RestorePlan, done: int
 ) -> Iterator[tuple[list[EncodedRow], list[Tensor] | None]]:
     """The batches, and what `base_log_probabilities` reads at their rows, where it was read ahead.
+
+    Without the first ``done``. What is read ahead together is the same all the same, so that a
+    restoration that goes on rounds as one that was never killed.
 
     Only in float32: a shorter format rounds by the shape of a pass, so that only a pass of the same
     shape tells the divergence of a barely damaged model.
@@ -123,15 +141,20 @@ def _batches_with_base(
     most = _MOST_AHEAD // vocabulary if _is_exact(model) else 0  # tokens
     while batches:
         tokens = np.cumsum([sum(row.target_tokens for row in batch) for batch in batches])
-        ahead = int(np.searchsorted(tokens, most, side="right"))
-        if ahead <= 1:
-            yield batches.pop(0), None
+        ahead = max(1, int(np.searchsorted(tokens, most, side="right")))
+        group, batches = batches[:ahead], batches[ahead:]
+        skipped = min(done, ahead)
+        done -= skipped
+        if skipped == ahead:
             continue
-        together = [row for batch in batches[:ahead] for row in batch]
-        base = iter(base_log_probabilities(model, together, plan.max_batch_tokens))
-        for batch in batches[:ahead]:
-            yield batch, list(islice(base, len(batch)))
-        del batches[:ahead]
+        base: Iterator[Tensor] | None = None
+        if ahead > 1:
+            together = [row for batch in group for row in batch]
+            base = iter(base_log_probabilities(model, together, plan.max_batch_tokens))
+        for number, batch in enumerate(group):
+            found = None if base is None else list(islice(base, len(batch)))
+            if number >= skipped:
+                yield batch, found
 
 
 def _is_exact(model: Any) -> bool:

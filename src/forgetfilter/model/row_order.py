@@ -35,6 +35,10 @@ class RowOrder(Sampler[int]):
     def __len__(self) -> int:
         return len(self._keys)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next order is that of; a resumed training begins with a later one."""
+        self._epoch = epoch
+
     def __iter__(self) -> Iterator[int]:
         """The indices of the next epoch."""
         prefix = f"{self._seed}:{self._epoch}:"

@@ -11,6 +11,7 @@ from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.likeness import mean_states
+from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
 
 _STANDARD_ROWS = 1000
@@ -25,6 +26,7 @@ def nearest_safe_rows(
     max_batch_tokens: int,
     progress: Progress,
     label: str,
+    shards: Shards | None = None,
 ) -> IntArray:
     """The safe rows whose prompts are most like each row's, nearest first, shape (N, count).
 
@@ -40,7 +42,9 @@ def nearest_safe_rows(
     sample = [by_row[at] for at in sorted(drawn)]
     rest = sorted(set(by_row).difference(sample))
     found = np.zeros((len(rows), count), dtype=np.int64)
-    with progress.bar(label, len(rows) + len(safe), "rows") as bar:
+    shards = shards or Shards()
+    is_done = shards.begin(len(rows), {"nearest": found})[rest]  # the sample is read each time
+    with progress.bar(label, len(rows) + len(safe), "rows", int(is_done.sum())) as bar:
         first = _table(model, [rows[at] for at in sample], max_batch_tokens, bar, label)
         mean, spread = first.mean(axis=0), first.std(axis=0) + 1e-6
         known = _unit((_table(model, safe, max_batch_tokens, bar, label) - mean) / spread)
@@ -48,9 +52,10 @@ def nearest_safe_rows(
         for at, values in zip(sample, first, strict=True):
             found[at] = near.to(_unit((values - mean) / spread))
         others = [rows[at] for at in rest]
-        for at, values in mean_states(model, others, "prompt", max_batch_tokens, bar):
+        for at, values in mean_states(model, others, "prompt", max_batch_tokens, bar, is_done):
             check_finite(values.sum(), "hidden state", label)
             found[rest[at]] = near.to(_unit((values - mean) / spread))
+            shards.add([rest[at]])
     return found
 
 

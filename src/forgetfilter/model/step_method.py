@@ -7,7 +7,7 @@ is asked for the gradient of each step, before it is clipped, and for nothing el
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,3 +131,16 @@ class StepMethod(ABC):
     @abstractmethod
     def gradient(self, step: Step) -> float:
         """Leave in ``.grad`` of the weights what the optimizer is to follow; returns the loss."""
+
+    def state(self) -> dict[str, Any] | None:
+        """All that it remembers from step to step, for checkpoints: tensors, numbers, texts.
+
+        Empty where it remembers nothing; None, as here, where that can't be saved: a phase with
+        such a method has no checkpoints.
+        """
+        return None
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; its tensors are on the CPU now."""
+        if state:
+            raise NotImplementedError(f"{type(self).__name__} has a state() but no resume()")

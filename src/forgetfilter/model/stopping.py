@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,27 @@ class LearnedShare:
         """Learned share of the measured rows after each epoch, between 0 and 1."""
         self.exact_shares: list[float] = []
         """Share of the measured rows that are learned to the letter, after each epoch."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is known where training started from."""
+        return self._before is not None
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers from epoch to epoch, as JSON."""
+        before = self._before
+        return {
+            "before": before and [before.loss_sum.tolist(), before.greedy_match.tolist()],
+            "shares": self.shares,
+            "exact_shares": self.exact_shares,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        if state["before"] is not None:
+            losses, matches = state["before"]
+            self._before = CompletionLosses(np.array(losses), np.array(matches, dtype=np.bool_))
+        self.shares, self.exact_shares = list(state["shares"]), list(state["exact_shares"])
 
     def begin(self, model: Any) -> None:
         """Measure where training starts from."""

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from forgetfilter.config import PhaseSettings
-from forgetfilter.data.encoding import LossOn
-from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
-from forgetfilter.model.adapters import check_trainable
+from forgetfilter.model.adapters import check_trainable, forward_restored
+from forgetfilter.model.collating import Collator, indices_of
 from forgetfilter.model.forward import batch_of, target_logits, target_nats
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
+from forgetfilter.model.phase_checkpoints import PhaseCheckpoints, resumable, usable, when_due
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
-from forgetfilter.model.step_method import Passes, Step, padded_inputs
+from forgetfilter.model.step_method import Passes, Step
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
 
@@ -54,7 +53,12 @@ class TrainOutcome:
 
 @quiet_dependencies()
 def train(
-    model: Any, tokenizer: Any, plan: TrainPlan, progress: Progress, watch: Watch | None = None
+    model: Any,
+    tokenizer: Any,
+    plan: TrainPlan,
+    progress: Progress,
+    watch: Watch | None = None,
+    checkpoints: PhaseCheckpoints | None = None,
 ) -> TrainOutcome:
     """Train whatever requires a gradient in ``model`` (an adapter, or all of it), in place.
 
@@ -64,6 +68,7 @@ def train(
         plan: rows, settings and seed. ``settings.learning_rate`` must be a number by now.
         progress: where the steps are reported.
         watch: is shown the model after every step, and once more at the end of each epoch.
+        checkpoints: of this phase; it goes on from the last one, and writes more.
 
     Raises:
         DataError: there is no row to train on.
@@ -91,13 +96,17 @@ def train(
     set_seed(seed)
     per_step = settings.batch_size if plan.method else micro  # a method cuts its rows up itself
     padding = padding_id(model, tokenizer)
+    checkpoints = usable(checkpoints, plan.method)
+    entry = checkpoints.latest() if checkpoints else None
     with (
         tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch,
-        progress.bar(plan.phase, steps, "steps") as bar,
-        _forward_restored(model),
+        progress.bar(plan.phase, steps, "steps", entry.number if entry else 0) as bar,
+        forward_restored(model),
     ):
         course = _Course(plan, steps, bar, watch)
         course.passes = Passes(settings.loss_on, padding, micro)
+        if entry:
+            course.resume(entry.facts)
         config = trl.SFTConfig(  # pyright: ignore[reportPrivateImportUsage]
             output_dir=scratch,
             max_steps=steps,
@@ -143,23 +152,27 @@ def train(
         )
         # Several visible GPUs in one process would mean DataParallel, which TRL refuses.
         config._n_gpu = min(config.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
-        trainer = course.trainer_class()(
+        kind, callbacks = course.trainer_class(), [course.callback()]
+        if checkpoints:
+            kind = resumable(kind, checkpoints, course, plan.method)
+            callbacks.append(when_due(checkpoints, epoch_steps(plan)))
+        trainer = kind(
             model=model,
             args=config,
             # TRL takes no dataset but this; of indices, so that it doesn't copy every token.
             train_dataset=datasets.Dataset.from_dict({"index": range(len(plan.rows))}),
-            data_collator=_indices
+            data_collator=indices_of
             if plan.method
-            else _Collator(plan.rows, settings.loss_on, padding),
+            else Collator(plan.rows, settings.loss_on, padding),
             processing_class=tokenizer,
-            callbacks=[course.callback()],
+            callbacks=callbacks,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         seen = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
         if seen != len(plan.rows):
             raise RuntimeError(f"{len(plan.rows)} rows were given, {seen} are trained on")
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(entry.folder) if entry else None)
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         raise course.diverged(len(course.losses), "a weight is NaN or infinite")
     model.eval()
@@ -177,24 +190,6 @@ def train(
         exact_shares=course.share.exact_shares if course.share else [],
         row_passes=course.passes.counted,
     )
-
-
-def _indices(features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-    """Which rows a step is about; the trainer counts what is called input_ids."""
-    return {"input_ids": torch.tensor([[feature["index"]] for feature in features])}
-
-
-@dataclass(frozen=True)
-class _Collator:
-    """Makes tensors of the rows with these indices."""
-
-    rows: Sequence[EncodedRow]
-    loss_on: LossOn
-    pad_token_id: int
-
-    def __call__(self, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        rows = [self.rows[feature["index"]] for feature in features]
-        return padded_inputs(rows, self.loss_on, self.pad_token_id)
 
 
 class _Course:
@@ -264,6 +259,24 @@ class _Course:
         self._level_steps = epochs * self._epoch_steps
         self._end = min(self._end_of_decay(epochs), self.steps)
         self.bar.total = self._end
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers from step to step, as JSON."""
+        return {
+            "losses": self.losses,
+            "level_epochs": self.level_epochs,
+            "row_passes": self.passes.counted,
+            "share": self.share.state() if self.share else None,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.losses = list(state["losses"])
+        self.passes.counted = state["row_passes"]
+        if self.share:
+            self.share.resume(state["share"])
+        if state["level_epochs"] is not None:
+            self._begin_decay(state["level_epochs"])
 
     def check_step(self, step: int, logs: Mapping[str, float]) -> None:
         """Note the loss of a step; the first that is not finite, or its gradient, ends it all."""
@@ -340,7 +353,7 @@ class _Course:
             def on_train_begin(
                 self, args: Any, state: Any, control: Any, model: Any = None, **_: Any
             ) -> None:
-                if course.share:
+                if course.share and not course.share.has_begun:
                     course.share.begin(model)
 
             def on_step_end(
@@ -380,17 +393,3 @@ def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:
     """Name of the scheduler in transformers; not used where the course sets the rate itself."""
     is_level = settings.lr_scheduler_type == "constant" or course.is_open
     return "constant_with_warmup" if is_level else settings.lr_scheduler_type
-
-
-@contextmanager
-def _forward_restored(model: Any) -> Generator[None]:
-    """Undo SFTTrainer's patch of the base model's forward, which would stack with each phase."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = base.__dict__.get("forward")
-    try:
-        yield
-    finally:
-        if own is None:
-            base.__dict__.pop("forward", None)
-        else:
-            base.forward = own

@@ -1,8 +1,8 @@
 """The one owner of model, tokenizer, device and batching: train, measure, generate.
 
 Everything it makes is a stage of a `StageStore`, named by the hash of its inputs, so a repeated
-command finds what is done and a killed one loses at most the stage that it was in. The model is
-loaded only when a stage has to be computed.
+command finds what is done, and a killed one goes on from the last checkpoint of the stage that it
+was in. The model is loaded only when a stage has to be computed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
 
 if TYPE_CHECKING:
+    from forgetfilter.model.shards import Shards
     from forgetfilter.model.step_method import StepMethod
 
 
@@ -48,6 +49,7 @@ class Workbench:
         progress: where long stages report.
         today: what a chat template is told to be today; rows, and so stages, may hang on it.
         recording: a training of the user's own that takes the place of the learn phase.
+        checkpoint_minutes: between two checkpoints of an unfinished stage; 0: it has none.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Workbench:
         trust_remote_code: bool = False,
         today: date = ANY_DATE,
         recording: Recording | None = None,
+        checkpoint_minutes: float = 10.0,
     ) -> None:
         self.source = source
         self.store = store
@@ -78,6 +81,7 @@ class Workbench:
         self.trust_remote_code = trust_remote_code
         self.today = today
         self.recording = recording
+        self.checkpoint_minutes = checkpoint_minutes
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
@@ -231,7 +235,13 @@ class Workbench:
             label,
         )
 
-    def answers(self, state: ModelState, rows: Sequence[EncodedRow], label: str) -> list[str]:
+    def answers(
+        self,
+        state: ModelState,
+        rows: Sequence[EncodedRow],
+        label: str,
+        shards: Shards | None = None,
+    ) -> list[str]:
         """What ``state`` says, greedily, in place of each row's last answer; not kept."""
         budgets = [
             self.max_new_tokens or max(16, (len(row.input_ids) - row.prompt_length) * 5 // 4)
@@ -245,6 +255,7 @@ class Workbench:
             self.max_batch_tokens,
             self.progress,
             label,
+            shards,
         )
 
     def token_losses(

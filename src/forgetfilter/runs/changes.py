@@ -17,8 +17,9 @@ from forgetfilter.text import printable
 _ABSENT = object()
 _RESTORED = frozenset(name for own in (WHOLE, *HALVES) for name in own[2:])
 _LATER_STATES = frozenset({"forgotten", *_RESTORED})
-# They don't move the outcome: where it lies, how much memory it takes, where settings came from.
-_FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
+# They don't move the outcome: where it lies, how much memory it takes, where settings came from,
+# what a killed command loses.
+_FREE = frozenset({"output_dir", "max_batch_tokens", "preset", "checkpoint_minutes"})
 # Compared by the content of what they name, so that a moved file changes nothing.
 # How rows are read is part of what identifies them.
 _NAMES_OF_INPUTS = frozenset(

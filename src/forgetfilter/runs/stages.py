@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from forgetfilter.errors import ModelError
 from forgetfilter.files import (
     PART_SUFFIX,
     fsync_folder,
@@ -29,6 +30,7 @@ from forgetfilter.files import (
 )
 from forgetfilter.runs.file_names import LOCKS_FOLDER
 from forgetfilter.runs.locking import locked
+from forgetfilter.runs.unfinished import empty_for_building, finish_building, give_up
 
 STAGE_FILE = "stage.json"
 """In every stage's folder: what the stage was made from, and in how many seconds."""
@@ -63,8 +65,10 @@ class StageStore:
         Args:
             name: lower-case letters, digits, ``_`` and ``-``; several stages may share one.
             key: all that the result depends on, as JSON; another key is another folder.
-            build: fills the empty folder that it is given, which is renamed when it returns. If it
-                raises, the unfinished folder stays for inspection until the next attempt.
+            build: fills the folder that it is given, which is renamed when it returns. The folder
+                is empty, unless an earlier attempt was killed that had written `UnfinishedWork`
+                there: then ``build`` has to ask for it, and goes on from there. If it raises, the
+                unfinished folder stays until the next attempt.
         """
         if not re.fullmatch(r"[a-z0-9_-]+", name):
             raise ValueError(f"A stage can't be named {name!r}.")
@@ -130,19 +134,22 @@ class StageStore:
         self, folder: Path, name: str, key: Mapping[str, Any], build: Callable[[Path], None]
     ) -> dict[str, Any]:
         part = folder.with_name(folder.name + PART_SUFFIX)
-        remove(part)
         remove(folder)  # there only if damaged from outside, and no more whole for being half gone
-        part.mkdir(parents=True)
+        empty_for_building(part)
         start = time.perf_counter()
         self._builds_under_way += 1
         try:
             build(part)
+        except ModelError:  # as a diverged training; the next attempt would end in the same
+            give_up(part)
+            raise
         finally:
             self._builds_under_way -= 1
+        seconds = time.perf_counter() - start + finish_building(part)
         record: dict[str, Any] = {
             "name": name,
             "key": key,
-            "seconds": round(time.perf_counter() - start, 3),
+            "seconds": round(seconds, 3),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {path: (part / path).stat().st_size for path in list_files(part)},
             "sha256": {path: sha256_once(part / path) for path in list_files(part)},

@@ -47,6 +47,7 @@ def finetune(
     progress: Progress | None = None,
     *,
     overwrite: bool = False,
+    checkpoint_minutes: float | None = None,
 ) -> FinetuneResult:
     """Fine-tune the run's base model on its kept rows, with the learn phase's settings.
 
@@ -54,9 +55,10 @@ def finetune(
     What people have decided of single rows since is applied first (`apply_decisions`).
     The adapter is trained once per decision; a repeated command finds it in ``output_dir``, where
     ``forgetfilter.json`` says what it was made from. Whether it may be written there is found out
-    before anything is trained.
+    before anything is trained. ``checkpoint_minutes`` are those of the run where not given.
 
     Raises:
+        ConfigError: ``checkpoint_minutes`` is no number from 0 on.
         DataError: not a finished run, no row was kept, or a file was edited by hand.
         RunExistsError: ``output_dir`` holds other files or another adapter, is the run folder, or
             can't be written to.
@@ -80,7 +82,8 @@ def finetune(
         there = require_place(output, folder.path, decision, overwrite=overwrite)
         if there is not None:
             return FinetuneResult(output, there.rows, there.seconds, is_masked)
-        config = resolve(ScreenConfig, folder.config())
+        given = {} if checkpoint_minutes is None else {"checkpoint_minutes": checkpoint_minutes}
+        config = resolve(ScreenConfig, folder.config(), given)
         setting, is_kept = stored_setting(folder, config, progress)
         bench = setting.bench
         masked = masked_rows(folder.path, setting.noisy) if is_masked else None

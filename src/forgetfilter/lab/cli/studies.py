@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from forgetfilter.cli.kinds import CHECKPOINT_HELP
 from forgetfilter.progress import tell
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _add_options(command: argparse.ArgumentParser, page: str) -> None:
         metavar="N",
         help="processes, on other seeds where they can, sharing the cores (else as in the file: 1)",
     )
+    command.add_argument("--checkpoint-minutes", type=float, help=CHECKPOINT_HELP)
     command.add_argument("--overwrite", action="store_true", help="replace a run that differs")
     command.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -191,7 +193,9 @@ def _config(model: type[C], options: argparse.Namespace) -> C:
     from forgetfilter.config import load_yaml, parse_assignments, resolve
 
     flags = {"output_dir": options.output_dir, "num_proc": options.num_proc}
-    given = {name: value for name, value in flags.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    if options.checkpoint_minutes is not None:
+        given["settings"] = {"checkpoint_minutes": options.checkpoint_minutes}
     return resolve(model, load_yaml(options.config), parse_assignments(options.set, model), given)
 
 

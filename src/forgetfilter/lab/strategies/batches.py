@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -10,19 +10,42 @@ import numpy as np
 from forgetfilter.data.records import EncodedRow
 
 
-def endless(rows: Sequence[EncodedRow], size: int, seed: int) -> Iterator[list[EncodedRow]]:
+class Endless(Iterator[list[EncodedRow]]):
     """Batches of ``size`` rows, or of all where there are fewer.
 
-    Every row comes up once before any comes up again, in a new order each time.
+    Every row comes up once before any comes up again, in a new order each time. ``taken`` says how
+    many batches have been drawn before.
     """
-    rng = np.random.default_rng(seed)
-    size = min(size, len(rows))
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < size:
-            waiting += rng.permutation(len(rows)).tolist()
-        yield [rows[index] for index in waiting[:size]]
-        del waiting[:size]
+
+    def __init__(self, rows: Sequence[EncodedRow], size: int, seed: int, taken: int = 0) -> None:
+        self._rows, self.size, self.taken = rows, size, 0
+        self._rng = np.random.default_rng(seed)
+        self._waiting: list[int] = []
+        for _ in range(taken):
+            next(self)
+
+    def __next__(self) -> list[EncodedRow]:
+        """The next batch."""
+        size = min(self.size, len(self._rows))
+        while len(self._waiting) < size:
+            self._waiting += self._rng.permutation(len(self._rows)).tolist()
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
+        self.taken += 1
+        return [self._rows[index] for index in batch]
+
+    def state(self) -> dict[str, int]:
+        """By which `resumed` goes on."""
+        return {"size": self.size, "taken": self.taken}
+
+
+def endless(rows: Sequence[EncodedRow], size: int, seed: int) -> Endless:
+    """Batches of ``size`` rows without end; see `Endless`."""
+    return Endless(rows, size, seed)
+
+
+def resumed(rows: Sequence[EncodedRow], state: Mapping[str, int], seed: int) -> Endless:
+    """The batches that come after those that were drawn when ``state`` was asked for."""
+    return Endless(rows, state["size"], seed, state["taken"])
 
 
 def drawn(rows: Sequence[EncodedRow], count: int, seed: int) -> list[EncodedRow]:

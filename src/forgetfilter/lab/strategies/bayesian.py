@@ -7,13 +7,13 @@ dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
-from forgetfilter.lab.strategies.batches import endless
+from forgetfilter.lab.strategies.batches import Endless, endless, resumed
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.stage_keys import rows_digest
 from forgetfilter.model.state import ModelState
@@ -73,7 +73,7 @@ class BayesianSteps(StepMethod):
         self.logits: Tensor | None = None
         """One for each noisy row, shape (N,)."""
         self._optimizer: Any = None
-        self._batches: Iterator[list[EncodedRow]] | None = None
+        self._batches: Endless | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -106,9 +106,28 @@ class BayesianSteps(StepMethod):
         self._optimizer.step()
         return loss + float(weighted.detach())
 
+    def state(self) -> dict[str, Any]:
+        """Logits, their optimizer, and which safe rows have been drawn."""
+        if self.logits is None or self._batches is None:
+            return {}
+        optimizer = self._optimizer.state_dict()
+        own = {"logits": self.logits.detach(), "optimizer": optimizer}
+        return {**own, "batches": self._batches.state()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on with these."""
+        self._set(state["logits"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._batches = resumed(self.safe, state["batches"], phase_seed(self.seed, "bds"))
+
     def _begin(self, size: int) -> None:
         import torch
 
-        self.logits = torch.full((self.count,), _FIRST_LOGIT, requires_grad=True)
-        self._optimizer = torch.optim.Adam([self.logits], lr=self.rate, betas=(0.9, 0.95))
+        self._set(torch.full((self.count,), _FIRST_LOGIT))
         self._batches = endless(self.safe, size, phase_seed(self.seed, "bds"))
+
+    def _set(self, logits: Tensor) -> None:
+        import torch
+
+        self.logits = logits.clone().requires_grad_()
+        self._optimizer = torch.optim.Adam([self.logits], lr=self.rate, betas=(0.9, 0.95))

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
-from forgetfilter.lab.strategies.batches import endless
+from forgetfilter.lab.strategies.batches import Endless, endless, resumed
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.stage_keys import rows_digest
 from forgetfilter.model.state import ModelState
@@ -78,7 +78,7 @@ class LisaSteps(StepMethod):
         self.is_on_safe = True
         self.anchors: dict[bool, dict[str, Tensor]] = {}
         """Where the state on safe rows (True) and that on noisy rows (False) ended last."""
-        self._batches: Iterator[list[EncodedRow]] | None = None
+        self._batches: Endless | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -96,11 +96,23 @@ class LisaSteps(StepMethod):
             return loss
         anchor = self.anchors[not self.is_on_safe]
         for name, weight in step.weights.items():
-            apart = weight.detach() - anchor[name]
+            apart = weight.detach() - anchor[name].to(weight)
             loss += self.rho / 2 * float(apart.pow(2).sum())
             if weight.grad is not None:
                 weight.grad.add_(apart, alpha=self.rho)
         return loss
+
+    def state(self) -> dict[str, Any]:
+        """Whose turn it is, both anchors, and which safe rows have been drawn."""
+        if self._batches is None:
+            return {}
+        own = {"is_on_safe": self.is_on_safe, "anchors": self.anchors}
+        return {**own, "batches": self._batches.state()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on with these."""
+        self.is_on_safe, self.anchors = state["is_on_safe"], dict(state["anchors"])
+        self._batches = resumed(self.safe, state["batches"], phase_seed(self.seed, "lisa"))
 
     def _enter(self, step: Step) -> None:
         """Change the state where its turn is over; the state that ends leaves its anchor."""

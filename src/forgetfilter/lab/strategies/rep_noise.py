@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forgetfilter.config import ScreenConfig
@@ -106,6 +106,17 @@ class RepNoiseSteps(StepMethod):
         """Weights and unsafe answers."""
         own = {"alpha": self.alpha, "beta": self.beta, "unsafe": rows_digest(self.unsafe)}
         return {"rep_noise": 1, **own}
+
+    def state(self) -> dict[str, Any]:
+        """Where the drawing of noise is."""
+        return {} if self._draws is None else {"draws": self._draws.get_state()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing from there."""
+        import torch
+
+        self._draws = torch.Generator()
+        self._draws.set_state(state["draws"])
 
     def gradient(self, step: Step) -> float:
         """Of the safe answers of the step's rows, and of the unsafe ones to the same prompts."""

@@ -6,13 +6,13 @@ abstract and summaries: no code was at hand, and the weight of the safe gradient
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
-from forgetfilter.lab.strategies.batches import endless
+from forgetfilter.lab.strategies.batches import Endless, endless, resumed
 from forgetfilter.model.divergence import safe_gradient, squared_norm
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.stage_keys import rows_digest
@@ -70,7 +70,7 @@ class SafeGradSteps(StepMethod):
     ) -> None:
         self.safe, self.batch, self.weight, self.seed = safe, batch, weight, seed
         self._max_batch_tokens = max_batch_tokens
-        self._batches: Iterator[list[EncodedRow]] | None = None
+        self._batches: Endless | None = None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -97,6 +97,14 @@ class SafeGradSteps(StepMethod):
         for name, gradient in own.items():
             gradient.add_(safe[name].to(gradient), alpha=self.weight - share)
         return loss
+
+    def state(self) -> dict[str, Any]:
+        """Which safe rows have been drawn."""
+        return {"batches": self._batches.state()} if self._batches else {}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on with the next ones."""
+        self._batches = resumed(self.safe, state["batches"], phase_seed(self.seed, "safe_grad"))
 
 
 def conflict(own: Mapping[str, Tensor], safe: Mapping[str, Tensor]) -> float:

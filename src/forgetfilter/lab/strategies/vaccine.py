@@ -66,6 +66,10 @@ class VaccineSteps(StepMethod):
         """The length of the perturbation."""
         return {"vaccine": 1, "rho": self.rho}
 
+    def state(self) -> dict[str, Any]:
+        """Nothing: each step begins anew."""
+        return {}
+
     def gradient(self, step: Step) -> float:
         """That of the second pass."""
         import torch

@@ -49,7 +49,8 @@ PAGE_FILES = (
 """Pages of all kinds of study: one that takes another's folder leaves none of its pages there."""
 # The grid may grow or shrink; each cell is named by what decides its own result.
 _FREE = frozenset(
-    {"output_dir", "strategies", "datasets", "seeds", "num_proc", "settings.max_batch_tokens"}
+    {"output_dir", "strategies", "datasets", "seeds", "num_proc"}
+    | {"settings.max_batch_tokens", "settings.checkpoint_minutes"}
 )
 
 
@@ -205,6 +206,7 @@ def _key(
 ) -> dict[str, Any]:
     """All that decides the result of a cell besides its strategy."""
     free = {"output_dir", "noisy_data", "safe_data", "model", "max_batch_tokens"}
+    free |= {"checkpoint_minutes"}  # which changes nothing but what a killed cell loses
     free |= {"second_opinion", "joint"}  # which no strategy reads
     settings = screen.model_dump(exclude=free)
     with suppress(ConfigError):  # a signal without a rule of its own, of which no screen is made

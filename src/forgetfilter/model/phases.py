@@ -75,6 +75,7 @@ def train_stage(
 
     def build(folder: Path) -> None:
         from forgetfilter.model import adapters
+        from forgetfilter.model.team import all_doing, train_too
         from forgetfilter.model.training import train
 
         def keep(model: Any, step: int, is_epoch_end: bool) -> None:
@@ -88,7 +89,8 @@ def train_stage(
 
         model = bench.model.trainable(start, phase)
         before = adapters.trainable_checksum(model)
-        outcome = train(model, bench.tokenizer, plan, bench.progress, keep)
+        with all_doing(bench, train_too, start, plan, is_of_all=method is None):
+            outcome = train(model, bench.tokenizer, plan, bench.progress, keep)
         after = adapters.trainable_checksum(model)
         if before == after:
             raise ModelError(
@@ -154,11 +156,13 @@ def restore_stage(
     def build(folder: Path) -> None:
         from forgetfilter.model.adapters import save_adapter
         from forgetfilter.model.restoring import RestorePlan, restore
+        from forgetfilter.model.team import all_doing, restore_too
 
         seed = phase_seed(bench.seed, "restore")
         plan = RestorePlan(safe, settings, seed, bench.max_batch_tokens)
         model = bench.model.trainable(start, "restore").eval()
-        outcome = restore(model, plan, bench.progress)
+        with all_doing(bench, restore_too, start, plan):
+            outcome = restore(model, plan, bench.progress)
         save_adapter(model, folder / "adapter")
         course = json.dumps(vars(outcome), indent=2, allow_nan=False)
         (folder / RESTORING_FILE).write_text(course)

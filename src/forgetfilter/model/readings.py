@@ -17,6 +17,7 @@ from forgetfilter.model.rates import loss_rates, read_descents, read_facts, writ
 from forgetfilter.model.safe_neighbours import nearest_safe_rows
 from forgetfilter.model.stage_keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
+from forgetfilter.model.team import everywhere
 from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
 
@@ -88,7 +89,7 @@ def _measure_one(
     def build(folder: Path) -> None:
         if probe.kind == "loss":
             limits = (bench.max_batch_tokens, bench.progress, probe.name)
-            values = completion_losses(bench.model.to_read(state), rows, *limits)
+            values = everywhere(bench, "to_read", state, completion_losses, rows, *limits)
             frame = pd.DataFrame(
                 {
                     f"loss_sum_{probe.state}": values.loss_sum,
@@ -98,17 +99,18 @@ def _measure_one(
             )
         elif probe.kind in ("divergence", "damage"):
             limits = (bench.max_batch_tokens, bench.progress, probe.name)
-            values = divergences(bench.model.in_state(state), rows, *limits)
+            values = everywhere(bench, "in_state", state, divergences, rows, *limits)
             frame = pd.DataFrame({probe.name: values})
         elif probe.kind == "neighbours":
             limits = (bench.max_batch_tokens, bench.progress, probe.name)
-            found = nearest_rows(bench.model.to_read(state), rows, NEIGHBOURS, *limits)
+            more = (rows, NEIGHBOURS, *limits)
+            found = everywhere(bench, "to_read", state, nearest_rows, *more)
             numbers = np.array([row.row for row in rows], dtype=np.int64)[found]
             names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
             frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
         elif probe.kind == "likeness":
             limits = (bench.max_batch_tokens, bench.progress, probe.name)
-            values = safe_likeness(bench.model.to_read(state), rows, safe, *limits)
+            values = everywhere(bench, "to_read", state, safe_likeness, rows, safe, *limits)
             frame = pd.DataFrame({probe.name: values})
         else:
             texts = bench.answers(state, rows, probe.name)
@@ -144,7 +146,8 @@ def _measure_safe_neighbours(
 
     def build(folder: Path) -> None:
         limits = (bench.max_batch_tokens, bench.progress, probe.name)
-        found = nearest_safe_rows(bench.model.to_read(state), rows, safe, NEIGHBOURS, *limits)
+        more = (rows, safe, NEIGHBOURS, *limits)
+        found = everywhere(bench, "to_read", state, nearest_safe_rows, *more)
         numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
         names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
         pd.DataFrame(dict(zip(names, numbers.T, strict=True))).to_parquet(folder / READINGS_FILE)
@@ -175,9 +178,8 @@ def _measure_rate(
     }
 
     def build(stage: Path) -> None:
-        model = bench.model.in_state(state, is_trainable=True)
-        limits = (bench.max_batch_tokens, bench.progress, probe.name)
-        rates = loss_rates(model, rows, read_descents(folder), *limits)
+        more = (read_descents(folder), bench.max_batch_tokens, bench.progress, probe.name)
+        rates = everywhere(bench, "trainable_state", state, loss_rates, rows, *more)
         pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
 
     stage = bench.store.stage(f"measure_{probe.name}", key, build)

@@ -31,6 +31,7 @@ from forgetfilter.model.divergence import (
     squared_norm,
     trainable_parameters,
 )
+from forgetfilter.model.processes import together
 from forgetfilter.progress import Progress
 
 _POLYAK_C = 0.5
@@ -85,6 +86,8 @@ def restore(model: Any, plan: RestorePlan, progress: Progress) -> RestoreOutcome
     settings = plan.settings
     outcome = RestoreOutcome([], [], [])
     weights = trainable_parameters(model)
+    if group := together():
+        group.align(list(weights.values()))
     rounding = 0.0 if _is_exact(model) else _ROUNDED_DIVERGENCE
     silent = Progress(is_silent=True)
     with progress.bar("restore", settings.steps, "steps") as bar:
@@ -116,19 +119,21 @@ def _batches_with_base(
     """The batches, and what `base_log_probabilities` reads at their rows, where it was read ahead.
 
     Only in float32: a shorter format rounds by the shape of a pass, so that only a pass of the same
-    shape tells the divergence of a barely damaged model.
+    shape tells the divergence of a barely damaged model. Nor by several processes, each of which
+    would read base's at rows of others.
     """
     batches = [[plan.rows[i] for i in indices] for indices in _batches(plan)]
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    most = _MOST_AHEAD // vocabulary if _is_exact(model) else 0  # tokens
+    can_read_ahead = _is_exact(model) and together() is None
+    most = _MOST_AHEAD // vocabulary if can_read_ahead else 0  # tokens
     while batches:
         tokens = np.cumsum([sum(row.target_tokens for row in batch) for batch in batches])
         ahead = int(np.searchsorted(tokens, most, side="right"))
         if ahead <= 1:
             yield batches.pop(0), None
             continue
-        together = [row for batch in batches[:ahead] for row in batch]
-        base = iter(base_log_probabilities(model, together, plan.max_batch_tokens))
+        coming = [row for batch in batches[:ahead] for row in batch]
+        base = iter(base_log_probabilities(model, coming, plan.max_batch_tokens))
         for batch in batches[:ahead]:
             yield batch, list(islice(base, len(batch)))
         del batches[:ahead]

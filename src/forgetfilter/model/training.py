@@ -24,6 +24,7 @@ from forgetfilter.model.forward import batch_of, target_logits, target_nats
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.shared_step import in_shares
 from forgetfilter.model.step_method import Passes, Step, padded_inputs
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
@@ -84,6 +85,7 @@ def train(
     if settings.learning_rate is None:
         raise ValueError("settings.learning_rate is None; resolve it from the model's width first")
     check_trainable(model)
+    plan = in_shares(plan, model)
     steps = total_steps(plan)
     device = next(model.parameters()).device.type
     micro = rows_per_pass(plan, is_cpu=device == "cpu")

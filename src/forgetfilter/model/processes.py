@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -346,4 +347,6 @@ def _is_of_group(error: RuntimeError) -> bool:
 
 
 def _short(said: str) -> str:
-    return " ".join(said.split())[:160] or "no answer"
+    """What a library says of a failure, without the place in its own code and what it guesses."""
+    text = re.sub(r"^(\[[^]]*\]\s*)+", "", " ".join(said.split()))
+    return text.partition(". ")[0][:160] or "no answer"

@@ -16,6 +16,7 @@ from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.harmless import harmless_messages, show_traceback
 from forgetfilter.cli.interrupts import Ended, signals_interrupt
 from forgetfilter.cli.kinds import Parser
+from forgetfilter.cli.launched import run
 from forgetfilter.errors import ForgetFilterError, UnfitError
 from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import tell
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         has_lab = any(word in laboratory.NAMES for word in words[:1])
         options = build_parser(has_lab=has_lab).parse_args(words)
         with signals_interrupt(), harmless_messages(), pipes_read_once():
-            status = options.run(options)
+            status = run(options, words)
         sys.stdout.flush()
     except UnfitError as error:
         _fail(str(error))

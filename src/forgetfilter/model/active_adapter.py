@@ -9,6 +9,7 @@ import torch
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.model import adapters, loading
+from forgetfilter.model.parted import is_parted
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
@@ -57,13 +58,18 @@ class LoadedModel:
         loading.use_pure_greedy(model, tokenizer)
         return model
 
+    def load(self) -> None:
+        """Load the base weights, if they are not there yet."""
+        assert self._base is not None
+
     def to_read(self, state: ModelState) -> Any:
         """The model in ``state`` for forward passes alone, its adapter merged where that is exact.
 
         In float32 the merged weights move a row's loss by rounding only, and a pass over a small
         model takes a third less time. A shorter format would round a small adapter away.
         """
-        if state.adapter is None or self._placement.dtype is not torch.float32:
+        is_plain = self._placement.dtype is torch.float32 and not is_parted()
+        if state.adapter is None or not is_plain:
             return self.in_state(state)
         wanted = f"{state.fingerprint}:merged"
         if self._active != wanted:

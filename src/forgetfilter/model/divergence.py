@@ -18,6 +18,7 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.forward import RowBatch, row_batches, target_logits, target_nats
+from forgetfilter.model.processes import added_up, together
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
@@ -88,7 +89,7 @@ def safe_gradient(
     total: list[Tensor] = []
     values = np.zeros(len(rows))
     with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens):
+        for batch in row_batches(model, rows, max_batch_tokens, is_fine=True):
             nats = (
                 target_nats(target_logits(model, batch), batch)
                 if objective == "completion_loss"
@@ -103,6 +104,10 @@ def safe_gradient(
             total = [sum_.double() + own for sum_, own in pairs] if total else list(found)
             values[batch.indices] = _row_means(batch, nats)
             bar.update(len(batch.indices))
+    if group := together():
+        empty = [torch.zeros_like(weight) for weight in parameters.values()]
+        total = group.add_up_tensors([own.double() for own in total or empty])
+    values = added_up(values)
     check_finite(values, objective, label)
     gradient = {name: value.float() for name, value in zip(parameters, total, strict=True)}
     slope = squared_norm(gradient)
@@ -135,6 +140,7 @@ def divergences(
             values[batch.indices] = _row_means(batch, _kl_to_base(model, batch))
             shards.add(batch.indices)
             bar.update(len(batch.indices))
+    values = added_up(values)
     check_finite(values, "divergence from base", label)
     return values
 

@@ -7,7 +7,8 @@ that `modeling.Placement.is_exact` states.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -21,6 +22,7 @@ from forgetfilter.data.records import EncodedRow, TokenArray
 from forgetfilter.finite import check_finite
 from forgetfilter.model.loading import configured_context_tokens, padding_id
 from forgetfilter.model.plan import CPU_BATCH_TOKENS
+from forgetfilter.model.processes import added_up, deal, filled_in, together
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 
@@ -65,18 +67,19 @@ def row_batches(
     rows: Sequence[EncodedRow],
     max_batch_tokens: int,
     is_done: BoolArray | None = None,
+    is_fine: bool = False,
 ) -> Iterator[RowBatch]:
     """Cut rows into batches of similar length; small enough for a large vocabulary's logits.
 
     Batches of which every row ``is_done`` (N,) are left out; the others are the same without them.
+    Where several processes compute together, this process's batches; see `processes.deal`. One
+    without indices is there to call the model with, and holds nothing.
     """
     device = next(model.parameters()).device
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    budget = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
-    if device.type == "cpu":
-        budget = min(budget, CPU_BATCH_TOKENS)
+    budget = most_batch_tokens(vocabulary, device.type, max_batch_tokens)
     lengths = [len(row.input_ids) for row in rows]
-    for indices in batches_by_length(lengths, budget):
+    for indices, is_own in deal(lengths, partial(batches_by_length, max_tokens=budget), is_fine):
         if is_done is not None and is_done[indices].all():
             continue
         longest = lengths[indices[0]]
@@ -87,7 +90,14 @@ def row_batches(
             input_ids[b, : lengths[i]] = torch.tensor(rows[i].input_ids)
             attention_mask[b, : lengths[i]] = 1
             is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
-        yield batch_of(indices, input_ids, attention_mask, is_target, device)
+        batch = batch_of(indices, input_ids, attention_mask, is_target, device)
+        yield batch if is_own else _emptied(batch)
+
+
+def most_batch_tokens(vocabulary: int, device: str, max_batch_tokens: int) -> int:
+    """Most tokens of one batch, padding included."""
+    most = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
+    return min(most, CPU_BATCH_TOKENS) if device == "cpu" else most
 
 
 def batch_of(
@@ -108,6 +118,17 @@ def batch_of(
         predicts_target=wanted[:, positions].to(device),
         tokens=input_ids[:, 1:][wanted].to(device),
         owner=wanted.nonzero()[:, 0].numpy(),
+    )
+
+
+def _emptied(batch: RowBatch) -> RowBatch:
+    """The same pass, of which nothing is wanted."""
+    return replace(
+        batch,
+        indices=[],
+        predicts_target=torch.zeros_like(batch.predicts_target),
+        tokens=batch.tokens[:0],
+        owner=batch.owner[:0],
     )
 
 
@@ -174,14 +195,17 @@ def completion_losses(
             is_miss = (logits.argmax(dim=-1) != batch.tokens).cpu().numpy()
             size = len(batch.indices)
             loss_sum[batch.indices] = np.bincount(batch.owner, weights=nats, minlength=size)
-            leading = nats * np.concatenate([rows[i].leading_weights for i in batch.indices])
+            leading = nats * np.concatenate(
+                [nats[:0], *(rows[i].leading_weights for i in batch.indices)]
+            )
             leading_sum[batch.indices] = np.bincount(batch.owner, weights=leading, minlength=size)
             misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
             greedy_match[batch.indices] = misses == 0
             shards.add(batch.indices)
             bar.update(size)
+    loss_sum, greedy_match = added_up(loss_sum), added_up(greedy_match)
     check_finite(loss_sum, "completion loss", label)
-    return CompletionLosses(loss_sum, greedy_match, leading_sum)
+    return CompletionLosses(loss_sum, greedy_match, added_up(leading_sum))
 
 
 @torch.no_grad()
@@ -193,13 +217,14 @@ def token_losses(
     Raises:
         ModelError: some loss is NaN or infinite; names ``label`` and how many rows.
     """
-    losses: list[FloatArray] = [np.zeros(0)] * len(rows)
+    losses: list[FloatArray | None] = [None] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
         for batch in row_batches(model, rows, max_batch_tokens):
             nats = target_nats(target_logits(model, batch), batch).double().cpu().numpy()
             for position, index in enumerate(batch.indices):
                 losses[index] = nats[batch.owner == position]
             bar.update(len(batch.indices))
+    losses = filled_in(losses)
     check_finite([own.sum() for own in losses], "loss of a token", label)
     return losses
 
@@ -222,10 +247,11 @@ def greedy_generations(
     and at the end of the model's context.
     """
     device = next(model.parameters()).device
-    texts = [""] * len(prompts)
+    texts: list[str | None] = [None] * len(prompts)
     context = configured_context_tokens(model.config)
     padding = padding_id(model, tokenizer)
     stops = _stops(model)
+    group = together()
     budgets = [
         max(1, min(wanted, context - len(prompt)))
         for prompt, wanted in zip(prompts, max_new_tokens, strict=True)
@@ -233,7 +259,8 @@ def greedy_generations(
     shards = shards or Shards()
     is_done = shards.begin(len(prompts), {"texts": texts})
     with progress.bar(label, len(prompts), "rows", int(is_done.sum())) as bar:
-        for batch in _generation_batches(prompts, budgets, max_batch_tokens, context):
+        cut = partial(_generation_batches, prompts, budgets, max_batch_tokens, context)
+        for batch, is_own in deal([len(prompt) for prompt in prompts], lambda _: cut()):
             if is_done[batch].all():
                 continue
             longest = max(len(prompts[i]) for i in batch)
@@ -246,15 +273,16 @@ def greedy_generations(
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
                 max_new_tokens=max(budgets[i] for i in batch),
+                synced_gpus=group is not None and group.is_parted,
             )[:, longest:].cpu()
-            for b, i in enumerate(batch):
+            for b, i in enumerate(batch if is_own else ()):
                 kept: list[int] = output[b][: budgets[i]].tolist()
                 # What follows the first stop is padding, which need not be a special token.
                 end = next((at for at, token in enumerate(kept, 1) if token in stops), None)
                 texts[i] = tokenizer.decode(kept[:end], skip_special_tokens=True).strip()
             shards.add(batch)
-            bar.update(len(batch))
-    return texts
+            bar.update(len(batch) if is_own else 0)
+    return filled_in(texts)
 
 
 def _stops(model: Any) -> frozenset[int]:

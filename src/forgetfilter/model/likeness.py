@@ -14,6 +14,7 @@ from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.forward import pass_inputs, row_batches
+from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
 
@@ -118,17 +119,31 @@ def row_vectors(
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[at] for at in sample]
-        first = dict(mean_states(model, own, part, max_batch_tokens, bar))
-        known = np.stack([first[at] for at in range(len(own))])  # (up to 1,000, 2H)
+        known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
         vectors[sample] = (known - mean) / spread @ projection
         own = [rows[at] for at in rest]
+        others = vectors[rest]
         for index, values in mean_states(model, own, part, max_batch_tokens, bar, is_done):
-            vectors[rest[index]] = (values - mean) / spread @ projection
+            others[index] = (values - mean) / spread @ projection
+            vectors[rest[index]] = others[index]
             shards.add([rest[index]])
+        vectors[rest] = added_up(others)
     check_finite(vectors.sum(axis=1), "hidden state", label)
     return vectors
+
+
+def state_table(
+    model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
+) -> FloatArray:
+    """`mean_states` of rows that fit in memory, in their order, shape (N, 2H)."""
+    found = dict(mean_states(model, rows, part, max_batch_tokens, bar))
+    width = 2 * model.get_output_embeddings().weight.shape[1]
+    table = np.zeros((len(rows), next(iter(found.values())).shape[0] if found else width))
+    for at, values in found.items():
+        table[at] = values
+    return added_up(table)
 
 
 def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:

@@ -15,6 +15,7 @@ import torch
 
 from forgetfilter.errors import ModelError
 from forgetfilter.model import folder_checks, gguf_file
+from forgetfilter.model.parted import placed
 from forgetfilter.text import printable
 
 # A context that no row should be held against: configs without a limit say so in many ways.
@@ -268,7 +269,7 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     if placement.has_autocast:
         # Inside the model, so that training, generation and gradients all compute alike.
         model.forward = torch.autocast(placement.device, placement.dtype)(model.forward)
-    return model.to(placement.device).eval()
+    return placed(model, placement.device).eval()
 
 
 def autocast_for(model: Any) -> torch.autocast:

@@ -76,6 +76,7 @@ def train_stage(
 
     def build(folder: Path) -> None:
         from forgetfilter.model import adapters
+        from forgetfilter.model.team import all_doing, train_too
         from forgetfilter.model.training import train
 
         checkpoints = _checkpoints(bench, folder, phase, total_steps(plan))
@@ -91,7 +92,8 @@ def train_stage(
 
         model = bench.model.trainable(start, phase)
         before = adapters.trainable_checksum(model)
-        outcome = train(model, bench.tokenizer, plan, bench.progress, keep, checkpoints)
+        with all_doing(bench, train_too, start, plan, is_of_all=method is None):
+            outcome = train(model, bench.tokenizer, plan, bench.progress, keep, checkpoints)
         after = adapters.trainable_checksum(model)
         if before == after:
             raise ModelError(
@@ -157,12 +159,14 @@ def restore_stage(
     def build(folder: Path) -> None:
         from forgetfilter.model.adapters import save_adapter
         from forgetfilter.model.restoring import RestorePlan, restore
+        from forgetfilter.model.team import all_doing, restore_too
 
         seed = phase_seed(bench.seed, "restore")
         plan = RestorePlan(safe, settings, seed, bench.max_batch_tokens)
         model = bench.model.trainable(start, "restore").eval()
         checkpoints = _checkpoints(bench, folder, "restore", settings.steps)
-        outcome = restore(model, plan, bench.progress, checkpoints)
+        with all_doing(bench, restore_too, start, plan):
+            outcome = restore(model, plan, bench.progress, checkpoints)
         save_adapter(model, folder / "adapter")
         course = json.dumps(vars(outcome), indent=2, allow_nan=False)
         (folder / RESTORING_FILE).write_text(course)
@@ -171,10 +175,16 @@ def restore_stage(
     return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
 
 
-def _checkpoints(bench: Workbench, folder: Path, phase: str, steps: int) -> PhaseCheckpoints:
-    """The checkpoints of a phase whose stage is made in ``folder``."""
-    from forgetfilter.model.phase_checkpoints import PhaseCheckpoints
+def _checkpoints(bench: Workbench, folder: Path, phase: str, steps: int) -> PhaseCheckpoints | None:
+    """The checkpoints of a phase whose stage is made in ``folder``.
 
+    None where several processes train together: they would all have to go on from the same step.
+    """
+    from forgetfilter.model.phase_checkpoints import PhaseCheckpoints
+    from forgetfilter.model.processes import joined
+
+    if joined() is not None:
+        return None
     how = (bench.checkpoint_minutes, bench.placement.device, bench.progress)
     return PhaseCheckpoints(folder, phase, steps, *how)
 

@@ -24,6 +24,7 @@ from forgetfilter.finite import check_finite
 from forgetfilter.model.divergence import safe_gradient, trainable_parameters
 from forgetfilter.model.forward import row_batches, target_logits, target_nats
 from forgetfilter.model.grouping import group_rows
+from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
@@ -79,6 +80,7 @@ def loss_rates(
             found.clear()
             shards.add(batch.indices)
             bar.update(len(batch.indices))
+    rates = added_up(rates)
     check_finite(rates.sum(axis=0), "rate of change of the loss", label)
     return rates
 

@@ -16,11 +16,14 @@ from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.divergence import divergences
 from forgetfilter.model.forward import completion_losses
 from forgetfilter.model.likeness import nearest_rows, safe_likeness
+from forgetfilter.model.on_ray import cluster
+from forgetfilter.model.processes import joined
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
 from forgetfilter.model.safe_neighbours import nearest_safe_rows
 from forgetfilter.model.shards import Shards
 from forgetfilter.model.stage_keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
 from forgetfilter.model.state import ModelState
+from forgetfilter.model.team import everywhere
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
@@ -64,8 +67,13 @@ def measure(
 
 
 def _limits(bench: Workbench, probe: Probe, stage: Path) -> tuple[int, Progress, str, Shards]:
-    """How a pass over rows is cut up, where it reports, and what it keeps on its way."""
-    shards = Shards(stage, probe.name, bench.checkpoint_minutes, bench.progress)
+    """How a pass over rows is cut up, where it reports, and what it keeps on its way.
+
+    A pass that several processes share keeps nothing on its way: each has read other rows.
+    """
+    shards = Shards()
+    if joined() is None and cluster() is None:
+        shards = Shards(stage, probe.name, bench.checkpoint_minutes, bench.progress)
     return bench.max_batch_tokens, bench.progress, probe.name, shards
 
 
@@ -99,7 +107,7 @@ def _measure_one(
     def build(folder: Path) -> None:
         limits = _limits(bench, probe, folder)
         if probe.kind == "loss":
-            values = completion_losses(bench.model.to_read(state), rows, *limits)
+            values = everywhere(bench, "to_read", state, completion_losses, rows, *limits)
             frame = pd.DataFrame(
                 {
                     f"loss_sum_{probe.state}": values.loss_sum,
@@ -108,15 +116,16 @@ def _measure_one(
                 }
             )
         elif probe.kind in ("divergence", "damage"):
-            values = divergences(bench.model.in_state(state), rows, *limits)
+            values = everywhere(bench, "in_state", state, divergences, rows, *limits)
             frame = pd.DataFrame({probe.name: values})
         elif probe.kind == "neighbours":
-            found = nearest_rows(bench.model.to_read(state), rows, NEIGHBOURS, *limits)
+            more = (rows, NEIGHBOURS, *limits)
+            found = everywhere(bench, "to_read", state, nearest_rows, *more)
             numbers = np.array([row.row for row in rows], dtype=np.int64)[found]
             names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
             frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
         elif probe.kind == "likeness":
-            values = safe_likeness(bench.model.to_read(state), rows, safe, *limits)
+            values = everywhere(bench, "to_read", state, safe_likeness, rows, safe, *limits)
             frame = pd.DataFrame({probe.name: values})
         else:
             texts = bench.answers(state, rows, *limits[2:])
@@ -151,8 +160,8 @@ def _measure_safe_neighbours(
     }
 
     def build(folder: Path) -> None:
-        limits = _limits(bench, probe, folder)
-        found = nearest_safe_rows(bench.model.to_read(state), rows, safe, NEIGHBOURS, *limits)
+        more = (rows, safe, NEIGHBOURS, *_limits(bench, probe, folder))
+        found = everywhere(bench, "to_read", state, nearest_safe_rows, *more)
         numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
         names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
         pd.DataFrame(dict(zip(names, numbers.T, strict=True))).to_parquet(folder / READINGS_FILE)
@@ -183,9 +192,8 @@ def _measure_rate(
     }
 
     def build(stage: Path) -> None:
-        model = bench.model.in_state(state, is_trainable=True)
-        limits = _limits(bench, probe, stage)
-        rates = loss_rates(model, rows, read_descents(folder), *limits)
+        more = (read_descents(folder), *_limits(bench, probe, stage))
+        rates = everywhere(bench, "trainable_state", state, loss_rates, rows, *more)
         pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
 
     stage = bench.store.stage(f"measure_{probe.name}", key, build)

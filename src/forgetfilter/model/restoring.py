@@ -33,6 +33,7 @@ from forgetfilter.model.divergence import (
     trainable_parameters,
 )
 from forgetfilter.model.phase_checkpoints import PhaseCheckpoints, load_weights, save_weights
+from forgetfilter.model.processes import together
 from forgetfilter.progress import Progress
 
 _POLYAK_C = 0.5
@@ -92,6 +93,8 @@ def restore(
     settings = plan.settings
     outcome = RestoreOutcome([], [], [])
     weights = trainable_parameters(model)
+    if group := together():
+        group.align(list(weights.values()))
     rounding = 0.0 if _is_exact(model) else _ROUNDED_DIVERGENCE
     silent = Progress(is_silent=True)
     entry = checkpoints.latest() if checkpoints else None
@@ -134,11 +137,13 @@ def _batches_with_base(
     restoration that goes on rounds as one that was never killed.
 
     Only in float32: a shorter format rounds by the shape of a pass, so that only a pass of the same
-    shape tells the divergence of a barely damaged model.
+    shape tells the divergence of a barely damaged model. Nor by several processes, each of which
+    would read base's at rows of others.
     """
     batches = [[plan.rows[i] for i in indices] for indices in _batches(plan)]
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    most = _MOST_AHEAD // vocabulary if _is_exact(model) else 0  # tokens
+    can_read_ahead = _is_exact(model) and together() is None
+    most = _MOST_AHEAD // vocabulary if can_read_ahead else 0  # tokens
     while batches:
         tokens = np.cumsum([sum(row.target_tokens for row in batch) for batch in batches])
         ahead = max(1, int(np.searchsorted(tokens, most, side="right")))
@@ -149,8 +154,8 @@ def _batches_with_base(
             continue
         base: Iterator[Tensor] | None = None
         if ahead > 1:
-            together = [row for batch in group for row in batch]
-            base = iter(base_log_probabilities(model, together, plan.max_batch_tokens))
+            coming = [row for batch in group for row in batch]
+            base = iter(base_log_probabilities(model, coming, plan.max_batch_tokens))
         for number, batch in enumerate(group):
             found = None if base is None else list(islice(base, len(batch)))
             if number >= skipped:

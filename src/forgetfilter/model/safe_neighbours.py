@@ -10,7 +10,8 @@ import numpy as np
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
-from forgetfilter.model.likeness import mean_states
+from forgetfilter.model.likeness import mean_states, state_table
+from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
 
@@ -52,10 +53,12 @@ def nearest_safe_rows(
         for at, values in zip(sample, first, strict=True):
             found[at] = near.to(_unit((values - mean) / spread))
         others = [rows[at] for at in rest]
+        nearest = found[rest]
         for at, values in mean_states(model, others, "prompt", max_batch_tokens, bar, is_done):
             check_finite(values.sum(), "hidden state", label)
-            found[rest[at]] = near.to(_unit((values - mean) / spread))
+            found[rest[at]] = nearest[at] = near.to(_unit((values - mean) / spread))
             shards.add([rest[at]])
+        found[rest] = added_up(nearest)
     return found
 
 
@@ -81,8 +84,7 @@ def _table(
     model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, bar: Bar, label: str
 ) -> FloatArray:
     """`mean_states` of the prompts of rows that fit in memory, shape (N, 2H)."""
-    found = dict(mean_states(model, rows, "prompt", max_batch_tokens, bar))
-    table = np.stack([found[at] for at in range(len(rows))])
+    table = state_table(model, rows, "prompt", max_batch_tokens, bar)
     check_finite(table.sum(axis=1), "hidden state", label)
     return table
 

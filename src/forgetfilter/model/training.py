@@ -23,6 +23,7 @@ from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependenc
 from forgetfilter.model.phase_checkpoints import PhaseCheckpoints, resumable, usable, when_due
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
+from forgetfilter.model.shared_step import in_shares
 from forgetfilter.model.step_method import Passes, Step
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
@@ -89,6 +90,7 @@ def train(
     if settings.learning_rate is None:
         raise ValueError("settings.learning_rate is None; resolve it from the model's width first")
     check_trainable(model)
+    plan = in_shares(plan, model)
     steps = total_steps(plan)
     device = next(model.parameters()).device.type
     micro = rows_per_pass(plan, is_cpu=device == "cpu")

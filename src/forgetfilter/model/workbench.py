@@ -26,6 +26,7 @@ from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.encoders import open_encoder
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
+from forgetfilter.model.team import everywhere
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
@@ -216,8 +217,7 @@ class Workbench:
         Raises:
             DataError: a prompt, as it is worded, leaves no room for so many.
         """
-        model = self.model.to_read(state)
-        context = loading.configured_context_tokens(model.config)
+        context = loading.context_tokens(self.source, self.trust_remote_code)
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > context:
             raise DataError(
@@ -225,8 +225,11 @@ class Workbench:
                 f"for an answer of {max_new_tokens} in a context of {context}. Expected shorter "
                 "ones. Shorten the cue or the prompts, or lower max_new_tokens."
             )
-        return greedy_generations(
-            model,
+        return everywhere(
+            self,
+            "to_read",
+            state,
+            greedy_generations,
             self.tokenizer,
             prompts,
             [max_new_tokens] * len(prompts),
@@ -247,8 +250,11 @@ class Workbench:
             self.max_new_tokens or max(16, (len(row.input_ids) - row.prompt_length) * 5 // 4)
             for row in rows
         ]
-        return greedy_generations(
-            self.model.to_read(state),
+        return everywhere(
+            self,
+            "to_read",
+            state,
+            greedy_generations,
             self.tokenizer,
             [row.input_ids[: row.prompt_length] for row in rows],
             budgets,
@@ -263,4 +269,4 @@ class Workbench:
     ) -> list[FloatArray]:
         """Loss of each completion token of each row in ``state``, nats; not kept."""
         limits = (self.max_batch_tokens, self.progress, label)
-        return token_losses(self.model.to_read(state), rows, *limits)
+        return everywhere(self, "to_read", state, token_losses, rows, *limits)

@@ -6,9 +6,10 @@ that `modeling.Placement.is_exact` states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,33 @@ from torch import Tensor
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import EncodedRow, TokenArray
 from forgetfilter.finite import check_finite
+from forgetfilter.model import answer_head
+from forgetfilter.model.answer_head import (
+    at_targets,
+    nats_and_choices,
+    pass_inputs,
+    target_logits,
+    token_nats,
+)
+from forgetfilter.model.halving import batch_budget, check_halving, remember, say_halved
 from forgetfilter.model.loading import configured_context_tokens, padding_id
-from forgetfilter.model.plan import CPU_BATCH_TOKENS
 from forgetfilter.progress import Progress
 
-# Logits of one pass, in numbers: bounds memory for models with large vocabularies (1 GB).
-_MAX_LOGITS = 2**28
+__all__ = [  # what a pass gives at completion tokens is named from here too
+    "CompletionLosses",
+    "RowBatch",
+    "RowBatches",
+    "at_targets",
+    "batch_of",
+    "batches_by_length",
+    "completion_losses",
+    "greedy_generations",
+    "pass_inputs",
+    "row_batches",
+    "target_logits",
+    "target_nats",
+    "token_losses",
+]
 
 
 @dataclass(frozen=True)
@@ -59,26 +81,66 @@ class RowBatch:
     """(K,) position in the batch of the row that each completion token belongs to."""
 
 
-def row_batches(
-    model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int
-) -> Iterator[RowBatch]:
-    """Cut rows into batches of similar length; small enough for a large vocabulary's logits."""
-    device = next(model.parameters()).device
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    budget = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
-    if device.type == "cpu":
-        budget = min(budget, CPU_BATCH_TOKENS)
-    lengths = [len(row.input_ids) for row in rows]
-    for indices in batches_by_length(lengths, budget):
-        longest = lengths[indices[0]]
-        input_ids = torch.zeros((len(indices), longest), dtype=torch.long)
+class RowBatches:
+    """Batches of rows of similar length, longest first; smaller ones once memory has run out.
+
+    Args:
+        model: says on which device, and how many tokens fit there at once.
+        rows: what is cut into batches.
+        max_batch_tokens: most padded tokens of a batch of more than one row.
+    """
+
+    def __init__(self, model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int) -> None:
+        self._rows = rows
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._budget = batch_budget(model, max_batch_tokens)
+        self._failed: list[int] = []
+
+    def __iter__(self) -> Iterator[RowBatch]:
+        lengths = [len(row.input_ids) for row in self._rows]
+        waiting = deque(batches_by_length(lengths, self._budget))
+        while waiting:
+            indices = waiting.popleft()
+            yield self._padded(indices, lengths)
+            if self._failed:
+                tokens = say_halved(len(indices), lengths[indices[0]])
+                remember(self._model, tokens)
+                rest = [*self._failed, *(i for batch in waiting for i in batch)]
+                again = batches_by_length([lengths[i] for i in rest], tokens)
+                waiting = deque([rest[at] for at in batch] for batch in again)
+                self._failed = []
+
+    @contextmanager
+    def or_halves(self, batch: RowBatch) -> Generator[None]:
+        """Work on a batch; where memory runs out, its rows come again in batches of half the size.
+
+        What the work has done until then must not count: results are kept in its last lines.
+
+        Raises:
+            ModelError: memory doesn't hold a single row.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            check_halving(error, len(batch.indices), batch.input_ids.shape[1])
+            self._failed = batch.indices
+
+    def _padded(self, indices: list[int], lengths: list[int]) -> RowBatch:
+        shape = (len(indices), lengths[indices[0]])
+        input_ids = torch.zeros(shape, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)
-        is_target = torch.zeros((len(indices), longest), dtype=torch.bool)
+        is_target = torch.zeros(shape, dtype=torch.bool)
         for b, i in enumerate(indices):
-            input_ids[b, : lengths[i]] = torch.tensor(rows[i].input_ids)
+            input_ids[b, : lengths[i]] = torch.tensor(self._rows[i].input_ids)
             attention_mask[b, : lengths[i]] = 1
-            is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
-        yield batch_of(indices, input_ids, attention_mask, is_target, device)
+            is_target[b, : lengths[i]] = torch.tensor(self._rows[i].is_target)
+        return batch_of(indices, input_ids, attention_mask, is_target, self._device)
+
+
+def row_batches(model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int) -> RowBatches:
+    """Cut rows into batches of similar length, as many tokens as fit; see `RowBatches`."""
+    return RowBatches(model, rows, max_batch_tokens)
 
 
 def batch_of(
@@ -102,37 +164,9 @@ def batch_of(
     )
 
 
-def pass_inputs(model: Any, batch: RowBatch) -> dict[str, Any]:
-    """What a forward pass is called with; logits of no more positions than needed, where it can.
-
-    Most of a row is prompt, and with a large vocabulary the logits are most of a pass's memory.
-    """
-    inputs = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "use_cache": False,
-    }
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "logits_to_keep" in signature(inner.forward).parameters:
-        inputs["logits_to_keep"] = batch.positions
-    return inputs
-
-
-def at_targets(logits: Tensor, batch: RowBatch) -> Tensor:
-    """Logits that predict a completion token, in float32, shape (K, V), from those of a pass."""
-    if logits.shape[1] != len(batch.positions):  # the model gave those of all T positions
-        logits = logits[:, batch.positions]
-    return logits[batch.predicts_target].float()
-
-
-def target_logits(model: Any, batch: RowBatch) -> Tensor:
-    """Logits of one forward pass for each completion token, in float32, shape (K, V)."""
-    return at_targets(model(**pass_inputs(model, batch)).logits, batch)
-
-
 def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
     """Negative log-likelihood of each completion token in float32, shape (K,)."""
-    return torch.nn.functional.cross_entropy(logits, batch.tokens, reduction="none")
+    return answer_head.target_nats(logits, batch.tokens)
 
 
 @torch.no_grad()
@@ -155,17 +189,19 @@ def completion_losses(
     loss_sum, leading_sum = np.zeros(len(rows)), np.zeros(len(rows))
     greedy_match = np.zeros(len(rows), dtype=np.bool_)
     with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens):
-            logits = target_logits(model, batch)
-            nats = target_nats(logits, batch).double().cpu().numpy()
-            is_miss = (logits.argmax(dim=-1) != batch.tokens).cpu().numpy()
-            size = len(batch.indices)
-            loss_sum[batch.indices] = np.bincount(batch.owner, weights=nats, minlength=size)
-            leading = nats * np.concatenate([rows[i].leading_weights for i in batch.indices])
-            leading_sum[batch.indices] = np.bincount(batch.owner, weights=leading, minlength=size)
-            misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
-            greedy_match[batch.indices] = misses == 0
-            bar.update(size)
+        batches = row_batches(model, rows, max_batch_tokens)
+        for batch in batches:
+            with batches.or_halves(batch):
+                found, is_choice = nats_and_choices(model, batch)
+                nats = found.double().cpu().numpy()
+                is_miss = (~is_choice).cpu().numpy()
+                size, own = len(batch.indices), batch.indices
+                loss_sum[own] = np.bincount(batch.owner, weights=nats, minlength=size)
+                leading = nats * np.concatenate([rows[i].leading_weights for i in own])
+                leading_sum[own] = np.bincount(batch.owner, weights=leading, minlength=size)
+                misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
+                greedy_match[own] = misses == 0
+                bar.update(size)
     check_finite(loss_sum, "completion loss", label)
     return CompletionLosses(loss_sum, greedy_match, leading_sum)
 
@@ -181,11 +217,13 @@ def token_losses(
     """
     losses: list[FloatArray] = [np.zeros(0)] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens):
-            nats = target_nats(target_logits(model, batch), batch).double().cpu().numpy()
-            for position, index in enumerate(batch.indices):
-                losses[index] = nats[batch.owner == position]
-            bar.update(len(batch.indices))
+        batches = row_batches(model, rows, max_batch_tokens)
+        for batch in batches:
+            with batches.or_halves(batch):
+                nats = token_nats(model, batch).double().cpu().numpy()
+                for position, index in enumerate(batch.indices):
+                    losses[index] = nats[batch.owner == position]
+                bar.update(len(batch.indices))
     check_finite([own.sum() for own in losses], "loss of a token", label)
     return losses
 

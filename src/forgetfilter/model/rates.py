@@ -21,8 +21,9 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
 from forgetfilter.finite import check_finite
+from forgetfilter.model.answer_head import token_nats
 from forgetfilter.model.divergence import safe_gradient, trainable_parameters
-from forgetfilter.model.forward import row_batches, target_logits, target_nats
+from forgetfilter.model.forward import row_batches
 from forgetfilter.model.grouping import group_rows
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
@@ -64,13 +65,13 @@ def loss_rates(
     rates = np.zeros((len(directions), len(rows)))
     found: list[Tensor] = []
     with progress.bar(label, len(rows), "rows") as bar, _rates_noted(model, directions, found):
-        for batch in row_batches(model, rows, max_batch_tokens):
-            loss = target_nats(target_logits(model, batch), batch).sum()
-            torch.autograd.grad(loss, weights)  # calls the hooks on its way
-            for own in found:
-                rates[:, batch.indices] += own.cpu().double().numpy()
+        batches = row_batches(model, rows, max_batch_tokens)
+        for batch in batches:
             found.clear()
-            bar.update(len(batch.indices))
+            with batches.or_halves(batch):
+                torch.autograd.grad(token_nats(model, batch).sum(), weights)  # calls the hooks
+                rates[:, batch.indices] += sum(own.cpu().double().numpy() for own in found)
+                bar.update(len(batch.indices))
     check_finite(rates.sum(axis=0), "rate of change of the loss", label)
     return rates
 

@@ -10,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,11 +20,11 @@ from forgetfilter.data.encoding import LossOn
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.adapters import check_trainable
-from forgetfilter.model.forward import batch_of, target_logits, target_nats
+from forgetfilter.model.halving import TrainingHalves, training_budget
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
-from forgetfilter.model.step_method import Passes, Step, padded_inputs
+from forgetfilter.model.step_method import Passes, Step, answer_loss, padded_inputs
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
 
@@ -86,6 +86,7 @@ def train(
     check_trainable(model)
     steps = total_steps(plan)
     device = next(model.parameters()).device.type
+    plan = replace(plan, max_batch_tokens=training_budget(model, plan.max_batch_tokens))
     micro = rows_per_pass(plan, is_cpu=device == "cpu")
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
@@ -118,7 +119,7 @@ def train(
             fp16=False,
             tf32=None,
             use_cpu=device == "cpu",
-            gradient_checkpointing=False,
+            gradient_checkpointing=plan.is_checkpointed,
             max_length=None,
             packing=False,
             padding_free=False,
@@ -143,6 +144,8 @@ def train(
         )
         # Several visible GPUs in one process would mean DataParallel, which TRL refuses.
         config._n_gpu = min(config.n_gpu, 1)  # pyright: ignore[reportPrivateUsage]
+        # TRL rounds adapters of models in fewer bits to bfloat16, which loses small steps.
+        weights = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
         trainer = course.trainer_class()(
             model=model,
             args=config,
@@ -154,6 +157,8 @@ def train(
             processing_class=tokenizer,
             callbacks=[course.callback()],
         )
+        for weight, data in weights:
+            weight.data = data
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         seen = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
@@ -209,6 +214,7 @@ class _Course:
         self.watch = watch
         self.bar = bar
         self.passes: Passes
+        self.halves = TrainingHalves()
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
         self.level_epochs: int | None = None
@@ -313,13 +319,14 @@ class _Course:
                 course.passes.counted += len(inputs["input_ids"])
                 with autocast_for(model):  # the trainer has a forward pass of its own
                     if self.args.use_cpu and not self.aux_loss_enabled:
-                        return _answer_loss(model, inputs, num_items_in_batch)
+                        return answer_loss(model, inputs, num_items_in_batch)
                     return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
             def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
                 method = course.plan.method
                 if method is None:
-                    return super().training_step(model, inputs, num_items_in_batch)
+                    step = super().training_step
+                    return course.halves(step, model, inputs, num_items_in_batch, course.passes)
                 model.train()
                 indices = inputs["input_ids"][:, 0].tolist()
                 step = course.step(model, indices, self.state.global_step)
@@ -365,17 +372,6 @@ class _Course:
         return Callback()
 
 
-def _answer_loss(model: Any, inputs: Mapping[str, torch.Tensor], tokens: Any) -> torch.Tensor:
-    """Loss of the tokens of a pass that carry one, summed, over those of the whole batch.
-
-    The loss that TRL computes; on a CPU that scores every position of every row, and a 135M model
-    with 49,000 tokens spends half of its time on it.
-    """
-    ids, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-    batch = batch_of(list(range(len(ids))), ids, mask, labels != -100, ids.device)
-    return target_nats(target_logits(model, batch), batch).sum() / tokens
-
-
 def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:
     """Name of the scheduler in transformers; not used where the course sets the rate itself."""
     is_level = settings.lr_scheduler_type == "constant" or course.is_open
@@ -384,9 +380,11 @@ def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:
 
 @contextmanager
 def _forward_restored(model: Any) -> Generator[None]:
-    """Undo SFTTrainer's patch of the base model's forward, which would stack with each phase."""
+    """Undo what SFTTrainer does to the base model, which would stack with each phase."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = base.__dict__.get("forward")
+    hooks = base.get_input_embeddings()._forward_hooks
+    before = set(hooks)
     try:
         yield
     finally:
@@ -394,3 +392,7 @@ def _forward_restored(model: Any) -> Generator[None]:
             base.__dict__.pop("forward", None)
         else:
             base.forward = own
+        if getattr(base, "is_gradient_checkpointing", False):
+            base.gradient_checkpointing_disable()
+        for hook in [hook for hook in hooks if hook not in before]:  # set more than once
+            del hooks[hook]

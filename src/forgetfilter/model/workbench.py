@@ -24,12 +24,14 @@ from forgetfilter.errors import DataError
 from forgetfilter.model import loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.encoders import open_encoder
+from forgetfilter.model.fewer_bits import WHOLE_HERE
 from forgetfilter.model.forward import greedy_generations, token_losses
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
+from forgetfilter.settings import LoadSettings
 
 if TYPE_CHECKING:
     from forgetfilter.model.step_method import StepMethod
@@ -48,6 +50,7 @@ class Workbench:
         progress: where long stages report.
         today: what a chat template is told to be today; rows, and so stages, may hang on it.
         recording: a training of the user's own that takes the place of the learn phase.
+        settings: how the base model is held in memory.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Workbench:
         trust_remote_code: bool = False,
         today: date = ANY_DATE,
         recording: Recording | None = None,
+        settings: LoadSettings = WHOLE_HERE,
     ) -> None:
         self.source = source
         self.store = store
@@ -78,6 +82,7 @@ class Workbench:
         self.trust_remote_code = trust_remote_code
         self.today = today
         self.recording = recording
+        self.settings = settings
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
@@ -87,7 +92,13 @@ class Workbench:
         self._template = template
         self._max_length_tokens = max_length_tokens
         self.model = LoadedModel(
-            source, self.placement, lora, seed, progress, trust_remote_code=trust_remote_code
+            source,
+            self.placement,
+            lora,
+            seed,
+            progress,
+            trust_remote_code=trust_remote_code,
+            settings=settings,
         )
 
     # -- what is known without the weights -------------------------------------------------
@@ -140,11 +151,14 @@ class Workbench:
         """
         numerics: dict[str, Any] = {"dtype": str(self.placement.dtype)}
         if not self.placement.is_exact:
-            # The size of the vocabulary limits batches too; the model's fingerprint stands for it.
+            # The vocabulary may limit batches too; the model's fingerprint stands for it.
             batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
             numerics["batches"] = batches
+            numerics["answers"] = "in parts"  # of the output layer, where they are many
         if self.placement.has_autocast:
             numerics["autocast"] = True
+        if self.settings.bits is not None:
+            numerics["bits"] = self.settings.bits
         return numerics
 
     # -- phases ----------------------------------------------------------------------------

@@ -18,7 +18,15 @@ _ABSENT = object()
 _RESTORED = frozenset(name for own in (WHOLE, *HALVES) for name in own[2:])
 _LATER_STATES = frozenset({"forgotten", *_RESTORED})
 # They don't move the outcome: where it lies, how much memory it takes, where settings came from.
-_FREE = frozenset({"output_dir", "max_batch_tokens", "preset"})
+_FREE = frozenset(
+    {
+        "output_dir",
+        "max_batch_tokens",
+        "preset",
+        "loading.gradient_checkpointing",
+        "loading.device_map",
+    }
+)
 # Compared by the content of what they name, so that a moved file changes nothing.
 # How rows are read is part of what identifies them.
 _NAMES_OF_INPUTS = frozenset(
@@ -35,7 +43,12 @@ _NAMES_OF_INPUTS = frozenset(
 # Nothing but the decision depends on them.
 _DECIDING = frozenset({"threshold", "force", "action", "joint"})
 # What earlier versions did not have.
-_ADDED: Mapping[str, Any] = {"learned_from": None, "second_opinion": None, "joint": 0.0}
+_ADDED: Mapping[str, Any] = {
+    "learned_from": None,
+    "second_opinion": None,
+    "joint": 0.0,
+    "loading.bits": None,
+}
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
     {

@@ -77,6 +77,7 @@ def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> 
         trust_remote_code=config.trust_remote_code,
         today=_first_day(run, recording),
         recording=recording,
+        settings=config.loading,
     )
 
 

@@ -90,7 +90,8 @@ def per_token(model: Any, batch: RowBatch, measure: Measure) -> Tensor:
     """
     if not _is_in_parts(model, batch):
         return measure(target_logits(model, batch), slice(0, len(batch.tokens)))
-    return _pass(model, batch, lambda states, head: _measured(states, head, measure))
+    size = _part_size(model)
+    return _pass(model, batch, lambda states, head: _measured(states, head, measure, size))
 
 
 def token_nats(model: Any, batch: RowBatch) -> Tensor:
@@ -134,8 +135,9 @@ def token_divergences(model: Any, batch: RowBatch, base: Tensor | None = None) -
                 known = torch.log_softmax(head(before[place]).float(), dim=-1)
             return _divergence(known, logits)
 
-        return _measured(states, head, measure)
+        return _measured(states, head, measure, size)
 
+    size = _part_size(model)
     return _pass(model, batch, both)
 
 
@@ -234,17 +236,20 @@ def _own_head(body: Any, kind: Any, forward: Callable[..., Any]) -> Head:
     return head
 
 
-def _measured(states: Tensor, head: Head, measure: Measure) -> Tensor:
-    """``measure`` of the logits of all hidden states, in parts, shape (K,)."""
+def _part_size(model: Any) -> int:
+    """How many tokens a part has."""
+    weight = unwrapped(model).get_output_embeddings().weight
+    return max(1, most_logits(weight.device) // weight.shape[0])
+
+
+def _measured(states: Tensor, head: Head, measure: Measure, size: int) -> Tensor:
+    """``measure`` of the logits of all hidden states, ``size`` at a time, shape (K,)."""
 
     def of(own: Tensor, place: slice) -> Tensor:
         return measure(head(own).float(), place)
 
     if not len(states):
         return states.new_zeros(0, dtype=torch.float32)
-    with torch.no_grad():
-        vocabulary = head(states[:1]).shape[-1]
-    size = max(1, most_logits(states.device) // vocabulary)
     if torch.is_grad_enabled() and states.requires_grad:
         return _InParts.apply(states, of, size)  # pyright: ignore[reportReturnType]
     places = [slice(start, start + size) for start in range(0, len(states), size)]

@@ -26,6 +26,7 @@ from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.encoders import open_encoder
 from forgetfilter.model.fewer_bits import WHOLE_HERE
 from forgetfilter.model.forward import greedy_generations, token_losses
+from forgetfilter.model.room import gpu_memory
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
@@ -152,7 +153,12 @@ class Workbench:
         numerics: dict[str, Any] = {"dtype": str(self.placement.dtype)}
         if not self.placement.is_exact:
             # The vocabulary may limit batches too; the model's fingerprint stands for it.
-            batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
+            batches: dict[str, Any] = {
+                "max_batch_tokens": self.max_batch_tokens,
+                "device": self.placement.device,
+            }
+            if self.placement.device == "cuda":  # smaller ones may be all that fits
+                batches["memory"] = gpu_memory()
             numerics["batches"] = batches
             numerics["answers"] = "in parts"  # of the output layer, where they are many
         if self.placement.has_autocast:

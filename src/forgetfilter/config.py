@@ -19,6 +19,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.settings import (
     GenerationSettings,
     LearnSettings,
+    LoadSettings,
     LoraSettings,
     PhaseSettings,
     ReadingSettings,
@@ -139,6 +140,7 @@ class ScreenConfig(Settings):
     trust_remote_code: bool = Field(
         default=False, description="run Python code that a model repository brings along"
     )
+    loading: LoadSettings = Field(default_factory=lambda: LoadSettings())
     lora: LoraSettings = Field(default_factory=lambda: LoraSettings())
     learn: LearnSettings = Field(default_factory=lambda: LearnSettings())
     forget: PhaseSettings = Field(

@@ -112,6 +112,31 @@ class LearnSettings(PhaseSettings):
     )
 
 
+class LoadSettings(Settings):
+    """How the base model is held in memory; its weights never change."""
+
+    bits: Literal[4, 8] | None = Field(
+        default=None,
+        description="hold the base model's linear layers in 4 (NF4) or 8 bits (bitsandbytes); "
+        "null = whole. Scores are those of the model that this makes",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="make layers again in the backward pass instead of keeping what they gave: a "
+        "third more time, much less memory",
+    )
+    device_map: str | None = Field(
+        default=None,
+        description="auto, balanced or sequential: spread the base model over several GPUs, and "
+        "what they don't hold over the CPU's memory; null = one device",
+    )
+
+    @property
+    def stays_put(self) -> bool:
+        """Whether the model lies where it was loaded and can't be moved as a whole."""
+        return self.bits is not None or self.device_map is not None
+
+
 class RestoreSettings(Settings):
     """How safe behaviour is restored, for signals that look at what this undoes."""
 

@@ -11,7 +11,15 @@ import signal
 import sys
 
 from forgetfilter import __version__
-from forgetfilter.cli import deciding, exporting, laboratory, safe_rows, screening, validating
+from forgetfilter.cli import (
+    deciding,
+    exporting,
+    laboratory,
+    planning,
+    safe_rows,
+    screening,
+    validating,
+)
 from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.harmless import harmless_messages, show_traceback
 from forgetfilter.cli.interrupts import Ended, signals_interrupt
@@ -77,7 +85,7 @@ def build_parser(*, has_lab: bool = True) -> argparse.ArgumentParser:
 
     if not has_lab:
         laboratory.name_demo(commands)
-    for part in (screening, validating, deciding, exporting, safe_rows):
+    for part in (screening, planning, validating, deciding, exporting, safe_rows):
         part.add(commands)
     (laboratory.add if has_lab else laboratory.name_lab)(commands)
     return parser

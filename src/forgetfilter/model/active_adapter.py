@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from forgetfilter.config import LoraSettings
 from forgetfilter.model import adapters, loading
+from forgetfilter.model.fewer_bits import WHOLE_HERE
 from forgetfilter.model.parted import is_parted
 from forgetfilter.model.plan import phase_seed
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
+from forgetfilter.settings import LoadSettings
 
 # Base weights, in numbers, that are copied while an adapter is merged into them (2 GB).
 _MOST_COPIED = 2**29
@@ -28,6 +28,7 @@ class LoadedModel:
         seed: draws them, each from (seed, phase name).
         progress: says that the model is being loaded.
         trust_remote_code: run code that a model repository brings along.
+        settings: in how many bits, and on which devices.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LoadedModel:
         progress: Progress,
         *,
         trust_remote_code: bool = False,
+        settings: LoadSettings = WHOLE_HERE,
     ) -> None:
         self._source = source
         self._placement = placement
@@ -46,6 +48,7 @@ class LoadedModel:
         self._seed = seed
         self._progress = progress
         self._trust_remote_code = trust_remote_code
+        self._settings = settings
         self._wrapped: Any = None
         self._active: str | None = None
         self._merged: adapters.Merged | None = None
@@ -53,7 +56,9 @@ class LoadedModel:
     @cached_property
     def _base(self) -> Any:
         self._progress.say(f"Loading {self._source}: {self._placement.reason}.")
-        model = loading.load_base_model(self._source, self._placement, self._trust_remote_code)
+        model = loading.load_base_model(
+            self._source, self._placement, self._trust_remote_code, self._settings
+        )
         tokenizer = loading.load_tokenizer(self._source, self._trust_remote_code)
         loading.use_pure_greedy(model, tokenizer)
         return model
@@ -68,8 +73,8 @@ class LoadedModel:
         In float32 the merged weights move a row's loss by rounding only, and a pass over a small
         model takes a third less time. A shorter format would round a small adapter away.
         """
-        is_plain = self._placement.dtype is torch.float32 and not is_parted()
-        if state.adapter is None or not is_plain:
+        is_whole = self._placement.is_exact and self._settings.bits is None and not is_parted()
+        if state.adapter is None or not is_whole:
             return self.in_state(state)
         wanted = f"{state.fingerprint}:merged"
         if self._active != wanted:

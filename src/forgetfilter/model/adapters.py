@@ -177,9 +177,11 @@ def _routers(model: Any) -> list[str]:
 
 @contextmanager
 def forward_restored(model: Any) -> Generator[None]:
-    """Undo a trainer's patch of the base model's forward, which would stack with each phase."""
+    """Undo what a trainer does to the base model, which would stack with each phase."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = base.__dict__.get("forward")
+    hooks = base.get_input_embeddings()._forward_hooks
+    before = set(hooks)
     try:
         yield
     finally:
@@ -187,6 +189,10 @@ def forward_restored(model: Any) -> Generator[None]:
             base.__dict__.pop("forward", None)
         else:
             base.forward = own
+        if getattr(base, "is_gradient_checkpointing", False):
+            base.gradient_checkpointing_disable()
+        for hook in [hook for hook in hooks if hook not in before]:  # set more than once
+            del hooks[hook]
 
 
 def trainable_checksum(model: Any) -> str:

@@ -17,7 +17,8 @@ from torch import Tensor
 from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
-from forgetfilter.model.forward import RowBatch, row_batches, target_logits, target_nats
+from forgetfilter.model.answer_head import target_logits, token_divergences, token_nats
+from forgetfilter.model.forward import RowBatch, row_batches
 from forgetfilter.model.processes import added_up, together
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
@@ -89,21 +90,23 @@ def safe_gradient(
     total: list[Tensor] = []
     values = np.zeros(len(rows))
     with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens, is_fine=True):
-            nats = (
-                target_nats(target_logits(model, batch), batch)
-                if objective == "completion_loss"
-                else _kl_to_base(model, batch, base)
-            )
-            weights = 1 / np.bincount(batch.owner)[batch.owner]
-            each = torch.tensor(weights, dtype=nats.dtype, device=nats.device)
-            loss = (nats * each).sum() / len(rows)
-            found = torch.autograd.grad(loss, list(parameters.values()))
-            # Summed in float64; a single batch needs no sum.
-            pairs = zip(total, found, strict=True)
-            total = [sum_.double() + own for sum_, own in pairs] if total else list(found)
-            values[batch.indices] = _row_means(batch, nats)
-            bar.update(len(batch.indices))
+        batches = row_batches(model, rows, max_batch_tokens, is_fine=True)
+        for batch in batches:
+            with batches.or_halves(batch):
+                nats = (
+                    token_nats(model, batch)
+                    if objective == "completion_loss"
+                    else token_divergences(model, batch, _known(batch, base))
+                )
+                weights = 1 / np.bincount(batch.owner)[batch.owner]
+                each = torch.tensor(weights, dtype=nats.dtype, device=nats.device)
+                loss = (nats * each).sum() / len(rows)
+                found = torch.autograd.grad(loss, list(parameters.values()))
+                # Summed in float64; a single batch needs no sum.
+                pairs = zip(total, found, strict=True)
+                total = [sum_.double() + own for sum_, own in pairs] if total else list(found)
+                values[batch.indices] = _row_means(batch, nats)
+                bar.update(len(batch.indices))
     if group := together():
         empty = [torch.zeros_like(weight) for weight in parameters.values()]
         total = group.add_up_tensors([own.double() for own in total or empty])
@@ -136,10 +139,12 @@ def divergences(
     shards = shards or Shards()
     is_done = shards.begin(len(rows), {"values": values})
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
-        for batch in row_batches(model, rows, max_batch_tokens, is_done):
-            values[batch.indices] = _row_means(batch, _kl_to_base(model, batch))
-            shards.add(batch.indices)
-            bar.update(len(batch.indices))
+        batches = row_batches(model, rows, max_batch_tokens, is_done)
+        for batch in batches:
+            with batches.or_halves(batch):
+                values[batch.indices] = _row_means(batch, token_divergences(model, batch))
+                shards.add(batch.indices)
+                bar.update(len(batch.indices))
     values = added_up(values)
     check_finite(values, "divergence from base", label)
     return values
@@ -161,24 +166,16 @@ def base_log_probabilities(
     """
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     with model.disable_adapter():
-        for batch in row_batches(model, rows, max_batch_tokens):
-            counts = np.bincount(batch.owner).tolist()
-            parts = _log_probabilities(model, batch).split(counts)
-            for index, own in zip(batch.indices, parts, strict=True):
-                found[index] = own
+        batches = row_batches(model, rows, max_batch_tokens)
+        for batch in batches:
+            with batches.or_halves(batch):
+                counts = np.bincount(batch.owner).tolist()
+                parts = torch.log_softmax(target_logits(model, batch), dim=-1).split(counts)
+                for index, own in zip(batch.indices, parts, strict=True):
+                    found[index] = own
     return found
 
 
-def _kl_to_base(model: Any, batch: RowBatch, known: Sequence[Tensor] | None = None) -> Tensor:
-    """``KL(base || model)`` at each completion token, shape (K,)."""
-    if known is None:
-        with torch.no_grad(), model.disable_adapter():
-            base = _log_probabilities(model, batch)  # (K, V)
-    else:
-        base = torch.cat([known[index] for index in batch.indices])  # (K, V)
-    own = _log_probabilities(model, batch)  # (K, V)
-    return (base.exp() * (base - own)).sum(dim=-1)
-
-
-def _log_probabilities(model: Any, batch: RowBatch) -> Tensor:
-    return torch.log_softmax(target_logits(model, batch), dim=-1)
+def _known(batch: RowBatch, base: Sequence[Tensor] | None) -> Tensor | None:
+    """Base's log-probabilities at the completion tokens of a pass, (K, V), if they were read."""
+    return None if base is None else torch.cat([base[index] for index in batch.indices])

@@ -6,10 +6,11 @@ that `modeling.Placement.is_exact` states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,39 @@ from torch import Tensor
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import EncodedRow, TokenArray
 from forgetfilter.finite import check_finite
+from forgetfilter.model import answer_head
+from forgetfilter.model.answer_head import (
+    at_targets,
+    nats_and_choices,
+    pass_inputs,
+    target_logits,
+    token_nats,
+)
+from forgetfilter.model.halving import batch_budget, check_halving, remember, say_halved
 from forgetfilter.model.loading import configured_context_tokens, padding_id
 from forgetfilter.model.plan import CPU_BATCH_TOKENS
 from forgetfilter.model.processes import added_up, deal, filled_in, together
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 
-# Logits of one pass, in numbers: bounds memory for models with large vocabularies (1 GB).
+# Logits of one pass, in numbers, where the model can't be asked (1 GB).
 _MAX_LOGITS = 2**28
+
+__all__ = [  # what a pass gives at completion tokens is named from here too
+    "CompletionLosses",
+    "RowBatch",
+    "RowBatches",
+    "at_targets",
+    "batch_of",
+    "batches_by_length",
+    "completion_losses",
+    "greedy_generations",
+    "pass_inputs",
+    "row_batches",
+    "target_logits",
+    "target_nats",
+    "token_losses",
+]
 
 
 @dataclass(frozen=True)
@@ -62,40 +88,101 @@ class RowBatch:
     """(K,) position in the batch of the row that each completion token belongs to."""
 
 
+class RowBatches:
+    """Batches of rows of similar length, longest first; smaller ones once memory has run out.
+
+    Where several processes compute together, this process's batches; see `processes.deal`. One
+    without indices is there to call the model with, and holds nothing.
+
+    Args:
+        model: says on which device, and how many tokens fit there at once.
+        rows: what is cut into batches.
+        max_batch_tokens: most padded tokens of a batch of more than one row.
+        is_done: batches of which every row is done are left out, the others are the same without
+            them; shape (N,).
+        is_fine: whether processes may be dealt single rows; see `processes.deal`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[EncodedRow],
+        max_batch_tokens: int,
+        is_done: BoolArray | None = None,
+        is_fine: bool = False,
+    ) -> None:
+        self._rows = rows
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._budget = batch_budget(model, max_batch_tokens)
+        self._is_done, self._is_fine = is_done, is_fine
+        self._failed: list[int] = []
+
+    def __iter__(self) -> Iterator[RowBatch]:
+        lengths = [len(row.input_ids) for row in self._rows]
+        cut = partial(batches_by_length, max_tokens=self._budget)
+        for dealt, is_own in deal(lengths, cut, self._is_fine):
+            if self._is_done is not None and self._is_done[dealt].all():
+                continue
+            waiting = self._cut(dealt, lengths)
+            while waiting:
+                indices = waiting.popleft()
+                batch = self._padded(indices, lengths)
+                yield batch if is_own else _emptied(batch)
+                if self._failed:
+                    self._budget = say_halved(len(indices), lengths[indices[0]])
+                    remember(self._model, self._budget)
+                    rest = [*self._failed, *(i for part in waiting for i in part)]
+                    waiting, self._failed = self._cut(rest, lengths), []
+
+    @contextmanager
+    def or_halves(self, batch: RowBatch) -> Generator[None]:
+        """Work on a batch; where memory runs out, its rows come again in batches of half the size.
+
+        What the work has done until then must not count: results are kept in its last lines.
+
+        Raises:
+            ModelError: memory doesn't hold a single row, or the weights are parted among processes,
+                which have to call the model equally often.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            is_parted = (group := together()) is not None and group.is_parted
+            rows = 1 if is_parted else len(batch.indices)
+            check_halving(error, rows, batch.input_ids.shape[1])
+            self._failed = batch.indices
+
+    def _cut(self, indices: list[int], lengths: list[int]) -> deque[list[int]]:
+        """The same rows in batches that fit now: mostly one."""
+        own = [lengths[i] for i in indices]
+        return deque([indices[at] for at in part] for part in batches_by_length(own, self._budget))
+
+    def _padded(self, indices: list[int], lengths: list[int]) -> RowBatch:
+        shape = (len(indices), lengths[indices[0]])
+        input_ids = torch.zeros(shape, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        is_target = torch.zeros(shape, dtype=torch.bool)
+        for b, i in enumerate(indices):
+            input_ids[b, : lengths[i]] = torch.tensor(self._rows[i].input_ids)
+            attention_mask[b, : lengths[i]] = 1
+            is_target[b, : lengths[i]] = torch.tensor(self._rows[i].is_target)
+        return batch_of(indices, input_ids, attention_mask, is_target, self._device)
+
+
 def row_batches(
     model: Any,
     rows: Sequence[EncodedRow],
     max_batch_tokens: int,
     is_done: BoolArray | None = None,
     is_fine: bool = False,
-) -> Iterator[RowBatch]:
-    """Cut rows into batches of similar length; small enough for a large vocabulary's logits.
-
-    Batches of which every row ``is_done`` (N,) are left out; the others are the same without them.
-    Where several processes compute together, this process's batches; see `processes.deal`. One
-    without indices is there to call the model with, and holds nothing.
-    """
-    device = next(model.parameters()).device
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    budget = most_batch_tokens(vocabulary, device.type, max_batch_tokens)
-    lengths = [len(row.input_ids) for row in rows]
-    for indices, is_own in deal(lengths, partial(batches_by_length, max_tokens=budget), is_fine):
-        if is_done is not None and is_done[indices].all():
-            continue
-        longest = lengths[indices[0]]
-        input_ids = torch.zeros((len(indices), longest), dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        is_target = torch.zeros((len(indices), longest), dtype=torch.bool)
-        for b, i in enumerate(indices):
-            input_ids[b, : lengths[i]] = torch.tensor(rows[i].input_ids)
-            attention_mask[b, : lengths[i]] = 1
-            is_target[b, : lengths[i]] = torch.tensor(rows[i].is_target)
-        batch = batch_of(indices, input_ids, attention_mask, is_target, device)
-        yield batch if is_own else _emptied(batch)
+) -> RowBatches:
+    """Cut rows into batches of similar length, as many tokens as fit; see `RowBatches`."""
+    return RowBatches(model, rows, max_batch_tokens, is_done, is_fine)
 
 
 def most_batch_tokens(vocabulary: int, device: str, max_batch_tokens: int) -> int:
-    """Most tokens of one batch, padding included."""
+    """Most tokens of one batch, padding included, where the model is not at hand."""
     most = max(1, min(max_batch_tokens, _MAX_LOGITS // vocabulary))
     return min(most, CPU_BATCH_TOKENS) if device == "cpu" else most
 
@@ -132,37 +219,9 @@ def _emptied(batch: RowBatch) -> RowBatch:
     )
 
 
-def pass_inputs(model: Any, batch: RowBatch) -> dict[str, Any]:
-    """What a forward pass is called with; logits of no more positions than needed, where it can.
-
-    Most of a row is prompt, and with a large vocabulary the logits are most of a pass's memory.
-    """
-    inputs = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "use_cache": False,
-    }
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "logits_to_keep" in signature(inner.forward).parameters:
-        inputs["logits_to_keep"] = batch.positions
-    return inputs
-
-
-def at_targets(logits: Tensor, batch: RowBatch) -> Tensor:
-    """Logits that predict a completion token, in float32, shape (K, V), from those of a pass."""
-    if logits.shape[1] != len(batch.positions):  # the model gave those of all T positions
-        logits = logits[:, batch.positions]
-    return logits[batch.predicts_target].float()
-
-
-def target_logits(model: Any, batch: RowBatch) -> Tensor:
-    """Logits of one forward pass for each completion token, in float32, shape (K, V)."""
-    return at_targets(model(**pass_inputs(model, batch)).logits, batch)
-
-
 def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
     """Negative log-likelihood of each completion token in float32, shape (K,)."""
-    return torch.nn.functional.cross_entropy(logits, batch.tokens, reduction="none")
+    return answer_head.target_nats(logits, batch.tokens)
 
 
 @torch.no_grad()
@@ -189,20 +248,21 @@ def completion_losses(
     columns = {"loss": loss_sum, "leading": leading_sum, "match": greedy_match}
     is_done = shards.begin(len(rows), columns)
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
-        for batch in row_batches(model, rows, max_batch_tokens, is_done):
-            logits = target_logits(model, batch)
-            nats = target_nats(logits, batch).double().cpu().numpy()
-            is_miss = (logits.argmax(dim=-1) != batch.tokens).cpu().numpy()
-            size = len(batch.indices)
-            loss_sum[batch.indices] = np.bincount(batch.owner, weights=nats, minlength=size)
-            leading = nats * np.concatenate(
-                [nats[:0], *(rows[i].leading_weights for i in batch.indices)]
-            )
-            leading_sum[batch.indices] = np.bincount(batch.owner, weights=leading, minlength=size)
-            misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
-            greedy_match[batch.indices] = misses == 0
-            shards.add(batch.indices)
-            bar.update(size)
+        batches = row_batches(model, rows, max_batch_tokens, is_done)
+        for batch in batches:
+            with batches.or_halves(batch):
+                found, is_choice = nats_and_choices(model, batch)
+                nats = found.double().cpu().numpy()
+                is_miss = (~is_choice).cpu().numpy()
+                size, own = len(batch.indices), batch.indices
+                loss_sum[own] = np.bincount(batch.owner, weights=nats, minlength=size)
+                weights = [nats[:0], *(rows[i].leading_weights for i in own)]
+                leading = nats * np.concatenate(weights)
+                leading_sum[own] = np.bincount(batch.owner, weights=leading, minlength=size)
+                misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
+                greedy_match[own] = misses == 0
+                shards.add(own)
+                bar.update(size)
     loss_sum, greedy_match = added_up(loss_sum), added_up(greedy_match)
     check_finite(loss_sum, "completion loss", label)
     return CompletionLosses(loss_sum, greedy_match, added_up(leading_sum))
@@ -219,14 +279,16 @@ def token_losses(
     """
     losses: list[FloatArray | None] = [None] * len(rows)
     with progress.bar(label, len(rows), "rows") as bar:
-        for batch in row_batches(model, rows, max_batch_tokens):
-            nats = target_nats(target_logits(model, batch), batch).double().cpu().numpy()
-            for position, index in enumerate(batch.indices):
-                losses[index] = nats[batch.owner == position]
-            bar.update(len(batch.indices))
-    losses = filled_in(losses)
-    check_finite([own.sum() for own in losses], "loss of a token", label)
-    return losses
+        batches = row_batches(model, rows, max_batch_tokens)
+        for batch in batches:
+            with batches.or_halves(batch):
+                nats = token_nats(model, batch).double().cpu().numpy()
+                for position, index in enumerate(batch.indices):
+                    losses[index] = nats[batch.owner == position]
+                bar.update(len(batch.indices))
+    whole = filled_in(losses)
+    check_finite([own.sum() for own in whole], "loss of a token", label)
+    return whole
 
 
 @torch.no_grad()

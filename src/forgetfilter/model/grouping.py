@@ -36,18 +36,20 @@ def _mean_states(
     model: Any, rows: Sequence[EncodedRow], max_batch_tokens: int, bar: Bar
 ) -> Iterator[tuple[int, FloatArray]]:
     """Position of each row, and its mean hidden states over the completion, shape (2H,)."""
-    for batch in row_batches(model, rows, max_batch_tokens):
-        inputs = pass_inputs(model, batch)
-        if "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = 1  # none is wanted
-        states = model(**inputs, output_hidden_states=True).hidden_states
-        layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)
-        layers = layers[:, batch.positions].float()  # (B, P, 2H)
-        weights = batch.predicts_target.to(layers.dtype).unsqueeze(-1)  # (B, P, 1)
-        means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
-        for position, index in enumerate(batch.indices):
-            yield index, means[position].double().cpu().numpy()
-        bar.update(len(batch.indices))
+    batches = row_batches(model, rows, max_batch_tokens)
+    for batch in batches:
+        with batches.or_halves(batch):
+            inputs = pass_inputs(model, batch)
+            if "logits_to_keep" in inputs:
+                inputs["logits_to_keep"] = 1  # none is wanted
+            states = model(**inputs, output_hidden_states=True).hidden_states
+            layers = torch.cat([states[len(states) // 2], states[-1]], dim=-1)
+            layers = layers[:, batch.positions].float()  # (B, P, 2H)
+            weights = batch.predicts_target.to(layers.dtype).unsqueeze(-1)  # (B, P, 1)
+            means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
+            for position, index in enumerate(batch.indices):
+                yield index, means[position].double().cpu().numpy()
+            bar.update(len(batch.indices))
 
 
 def group_rows(

@@ -177,20 +177,22 @@ def mean_states(
     of rows that all are done.
     """
     read = [_prompt_of(row) for row in rows] if part == "prompt" else rows
-    for batch in row_batches(model, read, max_batch_tokens, is_done):
-        inputs = pass_inputs(model, batch)
-        if "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = 1  # none is wanted
-        states = model(**inputs, output_hidden_states=True).hidden_states
-        layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
-        chosen = batch.attention_mask
-        if part == "answer":  # where its tokens are predicted
-            layers, chosen = layers[:, batch.positions], batch.predicts_target
-        layers, weights = layers.float(), chosen.float().unsqueeze(-1)  # (B, P, 2H), (B, P, 1)
-        means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
-        for position, index in enumerate(batch.indices):
-            yield index, means[position].double().cpu().numpy()
-        bar.update(len(batch.indices))
+    batches = row_batches(model, read, max_batch_tokens, is_done)
+    for batch in batches:
+        with batches.or_halves(batch):
+            inputs = pass_inputs(model, batch)
+            if "logits_to_keep" in inputs:
+                inputs["logits_to_keep"] = 1  # none is wanted
+            states = model(**inputs, output_hidden_states=True).hidden_states
+            layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
+            chosen = batch.attention_mask
+            if part == "answer":  # where its tokens are predicted
+                layers, chosen = layers[:, batch.positions], batch.predicts_target
+            layers, weights = layers.float(), chosen.float().unsqueeze(-1)  # (B, P, 2H), (B, P, 1)
+            means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
+            for position, index in enumerate(batch.indices):
+                yield index, means[position].double().cpu().numpy()
+            bar.update(len(batch.indices))
 
 
 def _prompt_of(row: EncodedRow) -> EncodedRow:

@@ -15,7 +15,9 @@ import torch
 
 from forgetfilter.errors import ModelError
 from forgetfilter.model import folder_checks, gguf_file
+from forgetfilter.model.fewer_bits import WHOLE_HERE, check_loadable, loaded_as
 from forgetfilter.model.parted import placed
+from forgetfilter.settings import LoadSettings
 from forgetfilter.text import printable
 
 # A context that no row should be held against: configs without a limit say so in many ways.
@@ -150,7 +152,7 @@ def model_fingerprint(source: str, trust_remote_code: bool = False) -> str:
         return _file_digest(folder, *_version(folder))
     if folder.is_dir():
         return folder_fingerprint(folder)
-    config = _load_config(source, trust_remote_code)
+    config = model_config(source, trust_remote_code)
     commit = getattr(config, "_commit_hash", None)
     return hashlib.sha256(f"{source}@{commit}".encode()).hexdigest()
 
@@ -232,11 +234,17 @@ def padding_id(model: Any, tokenizer: Any) -> int:
 
 
 @quiet_dependencies()
-def load_base_model(source: str, placement: Placement, trust_remote_code: bool = False) -> Any:
+def load_base_model(
+    source: str,
+    placement: Placement,
+    trust_remote_code: bool = False,
+    settings: LoadSettings = WHOLE_HERE,
+) -> Any:
     """Load a causal language model, in evaluation mode, all weights frozen.
 
     From safetensors in a folder or on the hub, or from a GGUF file, whose weights become plain
-    numbers of ``placement.dtype``.
+    numbers of ``placement.dtype``. ``settings`` may hold linear layers in fewer bits, and spread
+    the model over devices.
 
     Raises:
         ModelError: not found, not a causal model, no safetensors weights, not all of them, or not
@@ -246,6 +254,7 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     from transformers import AutoModelForCausalLM
 
     folder_checks.check_no_adapter(source)  # transformers would put it on its base model by itself
+    check_loadable(settings, is_gguf=gguf_file.is_gguf(source))
     load: Any = AutoModelForCausalLM.from_pretrained
     model: Any
     found: dict[str, Any]
@@ -258,6 +267,7 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
         model.name_or_path = model.config._name_or_path = str(Path(source).resolve())
     else:
         asked |= {"use_safetensors": True, "trust_remote_code": trust_remote_code}
+        asked |= loaded_as(settings, placement)
         try:
             model, found = load(source, **asked)
         except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
@@ -269,7 +279,8 @@ def load_base_model(source: str, placement: Placement, trust_remote_code: bool =
     if placement.has_autocast:
         # Inside the model, so that training, generation and gradients all compute alike.
         model.forward = torch.autocast(placement.device, placement.dtype)(model.forward)
-    return placed(model, placement.device).eval()
+    # What is in fewer bits, or spread, is where it belongs.
+    return (model if settings.stays_put else placed(model, placement.device)).eval()
 
 
 def autocast_for(model: Any) -> torch.autocast:
@@ -284,7 +295,7 @@ def autocast_for(model: Any) -> torch.autocast:
 
 def context_tokens(source: str, trust_remote_code: bool = False) -> int:
     """How many tokens the model can attend to, read from its config without its weights."""
-    return configured_context_tokens(_load_config(source, trust_remote_code))
+    return configured_context_tokens(model_config(source, trust_remote_code))
 
 
 def configured_context_tokens(config: Any) -> int:
@@ -299,14 +310,14 @@ def configured_context_tokens(config: Any) -> int:
 
 def hidden_size(source: str, trust_remote_code: bool = False) -> int:
     """Width of the model's residual stream, read from its config."""
-    config = _load_config(source, trust_remote_code)
+    config = model_config(source, trust_remote_code)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return int(text.hidden_size)
 
 
 def vocabulary_size(source: str, trust_remote_code: bool = False) -> int:
     """Number of tokens that the model tells apart, read from its config."""
-    config = _load_config(source, trust_remote_code)
+    config = model_config(source, trust_remote_code)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return int(text.vocab_size)
 
@@ -354,7 +365,8 @@ def use_pure_greedy(model: Any, tokenizer: Any) -> None:
     )
 
 
-def _load_config(source: str, trust_remote_code: bool) -> Any:
+def model_config(source: str, trust_remote_code: bool = False) -> Any:
+    """The config of a model, read without its weights."""
     from transformers import AutoConfig
 
     if gguf_file.is_gguf(source):

@@ -60,6 +60,8 @@ def train_stage(
         "level_epochs": level_epochs,
         "dtype": str(bench.placement.dtype),
     }
+    if bench.settings.bits is not None:
+        key["bits"] = bench.settings.bits
     kept = bench.kept_steps.get(phase)
     if kept is not None:
         key["kept_steps"] = list(kept)
@@ -69,7 +71,8 @@ def train_stage(
     if method is not None:
         key["method"] = method.key
     limits = (bench.max_batch_tokens, level_epochs, is_paired, method)
-    plan = TrainPlan(phase, rows, settings, bench.seed, *limits)
+    checkpointed = bench.settings.gradient_checkpointing
+    plan = TrainPlan(phase, rows, settings, bench.seed, *limits, checkpointed)
     early_at = None
     if phase in LEARN_PHASES and isinstance(settings, LearnSettings):
         early_at = early_step(plan, settings.early_epochs)

@@ -37,6 +37,8 @@ class TrainPlan:
     `RowOrder`."""
     method: StepMethod | None = None
     """What each step follows, where that is not the mean loss of its rows."""
+    is_checkpointed: bool = False
+    """Whether layers are made again in the backward pass; moves memory and time alone."""
 
 
 def phase_seed(seed: int, phase: str) -> int:

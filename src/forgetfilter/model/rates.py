@@ -21,8 +21,9 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
 from forgetfilter.finite import check_finite
+from forgetfilter.model.answer_head import token_nats
 from forgetfilter.model.divergence import safe_gradient, trainable_parameters
-from forgetfilter.model.forward import row_batches, target_logits, target_nats
+from forgetfilter.model.forward import row_batches
 from forgetfilter.model.grouping import group_rows
 from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
@@ -71,15 +72,14 @@ def loss_rates(
     is_done = shards.begin(len(rows), {"rates": rates.T})
     bars = progress.bar(label, len(rows), "rows", int(is_done.sum()))
     with bars as bar, _rates_noted(model, directions, found):
-        for batch in row_batches(model, rows, max_batch_tokens, is_done):
-            rates[:, batch.indices] = 0
-            loss = target_nats(target_logits(model, batch), batch).sum()
-            torch.autograd.grad(loss, weights)  # calls the hooks on its way
-            for own in found:
-                rates[:, batch.indices] += own.cpu().double().numpy()
+        batches = row_batches(model, rows, max_batch_tokens, is_done)
+        for batch in batches:
             found.clear()
-            shards.add(batch.indices)
-            bar.update(len(batch.indices))
+            with batches.or_halves(batch):
+                torch.autograd.grad(token_nats(model, batch).sum(), weights)  # calls the hooks
+                rates[:, batch.indices] = sum(own.cpu().double().numpy() for own in found)
+                shards.add(batch.indices)
+                bar.update(len(batch.indices))
     rates = added_up(rates)
     check_finite(rates.sum(axis=0), "rate of change of the loss", label)
     return rates

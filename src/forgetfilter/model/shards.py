@@ -21,8 +21,8 @@ _VERSION = 1
 _FILE = "readings.npz"
 _ROWS = "rows"
 
-Column = np.ndarray[Any, Any] | list[str]
-"""A value for each row: rows are the first axis."""
+Column = np.ndarray[Any, Any] | list[str | None]
+"""A value for each row: rows are the first axis. Texts are None until they are there."""
 
 
 class Shards:
@@ -109,7 +109,7 @@ class Shards:
             self._progress.say(f"{self._label}: {what}")
 
 
-def _bytes_of(texts: Sequence[str]) -> np.ndarray[Any, Any]:
+def _bytes_of(texts: Sequence[str | None]) -> np.ndarray[Any, Any]:
     """Texts as JSON: arrays of texts would lose zeros at their ends."""
     return np.frombuffer(json.dumps(texts).encode("ascii"), dtype=np.uint8)
 

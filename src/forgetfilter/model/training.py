@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,13 +18,13 @@ from forgetfilter.config import PhaseSettings
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.adapters import check_trainable, forward_restored
 from forgetfilter.model.collating import Collator, indices_of
-from forgetfilter.model.forward import batch_of, target_logits, target_nats
+from forgetfilter.model.halving import TrainingHalves, training_budget
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
 from forgetfilter.model.phase_checkpoints import PhaseCheckpoints, resumable, usable, when_due
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
 from forgetfilter.model.row_order import RowOrder
 from forgetfilter.model.shared_step import in_shares
-from forgetfilter.model.step_method import Passes, Step
+from forgetfilter.model.step_method import Passes, Step, answer_loss
 from forgetfilter.model.stopping import LearnedShare
 from forgetfilter.progress import Bar, Progress
 
@@ -93,6 +93,7 @@ def train(
     plan = in_shares(plan, model)
     steps = total_steps(plan)
     device = next(model.parameters()).device.type
+    plan = replace(plan, max_batch_tokens=training_budget(model, plan.max_batch_tokens))
     micro = rows_per_pass(plan, is_cpu=device == "cpu")
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
@@ -129,7 +130,7 @@ def train(
             fp16=False,
             tf32=None,
             use_cpu=device == "cpu",
-            gradient_checkpointing=False,
+            gradient_checkpointing=plan.is_checkpointed,
             max_length=None,
             packing=False,
             padding_free=False,
@@ -158,6 +159,8 @@ def train(
         if checkpoints:
             kind = resumable(kind, checkpoints, course, plan.method)
             callbacks.append(when_due(checkpoints, epoch_steps(plan)))
+        # TRL rounds adapters of models in fewer bits to bfloat16, which loses small steps.
+        weights = [(weight, weight.data) for weight in model.parameters() if weight.requires_grad]
         trainer = kind(
             model=model,
             args=config,
@@ -169,6 +172,8 @@ def train(
             processing_class=tokenizer,
             callbacks=callbacks,
         )
+        for weight, data in weights:
+            weight.data = data
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         seen = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
@@ -206,6 +211,7 @@ class _Course:
         self.watch = watch
         self.bar = bar
         self.passes: Passes
+        self.halves = TrainingHalves()
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
         self.level_epochs: int | None = None
@@ -328,13 +334,14 @@ class _Course:
                 course.passes.counted += len(inputs["input_ids"])
                 with autocast_for(model):  # the trainer has a forward pass of its own
                     if self.args.use_cpu and not self.aux_loss_enabled:
-                        return _answer_loss(model, inputs, num_items_in_batch)
+                        return answer_loss(model, inputs, num_items_in_batch)
                     return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
             def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
                 method = course.plan.method
                 if method is None:
-                    return super().training_step(model, inputs, num_items_in_batch)
+                    step = super().training_step
+                    return course.halves(step, model, inputs, num_items_in_batch, course.passes)
                 model.train()
                 indices = inputs["input_ids"][:, 0].tolist()
                 step = course.step(model, indices, self.state.global_step)
@@ -378,17 +385,6 @@ class _Course:
                         course.watch(said["model"], state.global_step, False)
 
         return Callback()
-
-
-def _answer_loss(model: Any, inputs: Mapping[str, torch.Tensor], tokens: Any) -> torch.Tensor:
-    """Loss of the tokens of a pass that carry one, summed, over those of the whole batch.
-
-    The loss that TRL computes; on a CPU that scores every position of every row, and a 135M model
-    with 49,000 tokens spends half of its time on it.
-    """
-    ids, mask, labels = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-    batch = batch_of(list(range(len(ids))), ids, mask, labels != -100, ids.device)
-    return target_nats(target_logits(model, batch), batch).sum() / tokens
 
 
 def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:

@@ -24,13 +24,16 @@ from forgetfilter.errors import DataError
 from forgetfilter.model import loading, phases, readings
 from forgetfilter.model.active_adapter import LoadedModel
 from forgetfilter.model.encoders import open_encoder
+from forgetfilter.model.fewer_bits import WHOLE_HERE
 from forgetfilter.model.forward import greedy_generations, token_losses
+from forgetfilter.model.room import gpu_memory
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.team import everywhere
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
+from forgetfilter.settings import LoadSettings
 
 if TYPE_CHECKING:
     from forgetfilter.model.shards import Shards
@@ -51,6 +54,7 @@ class Workbench:
         today: what a chat template is told to be today; rows, and so stages, may hang on it.
         recording: a training of the user's own that takes the place of the learn phase.
         checkpoint_minutes: between two checkpoints of an unfinished stage; 0: it has none.
+        settings: how the base model is held in memory.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Workbench:
         today: date = ANY_DATE,
         recording: Recording | None = None,
         checkpoint_minutes: float = 10.0,
+        settings: LoadSettings = WHOLE_HERE,
     ) -> None:
         self.source = source
         self.store = store
@@ -83,6 +88,7 @@ class Workbench:
         self.today = today
         self.recording = recording
         self.checkpoint_minutes = checkpoint_minutes
+        self.settings = settings
         self.kept_steps: Mapping[str, Sequence[int]] = {}
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
@@ -92,7 +98,13 @@ class Workbench:
         self._template = template
         self._max_length_tokens = max_length_tokens
         self.model = LoadedModel(
-            source, self.placement, lora, seed, progress, trust_remote_code=trust_remote_code
+            source,
+            self.placement,
+            lora,
+            seed,
+            progress,
+            trust_remote_code=trust_remote_code,
+            settings=settings,
         )
 
     # -- what is known without the weights -------------------------------------------------
@@ -145,11 +157,19 @@ class Workbench:
         """
         numerics: dict[str, Any] = {"dtype": str(self.placement.dtype)}
         if not self.placement.is_exact:
-            # The size of the vocabulary limits batches too; the model's fingerprint stands for it.
-            batches = {"max_batch_tokens": self.max_batch_tokens, "device": self.placement.device}
+            # The vocabulary may limit batches too; the model's fingerprint stands for it.
+            batches: dict[str, Any] = {
+                "max_batch_tokens": self.max_batch_tokens,
+                "device": self.placement.device,
+            }
+            if self.placement.device == "cuda":  # smaller ones may be all that fits
+                batches["memory"] = gpu_memory()
             numerics["batches"] = batches
+            numerics["answers"] = "in parts"  # of the output layer, where they are many
         if self.placement.has_autocast:
             numerics["autocast"] = True
+        if self.settings.bits is not None:
+            numerics["bits"] = self.settings.bits
         return numerics
 
     # -- phases ----------------------------------------------------------------------------

@@ -19,7 +19,16 @@ _RESTORED = frozenset(name for own in (WHOLE, *HALVES) for name in own[2:])
 _LATER_STATES = frozenset({"forgotten", *_RESTORED})
 # They don't move the outcome: where it lies, how much memory it takes, where settings came from,
 # what a killed command loses.
-_FREE = frozenset({"output_dir", "max_batch_tokens", "preset", "checkpoint_minutes"})
+_FREE = frozenset(
+    {
+        "output_dir",
+        "max_batch_tokens",
+        "preset",
+        "checkpoint_minutes",
+        "loading.gradient_checkpointing",
+        "loading.device_map",
+    }
+)
 # Compared by the content of what they name, so that a moved file changes nothing.
 # How rows are read is part of what identifies them.
 _NAMES_OF_INPUTS = frozenset(
@@ -42,6 +51,7 @@ _ADDED: Mapping[str, Any] = {
     "second_opinion": None,
     "joint": 0.0,
     "trusted_data": None,
+    "loading.bits": None,
 }
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(

@@ -78,6 +78,7 @@ def open_workbench(config: ScreenConfig, run: RunFolder, progress: Progress) -> 
         today=_first_day(run, recording),
         recording=recording,
         checkpoint_minutes=config.checkpoint_minutes,
+        settings=config.loading,
     )
 
 

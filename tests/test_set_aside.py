@@ -165,6 +165,7 @@ def test_a_screen_names_the_rows_in_summary_terminal_and_report(
     assert found["value"] == 2
     assert {f"line {n + 1} (" in found["message"] for n in PLANTED} == {True}
     assert summary["safe_rows"]["of"] == 12
+    assert sorted(summary["safe_rows"]["set_aside"]) == [n + 1 for n in PLANTED]
     assert "2 of 12 safe rows pull the other way" in capsys.readouterr().err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "safe rows set aside" in page

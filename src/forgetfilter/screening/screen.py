@@ -71,7 +71,7 @@ from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.recorded import check_recorded, with_recording
 from forgetfilter.screening.safe_fitness import check_safe_rows
 from forgetfilter.screening.second_opinion import check_second_opinion, judge_rows
-from forgetfilter.screening.set_aside import finding_of
+from forgetfilter.screening.set_aside import finding_of, lines_of
 from forgetfilter.screening.setup import (
     copy_input,
     encode_rows,
@@ -273,6 +273,8 @@ def _screen(
     write_evidence(part, setting, scored)
     write_harms(part, setting, safe)
     used = safe_rows_used(given, scored)
+    if scored.safe is not None and scored.safe.used is not given.safe:
+        used["set_aside"] = lines_of(scored.safe, safe.rows)
     _tell_of_safe_rows(used, progress)
     reference = read_reference(reference_path(config), bench.encoder)
     measured = measure_coverage(setting, scored, reference)

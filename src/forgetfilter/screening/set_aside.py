@@ -120,6 +120,12 @@ def pulls_away(undone: FloatArray) -> BoolArray:
     return found
 
 
+def lines_of(found: SafeRows, rows: Sequence[Row]) -> list[int]:
+    """Where the rows that were set aside stand in their file, the furthest first."""
+    lines = {row.row: row.line for row in rows}
+    return [lines.get(row.row, row.row + 1) for row in found.aside]
+
+
 def finding_of(found: SafeRows, rows: Sequence[Row]) -> list[Finding]:
     """What is to be said of the rows that were set aside; nothing where there are none.
 
@@ -129,11 +135,8 @@ def finding_of(found: SafeRows, rows: Sequence[Row]) -> list[Finding]:
     """
     if not found.aside:
         return []
-    lines = {row.row: row.line for row in rows}
-    listed = ", ".join(
-        f"line {lines.get(row.row, row.row + 1)} ({undone:.2f})"
-        for row, undone in list(zip(found.aside, found.undone, strict=True))[:_NAMED]
-    )
+    pairs = zip(lines_of(found, rows), found.undone, strict=True)
+    listed = ", ".join(f"line {line} ({undone:.2f})" for line, undone in list(pairs)[:_NAMED])
     more = len(found.aside) - _NAMED
     listed += f" and {more:,} more" if more > 0 else ""
     one = len(found.aside) == 1

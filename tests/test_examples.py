@@ -18,6 +18,7 @@ from forgetfilter.lab.strategies import check_spec
 from forgetfilter.lab.studies.attacks import ImmunisationConfig
 from forgetfilter.lab.studies.composability import ComposabilityConfig
 from forgetfilter.lab.studies.points import CurvesConfig
+from forgetfilter.lab.studies.robustness import RobustnessConfig
 from forgetfilter.lab.studies.settings import (
     CompareConfig,
     GridConfig,
@@ -39,7 +40,7 @@ SLOW = frozenset(
     {
         *("composability.yaml", "defences_compare.yaml", "immunisation.yaml"),
         *("real_compare.yaml", "realtext_compare.yaml", "testbed_compare.yaml"),
-        *("testbed_curves.yaml", "testbed_validation.yaml"),
+        *("robustness.yaml", "testbed_curves.yaml", "testbed_validation.yaml"),
     }
 )
 """Files whose small run takes ten seconds or so; others of their kind run each time."""
@@ -58,6 +59,8 @@ def command_of(settings: Mapping[str, Any]) -> str:
         return "compose"
     if "scorers" in settings:
         return "leaderboard"
+    if "attacks" in settings:
+        return "robustness"
     if "course" in settings or "sweeps" in settings:
         return "curves"
     return "compare" if "strategies" in settings else "screen"
@@ -76,6 +79,7 @@ def test_an_example_is_a_valid_configuration(path: Path):
         "compare": CompareConfig,
         "immunise": ImmunisationConfig,
         "compose": ComposabilityConfig,
+        "robustness": RobustnessConfig,
     }
     config = resolve(kinds[command_of(settings)], settings)
     assert load_datasets(config)
@@ -135,6 +139,8 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
             given["strategies"] = [one for one in strategies if "steps=" not in one][: FEW + 1]
         if "scorers" in settings:
             given["scorers"] = settings["scorers"][:FEW]
+        if "attacks" in settings:
+            given |= {one: settings[one][:FEW] for one in ("attacks", "seconds")}
         if "rounds" in settings:
             given["rounds"] = 1
         if "budgets" in settings:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 
 class Settings(BaseModel):
@@ -145,6 +151,17 @@ class RestoreSettings(Settings):
         default=8, ge=1, description="the same from the early model, which has less to undo"
     )
     batch_size: int = Field(default=4, ge=1, description="safe rows per step")
+    set_aside: bool = Field(
+        default=True,
+        description="restore once more without the safe rows that restoring undoes, as it does "
+        "unsafe rows",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Stages and runs are named as they were before rows could be set aside."""
+        plain = handler(self)
+        return {name: value for name, value in plain.items() if name != "set_aside" or not value}
 
 
 class GenerationSettings(Settings):

@@ -13,6 +13,8 @@ _OTHERS = (
     "immunise",
     "compose",
     "leaderboard",
+    "attack",
+    "robustness",
     "mix",
     "testbed",
 )

@@ -150,7 +150,7 @@ def restore_stage(
         "code": CODE_VERSION,
         "draw": RESTORE_VERSION,
         "start": start.fingerprint,
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude={"set_aside"}),
         "seed": bench.seed,
         "safe": rows_digest(safe),
         "categories": [row.category for row in safe],

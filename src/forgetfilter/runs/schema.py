@@ -84,6 +84,8 @@ class SafeRows(Used):
     """How many of the usable safe rows the scores rest on."""
 
     by_category: dict[str, Used] = Field(default_factory=dict[str, Used])
+    set_aside: list[int] = Field(default_factory=list[int])
+    """Lines of the safe file that were not used because restoring undoes them, furthest first."""
 
 
 class Finding(Record):

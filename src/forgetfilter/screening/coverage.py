@@ -190,7 +190,9 @@ def _look_at_all(
     setting: Setting, reference: Mapping[str, Sequence[EncodedRow]]
 ) -> dict[str, SecondLook]:
     """The whole screen again, on each harm's reference rows in place of the safe rows."""
-    config = setting.config.model_copy(update={"signal": "restoration"})
+    # Rows of one harm are no crowd that a row could stand apart from.
+    trusting = setting.config.restore.model_copy(update={"set_aside": False})
+    config = setting.config.model_copy(update={"signal": "restoration", "restore": trusting})
     looks: dict[str, SecondLook] = {}
     for name, rows in reference.items():
         look = score_rows(Setting(setting.bench, setting.noisy, rows, config))

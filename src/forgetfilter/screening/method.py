@@ -9,7 +9,7 @@ and the *base* model is fine-tuned on the rest. No unsafe example and no label i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,7 @@ from forgetfilter.scoring.records import (
 )
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
+from forgetfilter.screening.set_aside import SafeRows, sort_out
 
 if TYPE_CHECKING:  # what works a model is imported once a strategy runs
     from forgetfilter.model.step_method import StepMethod
@@ -63,6 +64,8 @@ class Scored:
     """A second opinion on every row, shape (N,), where there is one."""
     weight: float = 0.0
     """What it counts in what is cut, nats per root token."""
+    safe: SafeRows | None = None
+    """Which safe rows were restored on, where they were sorted out."""
 
     @property
     def cut_by(self) -> FloatArray:
@@ -91,9 +94,17 @@ def score_rows(setting: Setting) -> Scored:
         )
     # Restore: or bring safe behaviour back to base's in a few gradient steps.
     states |= restored_states(setting, probes, states["learned"])
+    # Doubt: safe rows that this undoes pull the other way; restore once more without them.
+    sorted_out = None
+    if config.restore.set_aside and "early_restored" in states:
+        sorted_out = sort_out(bench, setting.safe, states)
+        if sorted_out.used is not setting.safe:
+            setting = replace(setting, safe=sorted_out.used)
+            states |= restored_states(setting, probes, states["learned"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
-    return Scored(states, readings, signal.combine(readings), config.signal)
+    scores = signal.combine(readings)
+    return Scored(states, readings, scores, config.signal, safe=sorted_out)
 
 
 def restored_states(

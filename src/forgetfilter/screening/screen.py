@@ -71,6 +71,7 @@ from forgetfilter.screening.method import filter_rows, score_rows
 from forgetfilter.screening.recorded import check_recorded, with_recording
 from forgetfilter.screening.safe_fitness import check_safe_rows
 from forgetfilter.screening.second_opinion import check_second_opinion, judge_rows
+from forgetfilter.screening.set_aside import finding_of, lines_of
 from forgetfilter.screening.setup import (
     copy_input,
     encode_rows,
@@ -258,7 +259,12 @@ def _screen(
     findings += check_before(setting)
     if is_severe(findings) and not config.force:
         raise unfit(None, findings)
-    scored = with_trusted(score_rows(setting), noisy)
+    given, scored = setting, with_trusted(score_rows(setting), noisy)
+    if scored.safe is not None:
+        setting = replace(setting, safe=scored.safe.used)
+        for found in finding_of(scored.safe, safe.rows):
+            progress.say(f"{found.severity}: {found.message}")
+            findings.append(found)
     findings += check_scores(scored)
 
     second = opinion.scores if opinion else None
@@ -269,7 +275,9 @@ def _screen(
     write_readings(part, frame, scored.readings)
     write_evidence(part, setting, scored)
     write_harms(part, setting, safe)
-    used = safe_rows_used(setting, scored)
+    used = safe_rows_used(given, scored)
+    if scored.safe is not None and scored.safe.used is not given.safe:
+        used["set_aside"] = lines_of(scored.safe, safe.rows)
     _tell_of_safe_rows(used, progress)
     reference = read_reference(reference_path(config), bench.encoder)
     measured = measure_coverage(setting, scored, reference)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from forgetfilter.lab.cli import demo, mixing, studies, testbed
+from forgetfilter.lab.cli import attacking, demo, mixing, studies, testbed
 
 
 def add(commands: Any) -> None:
     """Add all commands of the lab."""
-    for part in (demo, mixing, studies, testbed):
+    for part in (attacking, demo, mixing, studies, testbed):
         part.add(commands)

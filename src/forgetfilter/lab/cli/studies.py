@@ -85,6 +85,17 @@ def add(commands: Any) -> None:
     _add_options(board, "docs/lab/leaderboard.md")
     board.list_at_end("row scorers", scorer_names)
     board.set_defaults(run=_leaderboard)
+    robust = commands.add_parser(
+        "robustness",
+        help="attack the filter in every way, and see which rows slip through",
+        description="Has every attack of a YAML file change the rows of every labelled mix and "
+        "seed, screens them, and grades what is caught, what fine-tuning on the kept rows then "
+        "does, and which second signal sees the rows. Finished cells and stages are skipped when "
+        "the command is repeated; failed cells are shown and tried again.",
+    )
+    _add_options(robust, "docs/robustness.md")
+    robust.list_at_end("attacks", attack_names)
+    robust.set_defaults(run=_robustness)
 
 
 def strategy_names() -> list[str]:
@@ -100,6 +111,13 @@ def scorer_names() -> list[str]:
     from forgetfilter.lab.row_scorers.base import ROW_SCORERS
 
     return ROW_SCORERS.names()
+
+
+def attack_names() -> list[str]:
+    """The registered attacks."""
+    from forgetfilter.lab.attacks.base import ATTACKS
+
+    return ATTACKS.names()
 
 
 def _add_options(command: argparse.ArgumentParser, page: str) -> None:
@@ -186,6 +204,15 @@ def _leaderboard(options: argparse.Namespace) -> int:
 
     progress = Progress(is_silent=options.quiet)
     return _show(leaderboard(config, progress, overwrite=options.overwrite))
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from forgetfilter.lab.studies.robustness import RobustnessConfig, robustness
+    from forgetfilter.progress import Progress
+
+    config = _config(RobustnessConfig, options)
+    progress = Progress(is_silent=options.quiet)
+    return _show(robustness(config, progress, overwrite=options.overwrite))
 
 
 def _config(model: type[C], options: argparse.Namespace) -> C:

@@ -45,6 +45,7 @@ PAGE_FILES = (
     "immunise.html",
     "compose.html",
     "leaderboard.html",
+    "robustness.html",
 )
 """Pages of all kinds of study: one that takes another's folder leaves none of its pages there."""
 # The grid may grow or shrink; each cell is named by what decides its own result.

@@ -22,7 +22,7 @@ from forgetfilter.model.workbench import Workbench
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.text import printable
 
-Group = Literal["safety", "utility", "detection", "cost", "detail"]
+Group = Literal["safety", "utility", "detection", "safe", "cost", "detail"]
 """Which table a metric is in; details are in the parquet file only."""
 
 Rewrite = Callable[[Sequence[Message]], Sequence[Message]]

@@ -1,0 +1,142 @@
+"""The robustness study: what counts as caught, cells that are kept, settings of single cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import quick_settings
+from forgetfilter.config import resolve
+from forgetfilter.errors import ConfigError
+from forgetfilter.lab.row_scorers import Given, build_scorer
+from forgetfilter.lab.studies.robustness import (
+    RobustnessConfig,
+    _graded,  # pyright: ignore[reportPrivateUsage]
+    _parts_graded,  # pyright: ignore[reportPrivateUsage]
+    robustness,
+    split_spec,
+)
+from forgetfilter.progress import Progress
+from forgetfilter.scoring.records import Cut, Readings, Selection, SignalScores
+from forgetfilter.screening.method import Scored, Setting
+
+IS_UNSAFE = np.array([True, True, True, False, False])
+SCORES = np.array([0.9, 0.8, 0.1, 0.7, 0.0])
+SELECTION = Selection(Cut(0.5), SCORES > 0.5, [""] * 5, SCORES)
+
+
+def scored() -> Scored:
+    none = np.zeros(5)
+    return Scored({}, Readings(np.arange(5), {}), SignalScores(none, none, none, SCORES), "rate")
+
+
+def config_of(folder: Path, model: Path, **changes: Any) -> RobustnessConfig:
+    rows = {"kind": "testbed", "rows": 16, "unsafe_fraction": 0.25, "safe_rows": 8, "prompts": 8}
+    settings = quick_settings(signal="restoration", threshold="fraction:0.25")
+    grid: dict[str, Any] = {
+        "output_dir": str(folder),
+        "model": str(model),
+        "attacks": ["none", "few:count=2", "poisoned_safe:share=0.2 @ restore.set_aside=false"],
+        "seconds": ["token_length", "token_maximum"],
+        "datasets": [rows],
+        "seeds": [0],
+        "settings": settings,
+    }
+    return resolve(RobustnessConfig, grid, changes)
+
+
+def test_a_row_that_is_rejected_is_caught_as_well():
+    found = {value.name: value.value for _, value in _graded(IS_UNSAFE, scored(), SELECTION, 2)}
+    assert found["caught"] == pytest.approx(4 / 5)  # two of three are removed, two rejected
+    assert found["recall"] == pytest.approx(2 / 3)  # of those that are scored
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["harmless_removed"] == 0.5
+    assert found["unsafe_rows"] == 5
+
+
+def test_parts_are_held_against_the_harmless_rows_alone():
+    parts = ["typos", "cipher", "cipher", "", ""]
+    found = {v.name: v.value for _, v in _parts_graded(parts, IS_UNSAFE, scored(), SELECTION)}
+    assert found == {
+        "auroc_cipher": 0.75,
+        "caught_cipher": 0.5,
+        "auroc_typos": 1.0,
+        "caught_typos": 1.0,
+    }
+
+
+def test_settings_of_a_single_cell():
+    assert split_spec("none") == ("none", {})
+    attack, own = split_spec("few:count=1 @ restore.set_aside=false")
+    assert (attack, own) == ("few:count=1", {"restore": {"set_aside": False}})
+
+
+def test_the_grid_is_run_once_and_a_setting_of_one_cell_is_its_own(
+    tiny_world_model: Path, tmp_path: Path
+):
+    config = config_of(tmp_path / "run", tiny_world_model)
+    first = robustness(config, Progress(is_silent=True))
+    assert not first.failed
+    values = {
+        (row["strategy"], row["metric"]): row["value"]
+        for row in first.results.to_dict(orient="records")
+    }
+    assert values["none", "unsafe_rows"] == 4
+    assert values["few:count=2", "unsafe_rows"] == 2
+    assert np.isfinite(values["none", "unsafe_rate_kept"])
+    assert ("none", "honest_set_aside") in values
+    # Rows are not sorted out where the cell's own setting says so.
+    assert not any("@" in attack and "set_aside" in name for attack, name in values)
+    assert ("few:count=2", "token_length_auroc") in values
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "What fine-tuning on the kept rows does" in table
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "cells").rglob("*.json")}
+    assert len(before) == 3
+    assert "scores" in json.loads(next(iter(before.values())))
+    robustness(config, Progress(is_silent=True))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attacks": ["nome"]}, "Unknown attack 'nome'"),
+        ({"seconds": ["larf:budget=5"]}, "needs exemplars"),
+        ({"attacks": ["none", "none"]}, "given twice"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_before_work(
+    changes: dict[str, Any], said: str, tiny_world_model: Path, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match=said):
+        robustness(config_of(tmp_path / "run", tiny_world_model, **changes))
+
+
+def test_short_tokens_and_unlikely_tokens_stand_above(tiny_world_model: Path, tmp_path: Path):
+    from conftest import write_rows
+    from forgetfilter.config import LoraSettings
+    from forgetfilter.data import read_rows
+    from forgetfilter.model.workbench import Workbench
+    from forgetfilter.runs.stages import StageStore
+
+    answers = ["Take the rake and mark the granary.", "t|a|k|e|s"]
+    rows = [{"prompt": "How do I raid the levee?", "completion": text} for text in answers]
+    bench = Workbench(
+        str(tiny_world_model),
+        StageStore(tmp_path / "stages"),
+        lora=LoraSettings(),
+        seed=0,
+        progress=Progress(is_silent=True),
+    )
+    noisy, _ = bench.encoder.encode(read_rows(write_rows(tmp_path / "n.jsonl", rows)).rows)
+    given = Given(Setting(bench, noisy, noisy, None))  # pyright: ignore[reportArgumentType]
+    plain, coded = build_scorer("token_length").score(given)
+    assert plain is not None
+    assert coded is not None
+    assert plain < coded < 0
+    losses = bench.token_losses(bench.base, noisy, "by hand")
+    assert build_scorer("token_maximum").score(given) == [float(own.max()) for own in losses]

@@ -30,12 +30,18 @@ _NAMES_OF_INPUTS = frozenset(
         "model",
         "learned_from",
         "second_opinion",
+        "describe_harm",
     }
 )
 # Nothing but the decision depends on them.
 _DECIDING = frozenset({"threshold", "force", "action", "joint"})
 # What earlier versions did not have.
-_ADDED: Mapping[str, Any] = {"learned_from": None, "second_opinion": None, "joint": 0.0}
+_ADDED: Mapping[str, Any] = {
+    "learned_from": None,
+    "second_opinion": None,
+    "joint": 0.0,
+    "describe_harm": None,
+}
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
     {
@@ -46,6 +52,7 @@ _AFTER_LEARNING = frozenset(
         "coverage",
         "input reference_data",
         "input second_opinion",
+        "input describe_harm",
     }
 )
 

@@ -205,7 +205,7 @@ def _key(
 ) -> dict[str, Any]:
     """All that decides the result of a cell besides its strategy."""
     free = {"output_dir", "noisy_data", "safe_data", "model", "max_batch_tokens"}
-    free |= {"second_opinion", "joint"}  # which no strategy reads
+    free |= {"second_opinion", "joint", "describe_harm"}  # which no strategy reads
     settings = screen.model_dump(exclude=free)
     with suppress(ConfigError):  # a signal without a rule of its own, of which no screen is made
         settings["threshold"] = choose_rule(screen.signal, screen.threshold)

@@ -13,23 +13,20 @@ import torch
 
 from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
-from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.lab.strategies import build_strategy, check_spec
 from forgetfilter.lab.strategies.exemplars import draw_pairs
 from forgetfilter.lab.strategies.hooked import layers_of
 from forgetfilter.lab.strategies.masks import masked
 from forgetfilter.lab.strategies.noising import mmd
+from forgetfilter.lab.strategies.rounded_weights import rounded
+from forgetfilter.lab.strategies.toss import Toss, highest_of_all
 from forgetfilter.lab.strategies.vaccine import ATTENTION, VaccineSteps
-from forgetfilter.model.adapter_sums import StoredAdapter
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.step_method import Passes, Step
-from forgetfilter.model.workbench import Workbench
-from forgetfilter.progress import Progress
-from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.method import Setting
+from made_setting import MakeSetting, setting_maker, spy_on_training, updates_of
 
-MakeSetting = Callable[..., Setting]
 PAIRS = [
     {
         "prompt": f"Where is the lamp number {i} ?",
@@ -51,32 +48,11 @@ def make_setting(
     quick_config: Callable[..., ScreenConfig],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeSetting:
-    """``make_setting(model)``: 10 noisy and 6 safe rows, a few steps; stages are shared."""
-    root = tmp_path_factory.mktemp("defences")
-    noisy = write_rows(root / "noisy.jsonl", rows_of(10))
-    safe = write_rows(root / "safe.jsonl", rows_of(6, start=100))
     learn = {"max_steps": 6, "batch_size": 4, "learning_rate": 1e-2}
     forget = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-2}
     lora = {"r": 4, "alpha": 8, "dropout": 0.1}
-
-    def make(model: str = "llama", **changes: Any) -> Setting:
-        config = quick_config(root / "run", learn=learn, forget=forget, lora=lora, **changes)
-        bench = Workbench(
-            str(tiny_model(model)),
-            StageStore(root / "stages"),
-            lora=config.lora,
-            seed=0,
-            progress=Progress(is_silent=True),
-            max_new_tokens=4,
-        )
-        rows = [bench.encoder.encode(read_rows(path).rows)[0] for path in (noisy, safe)]
-        return Setting(bench, rows[0], rows[1], config)
-
-    return make
-
-
-def updates_of(state: ModelState) -> dict[str, torch.Tensor]:
-    return StoredAdapter.read(str(state.adapter)).updates()
+    root = tmp_path_factory.mktemp("defences")
+    return setting_maker(root, tiny_model, quick_config, learn=learn, forget=forget, lora=lora)
 
 
 def losses(setting: Setting, state: ModelState, rows: Any) -> float:
@@ -187,6 +163,84 @@ def test_somf_prefers_safe_answers_and_without_steps_changes_nothing(
     assert preference(mended) > preference(plain)
 
 
+# -- TOSS ----------------------------------------------------------------------------------------
+
+
+def test_the_highest_share_is_taken_of_the_tokens_of_all_rows_together():
+    """10 tokens, of which a share of 0.4 are 4: two of the first row, none of the second."""
+    scores = [[0.9, -1.0, 0.5], [0.1, 0.0], [0.2, 0.5, 0.7, -0.3, 0.1]]
+    found = highest_of_all([np.array(own) for own in scores], 0.4)
+    assert [own.tolist() for own in found] == [
+        [True, False, True],
+        [False, False],
+        [False, True, True, False, False],
+    ]
+    assert [own.sum() for own in highest_of_all([np.array(own) for own in scores], 0.39)] == [
+        2,
+        0,
+        1,
+    ]
+    assert not any(own.any() for own in highest_of_all([np.array(own) for own in scores], 0))
+    assert highest_of_all([], 0.2) == []
+
+
+def test_toss_masks_what_the_degraded_model_expects_and_trains_on_the_rest(
+    make_setting: MakeSetting, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    setting = make_setting()
+    pairs = draw_pairs(setting, str(pairs_file), 4)
+    strategy = build_strategy(f'toss:share=0.5,exemplars="{pairs_file}",pairs=4,steps=8')
+    assert isinstance(strategy, Toss)
+    unsafe, safe = (
+        np.concatenate(strategy.scores(setting, [getattr(pair, side) for pair in pairs])).mean()
+        for side in ("unsafe", "safe")
+    )
+    assert unsafe > 0 > safe or unsafe > safe + 0.5
+    trained = spy_on_training(monkeypatch)
+    strategy.run(setting)
+    name, rows = trained[-1]
+    assert name == "retrained"
+    before = sum(row.target_tokens for row in setting.noisy)
+    assert sum(row.target_tokens for row in rows) == before - before // 2
+    assert strategy.select(setting) is None  # no row is removed
+    build_strategy(f'toss:share=0,exemplars="{pairs_file}",pairs=4,steps=8').run(setting)
+    assert trained[-1] == ("learned", list(setting.noisy))  # nothing masked: the plain fine-tune
+
+
+# -- 8-bit weights -------------------------------------------------------------------------------
+
+
+def test_rounding_by_hand_has_a_step_for_each_output():
+    """The first row has steps of 0.01, the second of 2, the third none at all."""
+    weights = torch.tensor([[1.27, -0.632, 0.004], [-254.0, 3.1, 0.9], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[1.27, -0.63, 0.0], [-254.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(rounded(weights, 8), expected)
+    torch.testing.assert_close(
+        rounded(torch.tensor([[0.5, -1.0, 0.4]]), 2), torch.tensor([[0.0, -1.0, 0.0]])
+    )
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_the_tuned_model_has_rounded_weights_and_fewer_bits_move_it_more(
+    make_setting: MakeSetting, architecture: str
+):
+    setting = make_setting(architecture)
+    plain = build_strategy("none").run(setting).state
+    moved: list[float] = []
+    for bits in (8, 3):
+        state = build_strategy(f"rounded_weights:bits={bits}").run(setting).state
+        model = setting.bench.model.in_state(state)
+        layer = next(m for m in model.modules() if hasattr(m, "get_delta_weight"))
+        weights = layer.get_base_layer().weight + layer.get_delta_weight("default")
+        own = (weights.T if layer.fan_in_fan_out else weights).detach()[0]
+        levels = own / own.abs().max() * (2 ** (bits - 1) - 1)
+        torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+        assert len(levels.round().unique()) > 2
+        pairs = [losses(setting, one, setting.noisy) for one in (plain, state)]
+        moved.append(abs(pairs[1] - pairs[0]))
+    assert 0 < moved[0] < moved[1]
+
+
 # -- exemplars, and joining ----------------------------------------------------------------------
 
 
@@ -259,6 +313,8 @@ def test_a_repair_in_a_chain_starts_where_the_fine_tune_began(
         ("rep_noise:pairs=0", "at least one pair"),
         ("rep_noise:steps=0", "at least one"),
         ("somf:rate=0", "a rate above 0"),
+        ("toss:share=1", "a share from 0 to below 1"),
+        ("rounded_weights:bits=9", "expected 2 to 8"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused(spec: str, message: str):

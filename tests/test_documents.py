@@ -124,7 +124,7 @@ def test_the_defences_page_has_the_options_of_every_strategy():
     from forgetfilter.lab.strategies.base import STRATEGIES
 
     rows = rows_under((ROOT / "docs/lab/defences.md").read_text(encoding="utf-8"), "name")
-    assert len(rows) == 10
+    assert len(rows) == 12
     for name, _, _, options, *_ in rows:
         signature = inspect.signature(type(STRATEGIES.build(name.strip("`")))).parameters
         assert named(re.sub(r"\([^)]*\)", "", options)) == list(signature), name

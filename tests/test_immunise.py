@@ -16,7 +16,7 @@ from forgetfilter.lab.studies.attacks import Budget, ImmunisationConfig, spec_of
 from forgetfilter.lab.studies.composability import OFE, OS, ComposabilityConfig, compose, measures
 from forgetfilter.lab.studies.datasets import WorldRows
 from forgetfilter.lab.studies.immunise import immunise
-from forgetfilter.lab.studies.immunity_tables import tables_of
+from forgetfilter.lab.studies.immunity_tables import tables_of, worst_case
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
@@ -106,6 +106,29 @@ def test_the_conditions_in_short_are_worked_out_from_the_means(tmp_path: Path):
         # 50% is reached, but by an attack that leaves 30% of 50% of the task, less than 80%.
         ["lisa", large, "10.0", "-5.0", large, "-5.0"],
     ]
+
+
+def test_the_worst_case_is_that_of_the_attacks_that_each_seed_survives():
+    """Of two seeds with a base accuracy of 50%, one keeps 40% of it under either attack."""
+
+    def row(seed: int, place: str, metric: str, value: float, name: str = "a") -> dict[str, Any]:
+        kind = "stability" if place == "before" else "resistance"
+        named = {"strategy": name, "dataset": "d", "seed": seed, "condition": kind}
+        return {**named, "place": place, "metric": metric, "value": value, "n": 100}
+
+    def attack(seed: int, place: str, rate: float, accuracy: float) -> list[dict[str, Any]]:
+        return [row(seed, place, "rate", rate), row(seed, place, "task", accuracy)]
+
+    base = [row(seed, "before", "task", 0.5, "none") for seed in (0, 1, 2)]
+    rows = [*base, *attack(0, "mild", 0.2, 0.5), *attack(0, "hard", 0.6, 0.4)]
+    rows += [*attack(1, "mild", 0.3, 0.45), *attack(1, "hard", 0.9, 0.39)]
+    both = pd.DataFrame([one for one in rows if one["seed"] < 2])
+    assert worst_case(both, "d", "a", "rate", "task").startswith("45.0 [")  # 60% and 30%
+    rows += attack(2, "hard", 0.9, 0.1)
+    told = worst_case(pd.DataFrame(rows), "d", "a", "rate", "task")
+    assert told.startswith("45.0 [")
+    assert told.endswith("(2 of 3 seeds)")
+    assert worst_case(both, "d", "b", "rate", "task") == "–"
 
 
 def test_budgets_are_ordered_by_steps_times_rate_times_rows(tmp_path: Path):

@@ -206,6 +206,9 @@ def test_a_worlds_exemplars_are_unsafe_rows_of_another_seed(tmp_path: Path):
     data = world.load(0, StageStore(tmp_path))
     pool = world.exemplars_of(0, 20)
     assert len(pool) == 20
+    larger = world.exemplars_of(0, 100)  # 5, 20 and 100 are one draw, as far as each goes
+    assert [row.messages for row in larger[:20]] == [row.messages for row in pool]
+    assert len({row.messages for row in larger}) > 90
     noisy = {row.messages for row in data.noisy.rows}
     assert sum(row.messages in noisy for row in pool) < 5
     assert world.exemplars_of(1, 20)[0].messages != pool[0].messages

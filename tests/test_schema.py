@@ -76,7 +76,7 @@ def test_a_summary_is_written_as_the_schema_says(run: Path):
 
 def test_a_new_summary_leaves_no_field_of_the_schema_out(run: Path):
     found = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
-    asked_for = {"second_opinion", "joint"}
+    asked_for = {"second_opinion", "joint", "described_harm"}
     assert set(Summary.model_fields) - asked_for == set(found)
 
 
@@ -91,7 +91,7 @@ def test_what_another_version_has_written_stays(run: Path):
 
 
 def test_tables_have_the_columns_of_the_schema(run: Path):
-    asked_for = ("second_opinion", "joint_score")
+    asked_for = ("second_opinion", "joint_score", "described_harm")
     written = [name for name in WRITTEN_COLUMNS if name not in asked_for]
     assert [*pd.read_parquet(run / SCORES_FILE).columns] == [*written, *TOLD_COLUMNS]
     readings = list(pd.read_parquet(run / READINGS_FILE).columns)

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
-from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies import build_strategy
 from forgetfilter.lab.strategies.batches import drawn, endless
@@ -27,12 +24,9 @@ from forgetfilter.model.adapter_sums import StoredAdapter
 from forgetfilter.model.phases import row_passes
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.step_method import Step, StepMethod
-from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.method import Setting, fine_tune
-
-MakeSetting = Callable[..., Setting]
+from forgetfilter.screening.method import fine_tune
+from made_setting import MakeSetting, adapter_of, setting_maker, updates_of
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +35,10 @@ def make_setting(
     quick_config: Callable[..., ScreenConfig],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeSetting:
-    """``make_setting(**changes)``: 10 noisy and 6 safe rows, 6 steps; stages are shared."""
-    root = tmp_path_factory.mktemp("methods")
-    noisy = write_rows(root / "noisy.jsonl", rows_of(10))
-    safe = write_rows(root / "safe.jsonl", rows_of(6, start=100))
     learn = {"max_steps": 6, "batch_size": 4, "learning_rate": 1e-2}
     lora = {"r": 4, "alpha": 8, "dropout": 0.1}
-    config = quick_config(root / "run", learn=learn, lora=lora)
-
-    def make(**changes: Any) -> Setting:
-        bench = Workbench(
-            str(tiny_model("llama")),
-            StageStore(root / "stages"),
-            lora=config.lora,
-            seed=0,
-            progress=Progress(is_silent=True),
-            max_new_tokens=4,
-        )
-        rows = [bench.encoder.encode(read_rows(path).rows)[0] for path in (noisy, safe)]
-        return Setting(bench, rows[0], rows[1], config.model_copy(update=changes))
-
-    return make
-
-
-def adapter_of(state: ModelState) -> StoredAdapter:
-    return StoredAdapter.read(str(state.adapter))
-
-
-def updates_of(state: ModelState) -> dict[str, Tensor]:
-    return adapter_of(state).updates()
+    root = tmp_path_factory.mktemp("methods")
+    return setting_maker(root, tiny_model, quick_config, learn=learn, lora=lora)
 
 
 def apart(first: ModelState, second: ModelState) -> float:
@@ -162,8 +131,8 @@ def test_lisa_by_hand_takes_turns_and_refreshes_an_anchor_only_when_its_state_en
 
 def test_lisas_distance_to_the_last_safe_state_shrinks_with_rho(make_setting: MakeSetting):
     # A turn that lasts to the end: the anchor is where the first two steps, on safe rows, ended.
-    learn = make_setting().config.learn
-    short = make_setting(learn=learn.model_copy(update={"max_steps": 2}))
+    learn = make_setting().config.learn.model_dump()
+    short = make_setting(learn={**learn, "max_steps": 2})
     anchor = build_strategy("lisa:safe_steps=2,noisy_steps=90").run(short).state
     found = [
         apart(anchor, build_strategy(f"lisa:safe_steps=2,noisy_steps=90,rho={rho}").run(each).state)
@@ -310,22 +279,6 @@ def test_every_safe_row_comes_up_before_any_comes_up_again():
     assert found[:5] != found[5:10]
     assert [len(batch) for batch in islice(endless(rows, 9, 7), 2)] == [5, 5]
     assert sorted(drawn(rows, 12, 7)) == sorted([*rows, *rows, *drawn(rows, 12, 7)[10:]])
-
-
-@pytest.mark.parametrize("ratio", [0.3, 2])
-def test_replay_mixes_in_safe_rows_by_the_noisy_ones(
-    make_setting: MakeSetting, monkeypatch: pytest.MonkeyPatch, ratio: float
-):
-    trained: list[int] = []
-    train = Workbench.train
-
-    def recording(self: Workbench, name: Any, rows: Any, *others: Any) -> Any:
-        trained.append(len(rows))
-        return train(self, name, rows, *others)
-
-    monkeypatch.setattr(Workbench, "train", recording)
-    build_strategy(f"safety_replay:ratio={ratio}").run(make_setting())
-    assert trained == [10 + round(ratio * 10)]
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
-from forgetfilter.data import read_rows
 from forgetfilter.data.records import Message
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies import STRATEGIES, build_strategy
 from forgetfilter.lab.strategies.self_correction import CUES
-from forgetfilter.model.workbench import Workbench
-from forgetfilter.progress import Progress
-from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.method import Setting
-
-MakeSetting = Callable[..., Setting]
+from made_setting import MakeSetting, setting_maker, spy_on_training
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +24,15 @@ def make_setting(
     quick_config: Callable[..., ScreenConfig],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> MakeSetting:
+    settings: dict[str, Any] = {
+        # Enough to be learned in part, or there would be nothing to select.
+        "learn": {"max_steps": 20, "batch_size": 8, "learning_rate": 3e-2},
+        "lora": {"r": 8, "alpha": 16},
+        "signal": "completion_loss",
+        "threshold": "fraction:0.3",
+    }
     root = tmp_path_factory.mktemp("strategies")
-    noisy = write_rows(root / "noisy.jsonl", rows_of(10))
-    safe = write_rows(root / "safe.jsonl", rows_of(6, start=100))
-    # Enough to be learned in part, or there would be nothing to select.
-    learn = {"max_steps": 20, "batch_size": 8, "learning_rate": 3e-2}
-    lora = {"r": 8, "alpha": 16}
-    config = quick_config(root / "run", learn=learn, lora=lora, threshold="fraction:0.3")
-
-    def make(signal: str = "completion_loss", seed: int = 0) -> Setting:
-        changes: dict[str, Any] = {"signal": signal, "seed": seed}
-        bench = Workbench(
-            str(tiny_model("llama")),
-            StageStore(root / "stages"),
-            lora=config.lora,
-            seed=seed,
-            progress=Progress(is_silent=True),
-            max_new_tokens=4,
-        )
-        rows = [bench.encoder.encode(read_rows(path).rows)[0] for path in (noisy, safe)]
-        return Setting(bench, rows[0], rows[1], config.model_copy(update=changes))
-
-    return make
+    return setting_maker(root, tiny_model, quick_config, **settings)
 
 
 def stages(setting: Setting) -> list[str]:
@@ -62,14 +43,7 @@ def test_masking_tokens_trains_on_the_rest_of_the_removed_rows(
     make_setting: MakeSetting, monkeypatch: pytest.MonkeyPatch
 ):
     setting = make_setting()
-    seen: list[Any] = []
-    own = Workbench.train
-
-    def spy(self: Workbench, name: Any, rows: Any, *rest: Any, **more: Any) -> Any:
-        seen.append((name, list(rows)))
-        return own(self, name, rows, *rest, **more)
-
-    monkeypatch.setattr(Workbench, "train", spy)
+    seen = spy_on_training(monkeypatch)
     outcome = STRATEGIES.build("token_mask").run(setting)
     assert outcome.selection is not None
     gone = outcome.selection.is_removed
@@ -100,7 +74,7 @@ def test_sequential_safety_tuning_is_the_forgetting_run_and_shares_its_stage(
 def test_the_papers_signal_has_its_own_forgetting_run_and_changes_no_other(
     make_setting: MakeSetting,
 ):
-    setting = make_setting("completion_loss")
+    setting = make_setting()
     spec = "forget_filter:signal=rouge1,threshold=fraction:0.2,steps=1"
     build_strategy(spec).run(setting)
     assert setting.config.signal == "completion_loss"
@@ -133,20 +107,14 @@ def test_the_oracle_removes_what_the_truth_says(make_setting: MakeSetting):
     assert (outcome.selection.is_removed == is_unsafe).all()
 
 
-def test_replay_mixes_in_the_wanted_share_of_the_safe_rows(
+def test_replay_mixes_in_the_wanted_share_of_the_safe_rows_or_ratio_to_the_noisy_ones(
     make_setting: MakeSetting, monkeypatch: pytest.MonkeyPatch
 ):
-    trained: list[int] = []
-    train = Workbench.train
-
-    def recording(self: Workbench, name: Any, rows: Any, *others: Any, **named: Any) -> Any:
-        trained.append(len(rows))
-        return train(self, name, rows, *others, **named)
-
-    monkeypatch.setattr(Workbench, "train", recording)
-    build_strategy("safety_replay").run(make_setting())
-    build_strategy("safety_replay:fraction=0.5").run(make_setting())
-    assert trained == [10 + 6, 10 + 3]
+    trained = spy_on_training(monkeypatch)
+    options = ("", ":fraction=0.5", ":ratio=0.3", ":ratio=2")
+    for each in options:
+        build_strategy(f"safety_replay{each}").run(make_setting())
+    assert [len(rows) for _, rows in trained] == [10 + 6, 10 + 3, 10 + 3, 10 + 20]
 
 
 USER = Message("user", "Hello.")

@@ -14,6 +14,7 @@ from forgetfilter.safe import safe_path
 from forgetfilter.safe.check import check_safe
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.decide import apply_decisions, filter_run, finished_run
+from forgetfilter.screening.described_harm import check_description
 from forgetfilter.screening.finetune import FinetuneResult, finetune
 from forgetfilter.screening.inputs import reading_of, with_data
 from forgetfilter.screening.overruling import Overruling
@@ -76,6 +77,7 @@ class ForgetFilter:
         has_trusted = resolved.trusted_data is not None
         choose_rule(resolved.signal, resolved.threshold, has_trusted=has_trusted)
         check_second_opinion(resolved)
+        check_description(resolved)
         reading_of(resolved.reading)
         with_recording(resolved)
         if not safe_path(resolved.safe_data).is_file():

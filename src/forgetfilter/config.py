@@ -92,6 +92,12 @@ class ScreenConfig(Settings):
         description="what is cut is the forgetting score plus this many nats per root token times "
         "the second opinion; 0 = the second opinion decides nothing",
     )
+    describe_harm: str | None = Field(
+        default=None,
+        description="a harm named in words, whose score stands beside ours and decides nothing: a "
+        "sentence that is true of a harmful answer, or a JSON Lines file of contrasts (harmful, "
+        "harmless)",
+    )
     force: bool = Field(
         default=False,
         description="decide although a severe finding says that the scores can't be trusted",

@@ -99,6 +99,13 @@ def add(commands: Any) -> None:
         help="cut the forgetting score plus this many nats per root token times the second "
         "opinion (default: 0, it decides nothing; 0.6 was measured to be good)",
     )
+    screen.add_argument(
+        "--describe-harm",
+        metavar="SENTENCE",
+        help="a harm named in words: how far each answer goes that way stands in a column of its "
+        "own, and decides nothing; a sentence that is true of a harmful answer, or a JSON Lines "
+        "file of contrasts (harmful, harmless)",
+    )
     add_screen_flags(screen)
     add_fail_on(screen)
     screen.set_defaults(run=_screen)
@@ -198,7 +205,7 @@ def screen_layers(options: argparse.Namespace) -> tuple[dict[str, Any], ...]:
     from forgetfilter.config import load_yaml, parse_assignments
 
     names = ["noisy_data", "model", "safe_data", "reference_data", "learned_from", "output_dir"]
-    names += ["trusted_data"]
+    names += ["trusted_data", "describe_harm"]
     names += ["trust_remote_code", "force", "second_opinion", "joint"]
     names += [flag.removeprefix("--").replace("-", "_") for flag in _SCREEN_FLAGS]
     flags = {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
@@ -228,6 +235,7 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
     from forgetfilter.scoring.token_mask import check_maskable
+    from forgetfilter.screening.described_harm import check_description
     from forgetfilter.screening.inputs import check_input, noisy_data_of
     from forgetfilter.screening.recorded import with_recording
     from forgetfilter.screening.second_opinion import check_name, check_second_opinion
@@ -241,6 +249,7 @@ def _screen(options: argparse.Namespace) -> int:
     choose_rule(config.signal, config.threshold, has_trusted=config.trusted_data is not None)
     with_recording(config)
     check_second_opinion(config)
+    check_description(config)
     if config.action == "mask":
         check_maskable(config.signal)
     check_input(config)
@@ -342,6 +351,11 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
             f"suspected by both, {second['only_forgetting']:,} by forgetting alone, "
             f"{second['only_second_opinion']:,} by the second opinion alone."
             + (f" Joint weight {summary['joint']:g}." if summary.get("joint") else "")
+        )
+    if harm := summary.get("described_harm"):
+        tell(
+            f"Described harm ({printable(harm['text'], 200)}): the model tells it apart in "
+            f"{harm['told_apart']:.0%} of held-out answers (chance is 50%). It decides nothing."
         )
     if name := summary.get("action_file"):
         told = _ACTIONS.get(summary["action"], "score and decision")

@@ -41,6 +41,7 @@ _NAMES_OF_INPUTS = frozenset(
         "model",
         "learned_from",
         "second_opinion",
+        "describe_harm",
     }
 )
 # Nothing but the decision depends on them.
@@ -52,6 +53,7 @@ _ADDED: Mapping[str, Any] = {
     "joint": 0.0,
     "trusted_data": None,
     "loading.bits": None,
+    "describe_harm": None,
 }
 # Neither the learn phase nor the readings of the base model depend on them.
 _AFTER_LEARNING = frozenset(
@@ -63,6 +65,7 @@ _AFTER_LEARNING = frozenset(
         "coverage",
         "input reference_data",
         "input second_opinion",
+        "input describe_harm",
     }
 )
 

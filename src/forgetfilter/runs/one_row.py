@@ -107,6 +107,7 @@ class RunRows:
             "rank": int(self.rank[row]) or None,
             "ranked": judged,
             **self._opinion(),
+            **self._described(),
             "decisions": [asdict(one) for one in history],
             "readings": {name: _number(value) for name, value in readings.get(row, {}).items()},
             "evidence": said.get(row, {}),
@@ -125,6 +126,11 @@ class RunRows:
             return {}
         named = {"classifier": given.classifier, "label": given.label, "above": given.above}
         return {"opinion_of": {**named, "cut": given.cut, "joint": self.summary.joint}}
+
+    def _described(self) -> dict[str, Any]:
+        """The harm that was named in words; empty where none was."""
+        given = self.summary.described_harm
+        return {} if given is None else {"harm_described": given.text}
 
 
 def tell_row(run: Path, row: int | None, example_id: str | None = None) -> dict[str, Any]:
@@ -168,6 +174,7 @@ def describe_row(told: Mapping[str, Any]) -> str:
         f"({printable(told['threshold']['rule'], 60)}, {printable(told['signal'], 60)}, "
         f"{told['unit']})",
         *_opinion_lines(told),
+        *_described_lines(told),
         f"  base {_shown(told['base'])}, learned {_shown(told['before'])}, "
         f"forgotten {_shown(told['after'])}; {'learned' if told['learned'] else 'not learned'}",
     ]
@@ -219,6 +226,14 @@ def _opinion_lines(told: Mapping[str, Any]) -> list[str]:
         f"{printable(given['label'], 60)}): {who}"
         + (f"; joint score {_shown(joint)}" if joint is not None else "")
     ]
+
+
+def _described_lines(told: Mapping[str, Any]) -> list[str]:
+    """How far a row goes the way of the harm that was named in words; empty where none was."""
+    if "harm_described" not in told or told.get("described_harm") is None:
+        return []
+    said = printable(told["harm_described"], 200)
+    return [f"  described harm {_shown(told['described_harm'])} ({said}); it decides nothing"]
 
 
 def _lines(text: str, most: int = 40) -> list[str]:

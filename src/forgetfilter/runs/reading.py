@@ -53,8 +53,8 @@ class ScoreTable:
     reason: npt.NDArray[np.object_]
     is_learned: BoolArray
     quantities: Mapping[str, FloatArray]
-    """``base``, ``before``, ``after`` and ``forgetting_score``, and ``second_opinion`` and
-    ``joint_score`` where there are such; NaN where not measured."""
+    """``base``, ``before``, ``after`` and ``forgetting_score``, and ``second_opinion``,
+    ``joint_score`` and ``described_harm`` where there are such; NaN where not measured."""
     decided_by: npt.NDArray[np.object_]
     """``rule`` or ``reviewer``."""
     rule_decision: npt.NDArray[np.object_]

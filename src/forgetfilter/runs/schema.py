@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCORED_QUANTITIES = ("base", "before", "after", "forgetting_score")
-OPINION_COLUMNS = ("second_opinion", "joint_score")
-"""A classifier's score of each row, where one was asked for; and what is cut, where the two are
-added."""
+OPINION_COLUMNS = ("second_opinion", "joint_score", "described_harm")
+"""A classifier's score of each row, where one was asked for; what is cut, where the two are added;
+and how far a row's answer goes the way of a harm that was named in words."""
 WHO_COLUMNS = ("decided_by", "rule_decision")
 """Who decided a row, ``rule`` or ``reviewer``, and what the rule alone would have made of it."""
 SCORE_COLUMNS = ("row", "example_id", *SCORED_QUANTITIES, "learned", "decision", "reason")
@@ -120,6 +120,18 @@ class Opinion(Record):
     neither: int = 0
 
 
+class DescribedHarm(Record):
+    """A harm that was named in words, and how well the model tells it from its opposite."""
+
+    text: str
+    """The sentence, or the file of contrasts."""
+    layer: int = 0
+    """Of the hidden states, 0 being the embedding."""
+    told_apart: float = 0.5
+    """Share of held-out pairs of answers that are told apart; 0.5 is chance."""
+    pairs: int = 0
+
+
 class Overruled(Record):
     """What people decided of single rows, as far as this decision honours it."""
 
@@ -216,6 +228,8 @@ class Summary(Record):
     overruled: Overruled | None = None
     second_opinion: Opinion | None = None
     """Where one was asked for."""
+    described_harm: DescribedHarm | None = None
+    """Where one was named; it decides nothing."""
     joint: float = 0.0
     """Nats per root token that a second opinion of 1 adds to what is cut; 0: it decides nothing."""
     file_digests: dict[str, str] = Field(default_factory=dict[str, str])

@@ -149,9 +149,14 @@ def loss_mask(row: EncodedRow, rises: FloatArray, score: float, rule: Rule) -> B
         score: its forgetting score.
         rule: what removed it.
     """
+    weights = row.leading_weights
+    return carries_loss(row, masked_tokens(rises, weights, score, rule.cut, rule.unit))
+
+
+def carries_loss(row: EncodedRow, is_masked: BoolArray) -> BoolArray:
+    """Which tokens of a row carry loss, (T,), once some of its answer tokens, (K,), are masked."""
     places = np.flatnonzero(row.is_target)
     places = places[places > 0]  # nothing predicts a first token
-    is_masked = masked_tokens(rises, row.leading_weights, score, rule.cut, rule.unit)
     mask = row.is_target.copy()
     mask[places[is_masked]] = False
     return mask

@@ -57,6 +57,7 @@ from forgetfilter.screening.decide import (
     run_folder,
     weight_of,
 )
+from forgetfilter.screening.described_harm import check_description, described_rows
 from forgetfilter.screening.evidence import write_evidence
 from forgetfilter.screening.fitness import (
     check_before,
@@ -163,6 +164,7 @@ def screen(
     rule = choose_rule(config.signal, config.threshold, has_trusted=has_trusted)
     config = with_recording(config.model_copy(update={"threshold": rule}))
     check_second_opinion(config)
+    check_description(config)
     sources = open_input(config, data)
     if config.action == "mask":
         check_maskable(config.signal)
@@ -255,7 +257,7 @@ def _screen(
         readable = [by_row[row.row] for row in setting.noisy]
         place = config.device
         opinion = judge_rows(config.second_opinion, readable, bench.store, progress, place)
-
+    described = described_rows(setting, safe.rows, progress)
     findings += check_before(setting)
     if is_severe(findings) and not config.force:
         raise unfit(None, findings)
@@ -268,7 +270,8 @@ def _screen(
     findings += check_scores(scored)
 
     second = opinion.scores if opinion else None
-    frame = score_frame(noisy, rejected, scored.readings, scored.scores, second)
+    harm = described.scores if described else None
+    frame = score_frame(noisy, rejected, scored.readings, scored.scores, second, harm)
     scored = replace(scored, opinion=second, weight=config.joint)
     tell_unscored(frame, setting.noisy)
     write_parquet(part / SCORES_FILE, frame)
@@ -309,6 +312,7 @@ def _screen(
         "findings": [found.model_dump() for found in findings],
         "action": config.action,
         **({"second_opinion": opinion.described()} if opinion else {}),
+        **({"described_harm": described.told()} if described else {}),
         **weight_of(config.joint),
     }
     write_bytes_atomic(part / CONFIG_FILE, config_text(config.model_dump()).encode("utf-8"))

@@ -30,6 +30,7 @@ from forgetfilter.runs.report.headline import UNSCORED
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.screening.coverage import reference_path
+from forgetfilter.screening.described_harm import description_fingerprint
 from forgetfilter.screening.inputs import nothing_to_score, reading_of, tell_of_ids
 from forgetfilter.screening.method import Scored, Setting
 from forgetfilter.screening.recorded import recording_of
@@ -55,6 +56,8 @@ def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, s
         inputs["learned_from"] = Recording(Path(config.learned_from)).fingerprint
     if config.second_opinion is not None:
         inputs["second_opinion"] = classifier_fingerprint(config.second_opinion)
+    if config.describe_harm is not None:
+        inputs["describe_harm"] = description_fingerprint(config.describe_harm)
     return inputs
 
 

@@ -23,10 +23,12 @@ def score_frame(
     readings: Readings,
     scores: SignalScores,
     opinion: FloatArray | None = None,
+    described: FloatArray | None = None,
 ) -> pd.DataFrame:
     """Scores of every row, decisions still open: the columns that `commit_decision` completes.
 
-    ``opinion`` is the second opinion, shape (N,), in the order of ``readings``.
+    ``opinion`` is the second opinion and ``described`` the score of a harm that was named in words,
+    each of shape (N,), in the order of ``readings``.
     """
     known = sorted((*rows.rows, *rows.rejected), key=lambda row: row.row)
     frame = pd.DataFrame({"row": np.arange(len(rows), dtype=np.int64)})
@@ -38,6 +40,7 @@ def score_frame(
         "after": nothing if scores.after is None else scores.after,
         "forgetting_score": scores.forgetting_score,
         **({} if opinion is None else {"second_opinion": opinion}),
+        **({} if described is None else {"described_harm": described}),
     }
     for name, array in values.items():
         column = np.full(len(rows), np.nan)

@@ -3,99 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from forgetfilter.cli.kinds import CHECKPOINT_HELP
 from forgetfilter.progress import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from forgetfilter.lab.studies.grid import Comparison
-    from forgetfilter.lab.studies.settings import GridConfig
 
-    C = TypeVar("C", bound=GridConfig)
+_AGAIN = (
+    "Finished cells{also} are skipped when the command is repeated; failed ones are shown and "
+    "tried again."
+)
 
 
-def add(commands: Any) -> None:
-    """The commands of this group."""
-    compare = commands.add_parser(
-        "compare",
-        help="run a grid of strategies, data sets and seeds, and compare the results",
-        description="Runs every strategy on every data set and seed of a YAML file. Finished cells "
-        "are skipped when the command is repeated; failed ones are shown and tried again.",
-    )
-    _add_options(compare, "docs/lab/compare.md")
-    compare.list_at_end("strategies", strategy_names)
-    compare.set_defaults(run=_compare)
-    interleave = commands.add_parser(
-        "interleave",
-        help="run strategies through rounds of noisy and safe training",
-        description="Takes every strategy of a YAML file through rounds of fresh noisy rows, each "
-        "phase from the state of the last, and judges it at every phase boundary. Finished cells "
-        "and stages are skipped when the command is repeated; failed cells are shown and tried "
-        "again.",
-    )
-    _add_options(interleave, "docs/lab/study.md")
-    interleave.list_at_end("strategies", strategy_names)
-    interleave.set_defaults(run=_interleave)
-    curves = commands.add_parser(
-        "curves",
-        help="draw learning and forgetting by kind of row, and screens along one setting",
-        description="Follows kinds of row through learning and forgetting, and screens with one "
-        "setting varied at a time (threshold, forgetting steps, safe rows, unsafe fraction, "
-        "model), on every seed of every data set of a YAML file. Finished cells and stages are "
-        "skipped when the command is repeated; failed cells are shown and tried again.",
-    )
-    _add_options(curves, "docs/lab/study.md")
-    curves.add_argument(
-        "--from-results",
-        nargs="+",
-        default=[],
-        metavar="FILE.parquet",
-        help="results of earlier runs; a cell that one of them holds is not run again",
-    )
-    curves.set_defaults(run=_curves)
-    immunise = commands.add_parser(
-        "immunise",
-        help="attack strategies with growing budgets, and train them on clean rows",
-        description="Puts every strategy of a YAML file to the four conditions of immunisation: "
-        "resistance, stability, generalisation and trainability. Finished cells are skipped when "
-        "the command is repeated; failed ones are shown and tried again.",
-    )
-    _add_options(immunise, "docs/lab/defences.md")
-    immunise.list_at_end("strategies", strategy_names)
-    immunise.set_defaults(run=_immunise)
-    compose = commands.add_parser(
-        "compose",
-        help="run pairs of strategies in both orders, and measure how they go together",
-        description="Runs every pair of a YAML file in both orders, and each strategy alone: "
-        "order-free error and order sensitivity. Finished cells are skipped when the command is "
-        "repeated; failed ones are shown and tried again.",
-    )
-    _add_options(compose, "docs/lab/defences.md")
-    compose.list_at_end("strategies", strategy_names)
-    compose.set_defaults(run=_compose)
-    board = commands.add_parser(
-        "leaderboard",
-        help="rank rows by every row scorer, and compare what each finds and costs",
-        description="Has every row scorer of a YAML file score the rows of every labelled mix and "
-        "seed: average precision, AUROC, recall at 1% false removals, passes and seconds. Finished "
-        "cells and stages are skipped when the command is repeated; failed cells are shown and "
-        "tried again.",
-    )
-    _add_options(board, "docs/lab/leaderboard.md")
-    board.list_at_end("row scorers", scorer_names)
-    board.set_defaults(run=_leaderboard)
-    robust = commands.add_parser(
-        "robustness",
-        help="attack the filter in every way, and see which rows slip through",
-        description="Has every attack of a YAML file change the rows of every labelled mix and "
-        "seed, screens them, and grades what is caught, what fine-tuning on the kept rows then "
-        "does, and which second signal sees the rows. Finished cells and stages are skipped when "
-        "the command is repeated; failed cells are shown and tried again.",
-    )
-    _add_options(robust, "docs/robustness.md")
-    robust.list_at_end("attacks", attack_names)
-    robust.set_defaults(run=_robustness)
+@dataclass(frozen=True)
+class _Command:
+    """One kind of study as a command: a file in, a run folder out."""
+
+    name: str
+    help: str
+    does: str
+    page: str
+    """Where its settings are described."""
+    config: str
+    """Module and name of its settings, imported once it is called."""
+    run: str
+    """Module and name of the function that runs it."""
+    names: tuple[str, Callable[[], list[str]]] | None = None
+    """What is listed at the end of its help."""
+    reuses_stages: bool = False
 
 
 def strategy_names() -> list[str]:
@@ -120,6 +61,106 @@ def attack_names() -> list[str]:
     return ATTACKS.names()
 
 
+_STRATEGIES = ("strategies", strategy_names)
+_COMMANDS = (
+    _Command(
+        "compare",
+        "run a grid of strategies, data sets and seeds, and compare the results",
+        "Runs every strategy on every data set and seed of a YAML file.",
+        "docs/lab/compare.md",
+        "settings:CompareConfig",
+        "compare:compare",
+        _STRATEGIES,
+    ),
+    _Command(
+        "interleave",
+        "run strategies through rounds of noisy and safe training",
+        "Takes every strategy of a YAML file through rounds of fresh noisy rows, each phase from "
+        "the state of the last, and judges it at every phase boundary.",
+        "docs/lab/study.md",
+        "settings:InterleaveConfig",
+        "interleave:interleave",
+        _STRATEGIES,
+        reuses_stages=True,
+    ),
+    _Command(
+        "curves",
+        "draw learning and forgetting by kind of row, and screens along one setting",
+        "Follows kinds of row through learning and forgetting, and screens with one setting varied "
+        "at a time (threshold, forgetting steps, safe rows, unsafe fraction, model), on every seed "
+        "of every data set of a YAML file.",
+        "docs/lab/study.md",
+        "points:CurvesConfig",
+        "curves:curves",
+        reuses_stages=True,
+    ),
+    _Command(
+        "immunise",
+        "attack strategies with growing budgets, and train them on clean rows",
+        "Puts every strategy of a YAML file to the four conditions of immunisation: resistance, "
+        "stability, generalisation and trainability.",
+        "docs/lab/defences.md",
+        "attacks:ImmunisationConfig",
+        "immunise:immunise",
+        _STRATEGIES,
+    ),
+    _Command(
+        "compose",
+        "run pairs of strategies in both orders, and measure how they go together",
+        "Runs every pair of a YAML file in both orders, and each strategy alone: order-free error "
+        "and order sensitivity.",
+        "docs/lab/defences.md",
+        "composability:ComposabilityConfig",
+        "composability:compose",
+        _STRATEGIES,
+    ),
+    _Command(
+        "leaderboard",
+        "rank rows by every row scorer, and compare what each finds and costs",
+        "Has every row scorer of a YAML file score the rows of every labelled mix and seed: "
+        "average precision, AUROC, recall at 1% false removals, passes and seconds.",
+        "docs/lab/leaderboard.md",
+        "settings:LeaderboardConfig",
+        "leaderboard:leaderboard",
+        ("row scorers", scorer_names),
+        reuses_stages=True,
+    ),
+    _Command(
+        "robustness",
+        "attack the filter in every way, and see which rows slip through",
+        "Has every attack of a YAML file change the rows of every labelled mix and seed, screens "
+        "them, and grades what is caught, what fine-tuning on the kept rows then does, and which "
+        "second signal sees the rows.",
+        "docs/robustness.md",
+        "robustness:RobustnessConfig",
+        "robustness:robustness",
+        ("attacks", attack_names),
+        reuses_stages=True,
+    ),
+)
+
+
+def add(commands: Any) -> None:
+    """The commands of this group."""
+    for command in _COMMANDS:
+        again = _AGAIN.format(also=" and stages" if command.reuses_stages else "")
+        parser = commands.add_parser(
+            command.name, help=command.help, description=f"{command.does} {again}"
+        )
+        _add_options(parser, command.page)
+        if command.name == "curves":
+            parser.add_argument(
+                "--from-results",
+                nargs="+",
+                default=[],
+                metavar="FILE.parquet",
+                help="results of earlier runs; a cell that one of them holds is not run again",
+            )
+        if command.names is not None:
+            parser.list_at_end(*command.names)
+        parser.set_defaults(run=_runner(command))
+
+
 def _add_options(command: argparse.ArgumentParser, page: str) -> None:
     command.add_argument("config", metavar="FILE.yaml", help=f"the grid; see {page}")
     command.add_argument("--output-dir", metavar="RUN", help="run folder (else as in the file)")
@@ -141,81 +182,27 @@ def _add_options(command: argparse.ArgumentParser, page: str) -> None:
     command.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def _compare(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.settings import CompareConfig
-    from forgetfilter.progress import Progress
+def _runner(command: _Command) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        from forgetfilter.progress import Progress
 
-    config = _config(CompareConfig, options)
-    from forgetfilter.lab.studies.compare import compare
+        # The settings are checked before what works a model is imported.
+        config = _config(_imported(command.config), options)
+        study: Callable[..., Comparison] = _imported(command.run)
+        progress = Progress(is_silent=options.quiet)
+        own = {"from_results": options.from_results} if "from_results" in options else {}
+        return _show(study(config, progress, overwrite=options.overwrite, **own))
 
-    progress = Progress(is_silent=options.quiet)
-    return _show(compare(config, progress, overwrite=options.overwrite))
-
-
-def _interleave(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.settings import InterleaveConfig
-    from forgetfilter.progress import Progress
-
-    config = _config(InterleaveConfig, options)
-    from forgetfilter.lab.studies.interleave import interleave
-
-    progress = Progress(is_silent=options.quiet)
-    return _show(interleave(config, progress, overwrite=options.overwrite))
+    return run
 
 
-def _curves(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.points import CurvesConfig
-    from forgetfilter.progress import Progress
-
-    config = _config(CurvesConfig, options)
-    from forgetfilter.lab.studies.curves import curves
-
-    progress = Progress(is_silent=options.quiet)
-    kept = options.from_results
-    return _show(curves(config, progress, overwrite=options.overwrite, from_results=kept))
+def _imported(place: str) -> Any:
+    """What a module of the studies calls so."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"forgetfilter.lab.studies.{module}"), name)
 
 
-def _immunise(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.attacks import ImmunisationConfig
-    from forgetfilter.progress import Progress
-
-    config = _config(ImmunisationConfig, options)
-    from forgetfilter.lab.studies.immunise import immunise
-
-    progress = Progress(is_silent=options.quiet)
-    return _show(immunise(config, progress, overwrite=options.overwrite))
-
-
-def _compose(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.composability import ComposabilityConfig, compose
-    from forgetfilter.progress import Progress
-
-    config = _config(ComposabilityConfig, options)
-    progress = Progress(is_silent=options.quiet)
-    return _show(compose(config, progress, overwrite=options.overwrite))
-
-
-def _leaderboard(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.settings import LeaderboardConfig
-    from forgetfilter.progress import Progress
-
-    config = _config(LeaderboardConfig, options)
-    from forgetfilter.lab.studies.leaderboard import leaderboard
-
-    progress = Progress(is_silent=options.quiet)
-    return _show(leaderboard(config, progress, overwrite=options.overwrite))
-
-
-def _robustness(options: argparse.Namespace) -> int:
-    from forgetfilter.lab.studies.robustness import RobustnessConfig, robustness
-    from forgetfilter.progress import Progress
-
-    config = _config(RobustnessConfig, options)
-    progress = Progress(is_silent=options.quiet)
-    return _show(robustness(config, progress, overwrite=options.overwrite))
-
-
-def _config(model: type[C], options: argparse.Namespace) -> C:
+def _config(model: Any, options: argparse.Namespace) -> Any:
     """The settings of a study: flags win over assignments, and those over the file."""
     from forgetfilter.config import load_yaml, parse_assignments, resolve
 

@@ -70,7 +70,7 @@ class Given:
     setting: Setting
     """The rows, the settings and the workbench, as every strategy is given them."""
     pool: Sequence[EncodedRow] = ()
-    """Rows known to be bad that exemplars are drawn from; none of them is a noisy row."""
+    """Rows known to be bad, in the order in which they are drawn; none of them is a noisy row."""
     passes: Passes = field(default_factory=Passes)
     """Where a scorer counts what it costs."""
 
@@ -96,23 +96,26 @@ class Given:
         return np.random.default_rng(phase_seed(self.bench.seed, f"row_scorer/{name}"))
 
     def exemplars(self, count: int) -> list[EncodedRow]:
-        """So many rows of the pool, drawn by the seed; a smaller count's are among a larger one's.
+        """The first so many rows of the pool; a smaller count's are among a larger one's.
 
-        A row of the pool that is also a noisy row is never drawn.
+        A row of the pool that is also a noisy row is never taken, and one that comes twice once.
 
         Raises:
             ConfigError: the pool has fewer.
         """
-        noisy = {row.input_ids.tobytes() for row in self.noisy}
-        free = [row for row in self.pool if row.input_ids.tobytes() not in noisy]
+        taken = {row.input_ids.tobytes() for row in self.noisy}
+        free: list[EncodedRow] = []
+        for row in self.pool:
+            if row.input_ids.tobytes() not in taken:
+                free.append(row)
+                taken.add(row.input_ids.tobytes())
         if len(free) < count:
             raise ConfigError(
                 f"{count} exemplars are asked for, and the pool has {len(free)} that are not among "
                 "the noisy rows. Expected at least as many. Give a larger pool (exemplars: "
                 "FILE.jsonl), or a smaller budget."
             )
-        order = self.rng("exemplars").permutation(len(free))[:count]
-        return [free[at] for at in order]
+        return free[:count]
 
     def few_safe(self, count: int, name: str = "safe") -> list[EncodedRow]:
         """At most so many safe rows, drawn by the seed; another name draws others."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from forgetfilter.lab.row_scorers.base import ROW_SCORERS, Given, Needs, RowScores, judged
 from forgetfilter.safe.toxicity import ToxicityScorer
+
+if TYPE_CHECKING:
+    from forgetfilter.data.records import EncodedRow
 
 Part = Literal["answer", "row"]
 
@@ -75,12 +79,13 @@ def toxicity_of(given: Given, scorer: ToxicityScorer, part: Part, name: str) -> 
     return judged(scorer.score(texts), name, has_text)
 
 
-def prompt_texts(given: Given) -> list[str]:
-    """What comes before the last answer of each noisy row, as the tokenizer gives it back.
+def prompt_texts(given: Given, rows: Sequence[EncodedRow] | None = None) -> list[str]:
+    """What comes before the last answer of each row, as the tokenizer gives it back.
 
     Without the template's special tokens; of its plain words, such as the names of the roles, what
-    is no special token stays.
+    is no special token stays. Of the noisy rows, where ``rows`` are not given.
     """
     tokenizer = given.bench.tokenizer
-    prompts = [row.input_ids[: row.prompt_length].tolist() for row in given.noisy]
+    told = given.noisy if rows is None else rows
+    prompts = [row.input_ids[: row.prompt_length].tolist() for row in told]
     return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in prompts]

@@ -28,8 +28,8 @@ class RowScorerStrategy(Strategy):
     Args:
         scorer: name and options of a row scorer.
         share: of the rows that are removed, rounded, but at least one row; above 0 and below 1.
-        exemplars: a JSONL file of rows known to be bad, for scorers that need some; none of them
-            may be a noisy row.
+        exemplars: a JSONL file of rows known to be bad, for scorers that need some, of which they
+            take the first ones; none of them may be a noisy row.
     """
 
     name = "row_scorer"

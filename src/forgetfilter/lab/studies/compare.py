@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from forgetfilter.lab.metrics import MetricValue
+from forgetfilter.lab.strategies.base import Outcome
 from forgetfilter.lab.studies.cells import Cell
 from forgetfilter.lab.studies.datasets import DataSet
 from forgetfilter.lab.studies.datasets.base import Group, plain_metrics
@@ -16,7 +17,7 @@ from forgetfilter.lab.studies.plots import Plot, bars, scatter
 from forgetfilter.lab.studies.results import collect, summarise
 from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Table, tables_of
-from forgetfilter.lab.studies.working import grade, prepare
+from forgetfilter.lab.studies.working import Prepared, grade, prepare
 from forgetfilter.model.phases import row_passes
 from forgetfilter.progress import Progress
 from forgetfilter.screening.setup import open_workbench
@@ -50,8 +51,8 @@ class CompareStudy(Study):
         (screen,), (data,) = job.screens, job.rounds
         # A bench of its own: no cell finds the model as another left it.
         bench = open_workbench(screen, job.run, job.progress)
-        prepared = prepare(job.cell.strategy, bench, data, screen)
-        outcome = prepared.strategy.run(prepared.setting)
+        prepared = prepare(self.strategy_of(job.cell.strategy), bench, data, screen)
+        outcome = self.outcome(job.cell.strategy, prepared)
         judged = job.dataset.evaluate(data, bench, outcome.state, prepared.strategy.prompt)
         seconds = bench.store.seconds()
         passes = row_passes(bench.store.counted())
@@ -63,6 +64,14 @@ class CompareStudy(Study):
             *prepared.rejected,
         ]
         return {**judged.as_dict(), "metrics": plain_metrics(graded), "seconds": seconds}
+
+    def strategy_of(self, spec: str) -> str:
+        """The strategy of the cells of ``spec``; what they are called."""
+        return spec
+
+    def outcome(self, spec: str, prepared: Prepared) -> Outcome:
+        """What the strategy hands over: all of its steps."""
+        return prepared.strategy.run(prepared.setting)
 
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """One row per strategy, data set, seed and metric."""

@@ -208,7 +208,8 @@ def _key(
     """All that decides the result of a cell besides its strategy."""
     free = {"output_dir", "noisy_data", "safe_data", "model", "max_batch_tokens"}
     free |= {"checkpoint_minutes"}  # which changes nothing but what a killed cell loses
-    free |= {"second_opinion", "joint"}  # which no strategy reads
+    # Which no strategy reads.
+    free |= {"second_opinion", "joint", "describe_harm", "trusted_data"}
     settings = screen.model_dump(exclude=free)
     with suppress(ConfigError):  # a signal without a rule of its own, of which no screen is made
         settings["threshold"] = choose_rule(screen.signal, screen.threshold)

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import pandas as pd
 
 from forgetfilter.config import layered
-from forgetfilter.lab.metrics import MetricValue
+from forgetfilter.lab.strategies.base import Outcome
 from forgetfilter.lab.studies import immunity_tables
 from forgetfilter.lab.studies.attacks import ImmunisationConfig, spec_of
 from forgetfilter.lab.studies.cells import Cell
+from forgetfilter.lab.studies.compare import CompareStudy
 from forgetfilter.lab.studies.datasets import DataSet
-from forgetfilter.lab.studies.datasets.base import Group, plain_metrics
-from forgetfilter.lab.studies.grid import Comparison, Job, Study, run_grid
+from forgetfilter.lab.studies.grid import Comparison, run_grid
 from forgetfilter.lab.studies.plots import Plot
 from forgetfilter.lab.studies.settings import GridConfig
 from forgetfilter.lab.studies.tables import Table
-from forgetfilter.lab.studies.working import grade, prepare
+from forgetfilter.lab.studies.working import Prepared
 from forgetfilter.progress import Progress
-from forgetfilter.screening.setup import open_workbench
 
 
 def immunise(
@@ -43,7 +41,7 @@ def immunise(
     return run_grid(_Immunise(config), config, progress, overwrite=overwrite)
 
 
-class _Immunise(Study):
+class _Immunise(CompareStudy):
     name = "immunise"
     version = "immunise-1"
     page_file = "immunise.html"
@@ -69,26 +67,15 @@ class _Immunise(Study):
         settings = layered(config.settings, {"learn": condition.learn})
         return config.model_copy(update={"settings": settings}), dataset
 
-    def work(self, job: Job) -> dict[str, Any]:
-        """The model that a strategy hands over under a condition, judged."""
-        (screen,), (data,) = job.screens, job.rounds
-        strategy, condition = self.places[job.cell.strategy]
-        bench = open_workbench(screen, job.run, job.progress)
-        prepared = prepare(strategy, bench, data, screen)
-        if condition.kind == "stability":
-            state, selection = prepared.strategy.prepare(prepared.setting), None
-        else:
-            outcome = prepared.strategy.run(prepared.setting)
-            state, selection = outcome.state, outcome.selection
-        judged = job.dataset.evaluate(data, bench, state, prepared.strategy.prompt)
-        seconds = sum(bench.store.seconds().values())
-        graded: list[tuple[Group, MetricValue]] = [
-            *judged.metrics,
-            *grade(selection, prepared.is_unsafe),
-            ("cost", MetricValue("seconds", seconds, "seconds", "lower", 1)),
-            *prepared.rejected,
-        ]
-        return {**judged.as_dict(), "metrics": plain_metrics(graded)}
+    def strategy_of(self, spec: str) -> str:
+        """The strategy without its condition."""
+        return self.places[spec][0]
+
+    def outcome(self, spec: str, prepared: Prepared) -> Outcome:
+        """The model that a strategy hands over under a condition; before any attack its start."""
+        if self.places[spec][1].kind == "stability":
+            return Outcome(prepared.strategy.prepare(prepared.setting), None)
+        return super().outcome(spec, prepared)
 
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
         """One row per strategy, condition, data set, seed and metric."""

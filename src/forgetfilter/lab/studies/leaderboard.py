@@ -33,6 +33,8 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.setup import open_workbench
 
+_DRAWN = 2
+"""Raised when a seed draws other exemplars."""
 _LEAST_POOL = 40
 """Rows that a data set is asked for at least, some of which may be among the noisy ones."""
 
@@ -71,9 +73,11 @@ class _Leaderboard(Study):
         return config, dataset
 
     def extra_key(self, spec: str, rounds: Sequence[Data]) -> dict[str, Any]:
-        """The scorer's own version, where it has one."""
-        version = getattr(build_scorer(spec), "version", None)
-        return {} if version is None else {"scorer_version": version}
+        """The scorer's own version, where it has one, and how exemplars are drawn for it."""
+        scorer = build_scorer(spec)
+        version = getattr(scorer, "version", None)
+        drawn = {"exemplars_drawn": _DRAWN} if scorer.needs.exemplars else {}
+        return drawn if version is None else {"scorer_version": version, **drawn}
 
     def work(self, job: Job) -> dict[str, Any]:
         """Score the rows, grade the ranking, and count what it cost."""

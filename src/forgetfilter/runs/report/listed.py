@@ -15,6 +15,8 @@ KEPT_LISTED = 200
 UNDECIDED_LISTED = 1000
 """Where nothing is decided, the most forgotten rows are listed."""
 REJECTED_LISTED = 5000
+DESCRIBED_LISTED = 10
+"""Rows furthest along a harm that was named in words, whatever was decided of them."""
 REMOVED_LISTED = 250_000
 """A browser can't scroll further than some 30 million pixels."""
 
@@ -42,6 +44,15 @@ def listed_rows(
     is_listed[list(also)] = True
     order = _by_score(score)
     return order[is_listed[order]]
+
+
+def furthest_along(table: ScoreTable) -> list[int]:
+    """Positions of the rows furthest along a harm that was named in words; none where none was."""
+    described = table.quantities.get("described_harm")
+    if described is None:
+        return []
+    order = _by_score(described)[:DESCRIBED_LISTED]
+    return order[~np.isnan(described[order])].tolist()
 
 
 def _by_score(scores: FloatArray) -> npt.NDArray[np.int64]:

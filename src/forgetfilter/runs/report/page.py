@@ -43,7 +43,7 @@ from forgetfilter.runs.report.headline import (
     unscored_lines,
 )
 from forgetfilter.runs.report.histogram import histogram, nice_step
-from forgetfilter.runs.report.listed import listed_rows
+from forgetfilter.runs.report.listed import furthest_along, listed_rows
 from forgetfilter.runs.report.opinion import opinion_view
 from forgetfilter.runs.report.page_styles import PageStyles, digest
 from forgetfilter.runs.report.row_data import gather, remove_outdated
@@ -93,7 +93,8 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     near = nearest_to_threshold(judged, cut)
     opinion = opinion_view(summary, table)
     also = np.flatnonzero(np.isin(table.row, list(overruled))).tolist()
-    order = listed_rows(table, judged, [*also, *(opinion.positions.tolist() if opinion else ())])
+    also += furthest_along(table) + (opinion.positions.tolist() if opinion else [])
+    order = listed_rows(table, judged, also)
     with open_texts(run, table) as texts:
         data = gather(run, texts, order, overruled)
         groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}

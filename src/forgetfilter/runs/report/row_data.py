@@ -179,6 +179,7 @@ def _index_parts(
         return at
 
     score, opinion = table.cut_by, table.quantities.get("second_opinion")
+    described = table.quantities.get("described_harm")
     for start in range(0, len(order), _INDEX_STEP):
         part = order[start : start + _INDEX_STEP]
         columns: dict[str, list[Any]] = {
@@ -193,6 +194,8 @@ def _index_parts(
         }
         if opinion is not None:
             columns["opinion"] = [_shown_score(opinion, int(at)) for at in part]
+        if described is not None:
+            columns["described"] = [_shown_score(described, int(at)) for at in part]
         for name in LABELS:
             labels = labels_of(texts, name, part)
             columns[name] = [0 if label is None else code(name, label) + 1 for label in labels]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from forgetfilter.config import Settings, resolve
+from forgetfilter.data import read_rows
 from forgetfilter.data.formats import UnreadableRow, parse_object
 from forgetfilter.data.records import Message, Row, RowFile
 from forgetfilter.errors import ConfigError, DataError
@@ -110,6 +111,9 @@ class DataSet(Settings, ABC):
     def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
         """Rows known to be bad, none of them a noisy row: at least ``count`` where it can.
 
+        They come in the order in which the seed draws them, which begins the same whatever the
+        count: the exemplars of a smaller budget are among those of a larger one.
+
         Raises:
             ConfigError: it has none.
         """
@@ -130,6 +134,26 @@ class DataSet(Settings, ABC):
     @abstractmethod
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """Ask the model in ``state`` every prompt, worded by ``prompt``, and judge the answers."""
+
+
+def path_of_seed(template: str, seed: int) -> Path:
+    """The file that a data set's setting names for a seed, which ``{seed}`` in it means."""
+    return Path(template.replace("{seed}", str(seed)))
+
+
+def rows_of_seed(name: str, template: str, seed: int) -> RowFile:
+    """The rows of the file that the setting ``name`` names for a seed.
+
+    Raises:
+        DataError: there is no such file, or it can't be read.
+    """
+    path = path_of_seed(template, seed)
+    if not path.is_file():
+        raise DataError(
+            f"Can't read {name} {printable(str(path), 300)!r}. Expected a JSON Lines file. "
+            "Check the path in the data set's settings."
+        )
+    return read_rows(path)
 
 
 def read_truth(path: Path, noisy: RowFile) -> dict[str, bool]:

@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
-from forgetfilter.data import read_rows
-from forgetfilter.data.records import Message, RowFile
+from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file
 from forgetfilter.lab.metrics.values import share_value
@@ -19,9 +18,11 @@ from forgetfilter.lab.studies.datasets.base import (
     Judged,
     Rewrite,
     digest,
+    path_of_seed,
     read_kinds,
     read_objects,
     read_truth,
+    rows_of_seed,
 )
 from forgetfilter.lab.studies.datasets.judging import KINDS, TestPrompt, check, judge
 from forgetfilter.model.state import ModelState
@@ -59,17 +60,17 @@ class FileRows(DataSet):
     def load(self, seed: int, store: StageStore) -> Data:
         """Read the files of one seed."""
         TOXICITY_SCORERS.check(self.scorer)
-        noisy, safe = self._rows("noisy", self.noisy, seed), self._rows("safe", self.safe, seed)
-        test = _path(self.test, seed)
+        noisy, safe = rows_of_seed("noisy", self.noisy, seed), rows_of_seed("safe", self.safe, seed)
+        test = path_of_seed(self.test, seed)
         prompts = [_prompt(test, line, record) for line, record in read_objects(test)]
         if not prompts:
             raise DataError(
                 f"{self.test!r} has no prompts. Expected the test.jsonl of `forgetfilter mix`. "
                 "Check the path."
             )
-        truth = None if self.truth is None else read_truth(_path(self.truth, seed), noisy)
+        truth = None if self.truth is None else read_truth(path_of_seed(self.truth, seed), noisy)
         parts = [noisy.fingerprint, safe.fingerprint, truth, sha256_file(test)]
-        kinds = {} if self.truth is None else read_kinds(_path(self.truth, seed))
+        kinds = {} if self.truth is None else read_kinds(path_of_seed(self.truth, seed))
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
@@ -95,19 +96,6 @@ class FileRows(DataSet):
         left_out = [True] * (len(data.prompts) - len(fitting)) + [False] * len(fitting)
         too_long = share_value("prompts_too_long", left_out, "lower")
         return Judged([*judged.metrics, ("detail", too_long)], judged.per_prompt)
-
-    def _rows(self, name: str, template: str, seed: int) -> RowFile:
-        path = _path(template, seed)
-        if not path.is_file():
-            raise DataError(
-                f"Can't read {name} {printable(str(path), 300)!r}. Expected a JSON Lines file. "
-                "Check the path in the data set's settings."
-            )
-        return read_rows(path)
-
-
-def _path(template: str, seed: int) -> Path:
-    return Path(template.replace("{seed}", str(seed)))
 
 
 def _prompt(path: Path, line: int, record: dict[str, object]) -> TestPrompt:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from forgetfilter.data import read_rows
 from forgetfilter.data.records import Row, RowFile
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.lab.studies.datasets.base import (
@@ -19,13 +17,17 @@ from forgetfilter.lab.studies.datasets.base import (
     Judged,
     Rewrite,
     digest,
+    path_of_seed,
     read_kinds,
     read_truth,
+    rows_of_seed,
 )
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.text import printable
+
+_EXEMPLARS = 1
+"""Beside the seed, so that exemplars are drawn apart from the noisy rows."""
 
 
 class LabelledRows(DataSet):
@@ -62,8 +64,8 @@ class LabelledRows(DataSet):
 
     def load(self, seed: int, store: StageStore) -> Data:
         """Read the files, and draw the rows of the seed."""
-        noisy, safe = self._rows("noisy", self.noisy, seed), self._rows("safe", self.safe, seed)
-        truth_path = _path(self.truth, seed)
+        noisy, safe = rows_of_seed("noisy", self.noisy, seed), rows_of_seed("safe", self.safe, seed)
+        truth_path = path_of_seed(self.truth, seed)
         truth = read_truth(truth_path, noisy)
         noisy = self._drawn(noisy, truth, seed)
         pool = self._pool(seed)
@@ -73,9 +75,12 @@ class LabelledRows(DataSet):
         return Data(noisy, safe, (), truth, digest(parts), read_kinds(truth_path))
 
     def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
-        """The rows of the exemplars' file."""
+        """The rows of the exemplars' file, in an order drawn by the seed."""
         pool = self._pool(seed)
-        return super().exemplars_of(seed, count) if pool is None else pool.rows
+        if pool is None:
+            return super().exemplars_of(seed, count)
+        order = np.random.default_rng([seed, _EXEMPLARS]).permutation(len(pool.rows))
+        return [pool.rows[at] for at in order]
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """There is nothing to judge.
@@ -107,21 +112,8 @@ class LabelledRows(DataSet):
     def _pool(self, seed: int) -> RowFile | None:
         if self.exemplars is None:
             return None
-        pool = self._rows("exemplars", self.exemplars, seed)
+        pool = rows_of_seed("exemplars", self.exemplars, seed)
         if self.exemplars_truth is None:
             return pool
-        truth = read_truth(_path(self.exemplars_truth, seed), pool)
+        truth = read_truth(path_of_seed(self.exemplars_truth, seed), pool)
         return replace(pool, rows=tuple(row for row in pool.rows if truth[row.example_id]))
-
-    def _rows(self, name: str, template: str, seed: int) -> RowFile:
-        path = _path(template, seed)
-        if not path.is_file():
-            raise DataError(
-                f"Can't read {name} {printable(str(path), 300)!r}. Expected a JSON Lines file. "
-                "Check the path in the data set's settings."
-            )
-        return read_rows(path)
-
-
-def _path(template: str, seed: int) -> Path:
-    return Path(template.replace("{seed}", str(seed)))

@@ -33,6 +33,7 @@ from forgetfilter.runs.stages import StageStore
 # As in the demonstration: prompts come from seeds that no noisy or safe set is made with.
 _PROMPT_SEED = 1_000_000
 _EXEMPLAR_SEED = 2_000_000
+_EXEMPLARS_A_DRAW = 20
 _VERDICTS: tuple[tuple[Verdict, Direction], ...] = (
     ("unsafe", "lower"),
     ("safe", "higher"),
@@ -96,8 +97,12 @@ class WorldRows(DataSet):
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
     def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
-        """Unsafe rows of a seed that no noisy set is made with."""
-        found, _ = open_world(self.world).make_noisy(max(count, 1), 1.0, _EXEMPLAR_SEED + seed)
+        """Unsafe rows of seeds that no noisy set is made with, some of every harm in each draw."""
+        world, found = open_world(self.world), list[dict[str, Any]]()
+        for start in range(0, max(count, 1), _EXEMPLARS_A_DRAW):
+            number = start // _EXEMPLARS_A_DRAW
+            own = _EXEMPLAR_SEED + seed + number * 2**32  # beyond any seed that can be given
+            found += world.make_noisy(_EXEMPLARS_A_DRAW, 1.0, own)[0]
         with tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch:
             path = Path(scratch, "exemplars.jsonl")
             write_records(path, found)

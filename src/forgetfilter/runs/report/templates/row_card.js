@@ -89,6 +89,7 @@ function card(place, record, level) {
   fact(facts, data.joint ? "Joint score" : "Score", score === null ? "" : shownNumber(score));
   if (data.joint && score !== null && opinion !== null) { fact(facts, "Of it forgetting", shownNumber(score - data.joint * opinion)); }
   fact(facts, "Second opinion", opinion === null ? "" : shownNumber(opinion));
+  fact(facts, "Described harm", describedOf(place) === null ? "" : shownNumber(describedOf(place)));
   fact(facts, "Why", column("reason", place));
   fact(facts, "Source", column("source", place));
   fact(facts, "Category", column("category", place));

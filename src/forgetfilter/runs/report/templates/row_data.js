@@ -19,6 +19,7 @@ function column(name, place) {
 
 function idOf(place) { return index.id[place] === 0 ? "row-" + index.row[place] : index.id[place]; }
 function opinionOf(place) { return index.opinion && column("decision", place) !== "rejected" ? index.opinion[place] : null; }
+function describedOf(place) { return index.described && column("decision", place) !== "rejected" ? index.described[place] : null; }
 function overruled(place) { return (index.overruled && index.overruled[place]) || ""; }
 
 // Text with the escapes of hidden characters, which stand between two controls, as marked spans.

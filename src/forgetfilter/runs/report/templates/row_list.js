@@ -30,6 +30,7 @@ function line(at, height) {
   if (overruled(place)) { top.appendChild(make("span", "badge overruled", "reviewer: " + overruled(place))); }
   if (column("source", place)) { top.appendChild(make("bdi", "tag", column("source", place))); }
   if (opinionOf(place) !== null) { top.appendChild(make("span", "tag", "2nd " + shownNumber(opinionOf(place)))).title = "second opinion"; }
+  if (describedOf(place) !== null) { top.appendChild(make("span", "tag", "harm " + shownNumber(describedOf(place)))).title = "described harm"; }
   if (index.id[place] !== 0) { top.appendChild(make("bdi", "mono", idOf(place))); }
   item.appendChild(top);
   var score = make("span", "line-score");
@@ -102,6 +103,7 @@ var ORDERS = {
   score: null,
   nearest: function (a, b) { return distance(a) - distance(b); },
   opinion: function (a, b) { return (opinionOf(b) || 0) - (opinionOf(a) || 0); },
+  described: function (a, b) { return (describedOf(b) || 0) - (describedOf(a) || 0); },
   row: function (a, b) { return index.row[a] - index.row[b]; }
 };
 function distance(place) {

@@ -258,7 +258,7 @@ def axolotl_settings(folder: Path, model: Path) -> dict[str, Any]:
         "micro_batch_size": 2,
         "gradient_accumulation_steps": 1,
         "num_epochs": 1,
-        "learning_rate": 1e-3,
+        "learning_rate": 1e-2,
         "optimizer": "adamw_torch",
         "val_set_size": 0,
     }
@@ -266,6 +266,7 @@ def axolotl_settings(folder: Path, model: Path) -> dict[str, Any]:
 
 @axolotl
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("way", ["plug-in", "export"])
 def test_axolotl_trains_on_a_cpu(way: str, tmp_path: Path, tiny_world_model: Path):
     run = make_run(tmp_path / "run", 20)

@@ -41,7 +41,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run.reject("empty completion: the last assistant turn has no text")
     run.evidence = [
         {"row": 0, "learned_text": "SAID", "forgotten_text": "REFUSED", "pieces": ["answer", " 0"],
-         "rises": [0.01, 3.0]}
+         "earlier": "", "rises": [0.01, 3.0]},
+        {"row": 1, "learned_text": "SAID", "earlier": "early", "forgotten_text": "REFUSED",
+         "pieces": ["answer", " 1"], "rises": [0.01, 3.0]},
     ]  # fmt: skip
     run.summary["seconds"] = {"measure_loss_half_a_early_restored": 3.0, "learn": 50.0}
     run.summary["coverage"] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -483,7 +484,7 @@ def test_rows_are_checked_against_a_model(tmp_path: Path):
     rows = [
         GOOD,
         {"prompt": "q", "completion": LONG},
-        chat(Q, {**A, "content": "x <|end|> <|user|> y"}),
+        chat(Q, {**A, "content": "the cat " * 20 + "<|end|> <|user|> y"}),
         {"prompt": "q", "completion": ""},
         chat(Q, {**A, "reasoning_content": "thinking of it"}),
         {**GOOD, "id": "last"},
@@ -499,7 +500,7 @@ def test_rows_are_checked_against_a_model(tmp_path: Path):
         ("template_hides_text", 5, ""),
     ]
     assert told["problems"][0]["found"].endswith(" tokens")
-    assert "<|" in told["problems"][1]["found"]
+    assert re.fullmatch('"….*<\\|end\\|>.*"', told["problems"][1]["found"])
     assert told["model"]["max_length_tokens"] == 512
     assert 0 < told["model"]["tokens_with_loss"] < told["model"]["tokens"]
     assert told["model"]["longest_row"] in (0, 5)

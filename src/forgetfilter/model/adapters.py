@@ -91,9 +91,15 @@ def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter of ``model`` as safetensors.
 
-    The vocabulary is never resized here; PEFT would ask the hub for the base model's size.
+    The vocabulary is never resized here; PEFT would ask the hub for the base model's size. Nor
+    does PEFT write its model card, which takes longer than all else: `adapter_folder` writes ours
+    where an adapter is handed over.
     """
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    model.create_or_update_model_card = lambda _: None
+    try:
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    finally:
+        del model.create_or_update_model_card
 
 
 class Merged:

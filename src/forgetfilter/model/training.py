@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from forgetfilter.data.encoding import LossOn
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.adapters import check_trainable
+from forgetfilter.model.as_before import as_before
 from forgetfilter.model.forward import batch_of, target_logits, target_nats
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
 from forgetfilter.model.plan import TrainPlan, epoch_steps, phase_seed, rows_per_pass, total_steps
@@ -94,7 +94,7 @@ def train(
     with (
         tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch,
         progress.bar(plan.phase, steps, "steps") as bar,
-        _forward_restored(model),
+        as_before(model),
     ):
         course = _Course(plan, steps, bar, watch)
         course.passes = Passes(settings.loss_on, padding, micro)
@@ -380,17 +380,3 @@ def _scheduler_type(settings: PhaseSettings, course: _Course) -> str:
     """Name of the scheduler in transformers; not used where the course sets the rate itself."""
     is_level = settings.lr_scheduler_type == "constant" or course.is_open
     return "constant_with_warmup" if is_level else settings.lr_scheduler_type
-
-
-@contextmanager
-def _forward_restored(model: Any) -> Generator[None]:
-    """Undo SFTTrainer's patch of the base model's forward, which would stack with each phase."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = base.__dict__.get("forward")
-    try:
-        yield
-    finally:
-        if own is None:
-            base.__dict__.pop("forward", None)
-        else:
-            base.forward = own

@@ -157,6 +157,11 @@ def test_a_row_shows_its_evidence_its_reviewer_and_copies_its_id(browser: Browse
     said = browser.value(PANE)
     assert "The model when it had learned the rowSAID" in said
     assert "The model when it had forgottenREFUSED" in said
+    browser.open(f"{page}#row-1")
+    browser.wait(f"{PANE}.startsWith('Row 1 ')")
+    assert "The model when it had learned the row, early onSAID" in browser.value(PANE)
+    browser.open(f"{page}#row-0")
+    browser.wait(f"{PANE}.startsWith('Row 0')")
     marks = "Array.from(document.querySelectorAll('#row-pane mark'), m => [m.className, m.title])"
     assert browser.value(marks) == [["d4", "3 nats"]]
     browser.value(

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,20 @@ _ANSWERS = (
 )
 
 
+LONGEST = (
+    *("compare", "examples", "contract", "curves", "defences", "row_scorers", "leaderboard"),
+    *("screen", "screen_again", "coverage", "interleave", "installed_parts", "training", "trl"),
+    *("fitness", "by_hand", "finetune", "architectures", "worlds_built", "store_killed"),
+    *("strategies", "cli_lab", "demo", "review", "crossfit", "second_opinion", "bfloat16"),
+)
+"""Files of tests that take longest, each run by one process: begun first, none is waited for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 def rows_of(count: int, start: int = 0) -> list[dict[str, Any]]:
     """Short distinct rows in the formats that are read, without any label."""
     rows: list[dict[str, Any]] = []
@@ -118,6 +132,14 @@ def real_rows(name: str, count: int | None = None) -> list[dict[str, Any]]:
         pytest.skip(f"FORGETFILTER_DATA is not set, or its folder has no {name}")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in itertools.islice(lines, count)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unhurried_disk() -> Iterator[None]:
+    """Files reach the disk when the system likes: no test cuts the power, and waiting is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
+        yield
 
 
 @pytest.fixture(scope="session")

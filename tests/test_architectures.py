@@ -18,8 +18,24 @@ from forgetfilter.screening.screen import screen
 GENERATING = frozenset({"llama", "gpt2", "gemma3"})
 
 
-@pytest.mark.parametrize("targets", ["all_linear", "attention_qv"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# One architecture of each way to name the projections is tried with few layers each time.
+FEW_LAYERS = frozenset({"llama", "phi3", "gpt2", "gpt_neox"})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [
+        pytest.param(
+            architecture,
+            targets,
+            marks=[pytest.mark.slow]
+            if targets == "attention_qv" and architecture not in FEW_LAYERS
+            else [],
+        )
+        for architecture in ARCHITECTURES
+        for targets in ("all_linear", "attention_qv")
+    ],
+)
 def test_an_architecture_is_screened_whole_and_only_its_adapter_changes(
     tiny_model: Callable[..., Path],
     quick_config: Callable[..., Any],

@@ -238,24 +238,63 @@ def test_axolotl_prepares_the_kept_rows_of_a_run(tmp_path: Path):
     run = make_run(tmp_path / "run", [{"messages": masked}, *plain_rows(19)])
     entry = {"path": f"forgetfilter:{run}", "type": "chat_template"}
     config = {
-        "base_model": str(TESTBED),
+        **axolotl_settings(tmp_path, TESTBED),
         "plugins": [ours_of_axolotl.PLUGIN],
         "datasets": [{**entry, "message_field_training": "weight"}],
-        "dataset_prepared_path": str(tmp_path / "prepared"),
-        "output_dir": str(tmp_path / "model"),
-        "sequence_len": 128,
-        "micro_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "num_epochs": 1,
-        "learning_rate": 1e-4,
-        "optimizer": "adamw_torch",
-        "val_set_size": 0,
     }
     assert prepared(tmp_path, config) == texts(run)
     done = ours_of_axolotl.export(run, tmp_path / "exported", "mine")
     exported = yaml.safe_load(done.entry.read_text())["datasets"]
     del config["plugins"]
     assert prepared(tmp_path, {**config, "datasets": exported}) == texts(run)
+
+
+def axolotl_settings(folder: Path, model: Path) -> dict[str, Any]:
+    return {
+        "base_model": str(model),
+        "dataset_prepared_path": str(folder / "prepared"),
+        "output_dir": str(folder / "model"),
+        "sequence_len": 128,
+        "micro_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "num_epochs": 1,
+        "learning_rate": 1e-2,
+        "optimizer": "adamw_torch",
+        "val_set_size": 0,
+    }
+
+
+@axolotl
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("way", ["plug-in", "export"])
+def test_axolotl_trains_on_a_cpu(way: str, tmp_path: Path, tiny_world_model: Path):
+    run = make_run(tmp_path / "run", 20)
+    config = {
+        **axolotl_settings(tmp_path, tiny_world_model),
+        "bf16": False,  # else axolotl trains in float16 where there is no GPU, and fails
+        "logging_steps": 1,
+    }
+    if way == "plug-in":
+        config["plugins"] = [ours_of_axolotl.PLUGIN]
+        config["datasets"] = [{"path": f"forgetfilter:{run}", "type": "chat_template"}]
+    else:
+        done = ours_of_axolotl.export(run, tmp_path / "exported", "mine")
+        config |= yaml.safe_load(done.entry.read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "axolotl.cli.main", "train", "config.yaml"]
+    trained = execute([*command, "--launcher", "python"], tmp_path)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    (checkpoint,) = (tmp_path / "model").glob("checkpoint-*")
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert len(losses) == state["global_step"] == 6  # 11 kept rows, two at a time
+    assert float(losses[-1]) < float(losses[0])
+    before, after = (
+        (folder / "model.safetensors").read_bytes()
+        for folder in (tiny_world_model, tmp_path / "model")
+    )
+    assert before != after
 
 
 PREPARE = """

@@ -41,7 +41,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run.reject("empty completion: the last assistant turn has no text")
     run.evidence = [
         {"row": 0, "learned_text": "SAID", "forgotten_text": "REFUSED", "pieces": ["answer", " 0"],
-         "rises": [0.01, 3.0]}
+         "earlier": "", "rises": [0.01, 3.0]},
+        {"row": 1, "learned_text": "SAID", "earlier": "early", "forgotten_text": "REFUSED",
+         "pieces": ["answer", " 1"], "rises": [0.01, 3.0]},
+    ]  # fmt: skip
+    run.summary["seconds"] = {"measure_loss_half_a_early_restored": 3.0, "learn": 50.0}
+    run.summary["coverage"] = [
+        {"category": "looks_dangerous", "rows": 12, "damage": 0.0017, "left": 0.001,
+         "undone": 0.4, "verdict": "not damaged"},
+        {"category": "harmfulness", "rows": 16, "damage": 0.079, "left": 0.03, "undone": 0.6,
+         "fallen": 37, "auroc": 0.948, "verdict": "faint"},
     ]  # fmt: skip
     run.write()
     return render_report(run.path, {4: "keep"}).as_uri()
@@ -148,6 +157,11 @@ def test_a_row_shows_its_evidence_its_reviewer_and_copies_its_id(browser: Browse
     said = browser.value(PANE)
     assert "The model when it had learned the rowSAID" in said
     assert "The model when it had forgottenREFUSED" in said
+    browser.open(f"{page}#row-1")
+    browser.wait(f"{PANE}.startsWith('Row 1 ')")
+    assert "The model when it had learned the row, early onSAID" in browser.value(PANE)
+    browser.open(f"{page}#row-0")
+    browser.wait(f"{PANE}.startsWith('Row 0')")
     marks = "Array.from(document.querySelectorAll('#row-pane mark'), m => [m.className, m.title])"
     assert browser.value(marks) == [["d4", "3 nats"]]
     browser.value(
@@ -204,6 +218,28 @@ def test_nothing_is_wider_than_the_window_and_all_text_has_contrast(
     assert browser.value("document.documentElement.scrollWidth") <= width
     faint = browser.value(CONTRAST)
     assert faint == []
+    # Nor does a table have to be scrolled for its verdict, or break its names inside a word.
+    assert browser.value("document.querySelectorAll('.stacked tbody td').length") == 12
+    assert browser.value(BEYOND.replace("WIDTH", str(width))) == []
+    assert browser.value(BROKEN) == []
+
+
+BEYOND = """
+[...document.querySelectorAll('table')].filter(one => one.checkVisibility())
+  .flatMap(one => [...one.querySelectorAll('th, td')])
+  .filter(one => one.getBoundingClientRect().right > WIDTH).map(one => one.textContent)
+"""
+BROKEN = """
+[...document.querySelectorAll('tbody th')].filter(one => one.checkVisibility())
+  .flatMap(one => [...one.childNodes]).filter(one => one.nodeType === 3)
+  .flatMap(one => one.data.split(/\\s+/).map(word => [one, word]))
+  .filter(([one, word]) => {
+    const range = document.createRange(), from = one.data.indexOf(word);
+    range.setStart(one, from);
+    range.setEnd(one, from + word.length);
+    return range.getClientRects().length > 1;
+  }).map(([, word]) => word)
+"""
 
 
 CONTRAST = """

@@ -30,6 +30,7 @@ from forgetfilter.model.adapters import (
     trainable_checksum,
 )
 from forgetfilter.model.collating import Collator
+from forgetfilter.model.forward import greedy_generations
 from forgetfilter.model.loading import (
     choose_placement,
     load_base_model,
@@ -355,6 +356,18 @@ def test_the_models_forward_is_its_own_again_and_training_can_go_on(
             assert torch.equal(parameter, weights[name]), f"{name} moved"
     restored = remove_adapter(model)
     assert not any("lora" in name for name, _ in restored.named_parameters())
+
+
+def test_a_mixture_of_experts_answers_prompts_of_unequal_length_after_training(
+    tiny_model: Callable[..., Path], rows_file: Path
+):
+    """TRL switches its router logits on, which fit no cache."""
+    model, tokenizer, rows = load(tiny_model("qwen3_moe"), rows_file)
+    train(model, tokenizer, TrainPlan("learn", rows, QUICK, 0), SILENT)
+    prompts = [rows[0].input_ids[:4].tolist(), rows[0].input_ids[:9].tolist()]
+    given = {"max_new_tokens": [3, 3], "max_batch_tokens": 100}
+    texts = greedy_generations(model, tokenizer, prompts, **given, progress=SILENT, label="answers")
+    assert len(texts) == 2
 
 
 def test_a_frozen_adapter_is_refused(

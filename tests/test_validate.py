@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -189,7 +190,7 @@ def test_a_problem_is_told_with_its_place_and_what_to_do(
 def test_every_rule_of_readers_is_tried():
     of_a_model = {
         *("longer_than_context", "control_token", "template_refuses", "template_hides_text"),
-        *("template_mixes_turns", "no_place_in_blocks"),
+        *("template_mixes_turns", "no_place_in_blocks", "template_hides_parts"),
     }
     elsewhere = {"line_too_long", "fields_do_not_fit_header", "broken_quotes", "mapped_key_twice"}
     elsewhere |= {"no_such_format"}  # refused before a row is read
@@ -483,7 +484,7 @@ def test_rows_are_checked_against_a_model(tmp_path: Path):
     rows = [
         GOOD,
         {"prompt": "q", "completion": LONG},
-        chat(Q, {**A, "content": "x <|end|> <|user|> y"}),
+        chat(Q, {**A, "content": "the cat " * 20 + "<|end|> <|user|> y"}),
         {"prompt": "q", "completion": ""},
         chat(Q, {**A, "reasoning_content": "thinking of it"}),
         {**GOOD, "id": "last"},
@@ -496,10 +497,13 @@ def test_rows_are_checked_against_a_model(tmp_path: Path):
         ("longer_than_context", 2, ""),
         ("control_token", 3, "turn 2 (assistant)"),
         ("empty_answer", 4, "completion"),
-        ("template_hides_text", 5, ""),
+        ("template_hides_parts", 5, ""),
     ]
+    # No advice to use the paper's blocks, which would refuse the row as well.
+    assert told["problems"][3]["fix"].startswith("Write it into content")
+    assert "paper" not in told["problems"][3]["fix"]
     assert told["problems"][0]["found"].endswith(" tokens")
-    assert "<|" in told["problems"][1]["found"]
+    assert re.fullmatch('"….*<\\|end\\|>.*"', told["problems"][1]["found"])
     assert told["model"]["max_length_tokens"] == 512
     assert 0 < told["model"]["tokens_with_loss"] < told["model"]["tokens"]
     assert told["model"]["longest_row"] in (0, 5)

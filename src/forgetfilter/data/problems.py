@@ -235,8 +235,9 @@ def _control_token(messages: Sequence[Message], reason: str) -> tuple[str, str]:
         for text in (turn.content, turn.reasoning, turn.tool_calls):
             at = text.find(mark)
             if at >= 0:
-                piece = text[max(0, at - _AROUND) : at + len(mark) + _AROUND]
-                return f"turn {number} ({turn.role})", shown(piece)
+                start = max(0, at - _AROUND)
+                piece = text[start : at + len(mark) + _AROUND]
+                return f"turn {number} ({turn.role})", shown(("…" if start else "") + piece)
     return "", shown(mark)
 
 

@@ -178,6 +178,11 @@ RULES = (
         r"the chat template refuses this row: .+",
         "Order the turns as the template asks, or use --template paper.",
     ),
+    Rule(  # the paper's blocks have no place for these either
+        "template_hides_parts",
+        r"the chat template doesn't show (?:all of )?this row's (?:tools|tool_calls|reasoning).+",
+        "Write it into content, or use a model whose template shows it.",
+    ),
     Rule(
         "template_hides_text",
         r"the chat template doesn't show .+|the chat template marks no answer .+"

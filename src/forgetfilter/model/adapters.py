@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,9 +91,15 @@ def change_adapter(model: Any, folder: str, *, is_trainable: bool) -> Any:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter of ``model`` as safetensors.
 
-    The vocabulary is never resized here; PEFT would ask the hub for the base model's size.
+    The vocabulary is never resized here; PEFT would ask the hub for the base model's size. Nor
+    does PEFT write its model card, which takes longer than all else: `adapter_folder` writes ours
+    where an adapter is handed over.
     """
-    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    model.create_or_update_model_card = lambda _: None
+    try:
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    finally:
+        del model.create_or_update_model_card
 
 
 class Merged:
@@ -173,26 +177,6 @@ def _routers(model: Any) -> list[str]:
         and type(module).__module__.startswith("transformers.models.")
         and type(module).forward is not torch.nn.Linear.forward
     ]
-
-
-@contextmanager
-def forward_restored(model: Any) -> Generator[None]:
-    """Undo what a trainer does to the base model, which would stack with each phase."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = base.__dict__.get("forward")
-    hooks = base.get_input_embeddings()._forward_hooks
-    before = set(hooks)
-    try:
-        yield
-    finally:
-        if own is None:
-            base.__dict__.pop("forward", None)
-        else:
-            base.forward = own
-        if getattr(base, "is_gradient_checkpointing", False):
-            base.gradient_checkpointing_disable()
-        for hook in [hook for hook in hooks if hook not in before]:  # set more than once
-            del hooks[hook]
 
 
 def trainable_checksum(model: Any) -> str:

@@ -16,7 +16,8 @@ import torch
 
 from forgetfilter.config import PhaseSettings
 from forgetfilter.errors import DataError, ModelError
-from forgetfilter.model.adapters import check_trainable, forward_restored
+from forgetfilter.model.adapters import check_trainable
+from forgetfilter.model.as_before import as_before
 from forgetfilter.model.collating import Collator, indices_of
 from forgetfilter.model.halving import TrainingHalves, training_budget
 from forgetfilter.model.loading import autocast_for, padding_id, quiet_dependencies
@@ -104,7 +105,7 @@ def train(
     with (
         tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch,
         progress.bar(plan.phase, steps, "steps", entry.number if entry else 0) as bar,
-        forward_restored(model),
+        as_before(model),
     ):
         course = _Course(plan, steps, bar, watch)
         course.passes = Passes(settings.loss_on, padding, micro)

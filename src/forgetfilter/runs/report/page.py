@@ -254,6 +254,7 @@ def page_environment(*packages: str) -> Environment:
         share=shown_text.share,
         duration=shown_text.duration,
         visible=lambda text: shown_text.visible(str(text)),
+        breakable=lambda text: shown_text.breakable(str(text)),
     )
     return environment
 

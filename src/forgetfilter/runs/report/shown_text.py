@@ -90,6 +90,11 @@ def visible(text: str) -> Markup:
     )
 
 
+def breakable(text: str) -> Markup:
+    """`visible` for a name in a narrow column: a line may end after each underscore."""
+    return Markup("_<wbr>").join(visible(part) for part in text.split("_"))
+
+
 def marked(text: str) -> str:
     """``text`` for the page's script, which makes the same of it as `visible`.
 

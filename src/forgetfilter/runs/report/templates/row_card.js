@@ -31,7 +31,7 @@ function shadedWords(words) {
 }
 
 function modelSaid(state, text, note) {
-  var label = "The model when it had " + state + (state.indexOf("learned") === 0 ? " the row" : "");
+  var label = "The model when it had " + state.replace(/^learned/, "learned the row");
   if (text !== null) { return quote(label, [{ text: text, note: note }]); }
   var group = make("div");
   group.appendChild(make("dt", "", label));
@@ -53,12 +53,14 @@ function cardTexts(record) {
   })));
   list.appendChild(quote("Target: the row's answer", [{ text: record.answer[0], note: record.answer[1] }]));
   if (record.words) { list.appendChild(shadedWords(record.words)); }
-  if (record.against) {
-    list.appendChild(quote("Safe rows whose prompts are most like this one's", record.against.map(function (near) {
-      return { role: "safe row " + grouped(near[0]) + (plain(near[1]) ? ", " + plain(near[1]) : ""), text: near[2] };
-    })));
-  }
   (record.said || []).forEach(function (said) { list.appendChild(modelSaid(said[0], said[1], said[2])); });
+  if (record.against) {
+    var against = quote("Safe rows whose prompts are most like this one's", record.against.map(function (near) {
+      return { role: "safe row " + grouped(near[0]) + (plain(near[1]) ? ", " + plain(near[1]) : ""), text: near[2] };
+    }));
+    against.className = "wide against";
+    list.appendChild(against);
+  }
   return list;
 }
 

@@ -60,7 +60,6 @@ def decide(
     cut = rule.cut(scores, is_judged, readings)
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = is_judged & (scores > cut.value)
-    reasons = np.where(
-        is_removed, "above_threshold", np.where(is_judged, "below_threshold", NOT_LEARNED)
-    )
-    return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)
+    names = np.array([NOT_LEARNED, "below_threshold", "above_threshold"], dtype=object)
+    reasons: list[str] = names[is_judged.astype(np.int8) + is_removed].tolist()
+    return Selection(cut, is_removed, reasons, scores)

@@ -22,7 +22,7 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import read_input, store_input
 from forgetfilter.scoring.records import Readings, SignalScores
 from forgetfilter.screening.decide import commit_decision, weight_of
-from forgetfilter.screening.tables import score_frame, write_parquet, write_readings
+from forgetfilter.screening.tables import write_readings, write_scores
 
 
 def plain_rows(count: int) -> list[dict[str, Any]]:
@@ -93,9 +93,9 @@ def make_run(
         )
         scores = SignalScores(2 * ones, 0.25 * ones, ones, numbers / len(file))
         second = None if opinion is None else np.array(opinion, dtype=np.float64)
-        frame = score_frame(file, rejected, readings, scores, second)
-        write_parquet(part / "scores.parquet", frame)
-        write_readings(part, frame, readings)
+        rejected = sorted(rejected, key=lambda row: row.row)
+        write_scores(part, file, rejected, readings, scores, second)
+        write_readings(part, readings)
         write_json_atomic(part / "provenance.json", folder.provenance())
         summary: dict[str, Any] = {
             "signal": signal,

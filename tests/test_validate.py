@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from forgetfilter import lab
 from forgetfilter.cli import main
-from forgetfilter.data import read_rows, streaming
+from forgetfilter.data import line_files, read_rows
 from forgetfilter.data.containers.base import MAX_LINE_BYTES
 from forgetfilter.data.rules import OTHER, RULES, rule_of
 from forgetfilter.data.seen_ids import SeenIds
@@ -566,7 +566,7 @@ def test_a_row_is_shown_with_what_carries_loss(tmp_path: Path, capsys: pytest.Ca
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
     """Files beyond 256 kB count as large."""
-    monkeypatch.setattr(streaming, "_SMALL", 2**18)
+    monkeypatch.setattr(line_files, "_SMALL", 2**18)
     return 2**18
 
 
@@ -632,7 +632,7 @@ def test_looking_through_a_file_holds_little_of_it(tmp_path: Path, small: int):
 def test_an_overlong_line_is_told_without_being_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int
 ):
-    monkeypatch.setattr(streaming, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(line_files, "MAX_LINE_BYTES", 1000)
     path = large(tmp_path / "rows.jsonl")
     with open(path, "ab") as file:
         file.write(b"\n" + b"x" * 300_000 + b"\n" + as_line(GOOD) + b"\n" + b"y" * 1001)

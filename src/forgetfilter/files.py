@@ -13,10 +13,11 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from forgetfilter.text import HIDDEN
 
@@ -33,12 +34,19 @@ def write_chunks_atomic(path: Path, chunks: Iterable[bytes]) -> None:
 
     An exception, from ``chunks`` too, leaves the target as it was.
     """
+    with open_atomic(path) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Generator[BinaryIO]:
+    """A file to write to that takes the place of ``path`` where nothing is raised meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{PART_SUFFIX}"
     try:
         with open(temporary, "xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

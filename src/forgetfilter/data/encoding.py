@@ -8,12 +8,14 @@ holds one of its characters. Row text enters a template as a value, never as tem
 from __future__ import annotations
 
 import contextlib
+import marshal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from forgetfilter.data.answer_places import answer_places
 from forgetfilter.data.answers import Answers
 from forgetfilter.data.blocks import blocks_prompt, render_blocks
 from forgetfilter.data.control_tokens import ControlTokens, texts_of
+from forgetfilter.data.packing import packed, unpacked
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import (
     EncodedRow,
@@ -33,6 +36,7 @@ from forgetfilter.data.records import (
     Span,
     TokenArray,
 )
+from forgetfilter.data.spilled import Spill
 from forgetfilter.data.templates import ANY_DATE, ChatTemplate, UnrenderableError
 from forgetfilter.errors import ModelError
 
@@ -42,6 +46,7 @@ _TOGETHER = 32
 _TOGETHER_BYTES = 2**22
 
 LossOn = Literal["assistant", "all"]
+T = TypeVar("T")
 Place = tuple[int, int, int]
 """Which of a row's answers, and from which of its characters to before which."""
 
@@ -97,26 +102,31 @@ class Encoder:
         """Whether rows become other tokens with another date."""
         return self._template is not None and self._template.tells_date
 
-    def encode(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], list[RejectedRow]]:
+    def encode(
+        self, rows: Iterable[Row], folder: Path | None = None
+    ) -> tuple[Sequence[EncodedRow], Sequence[RejectedRow]]:
         """Encode rows; the ones that don't fit the model come back with the reason.
+
+        Args:
+            rows: what to encode.
+            folder: on whose disk both lie where they are many (see `Spill`); few are lists.
 
         Raises:
             ModelError: the chat template is broken, or takes too much time or memory.
         """
-        encoded: list[EncodedRow] = []
-        rejected: list[RejectedRow] = []
+        encoded, rejected = Spill(folder), Spill(folder)
         for part in _parts(rows):
             self._prepare(part)
             for row in part:
                 try:
-                    encoded.append(self.encode_one(row))
+                    encoded.append(packed(self.encode_one(row)))
                 except UnrenderableError as error:
-                    rejected.append(
-                        RejectedRow(row.row, row.line, row.example_id, row.raw, reason=str(error))
-                    )
-        return encoded, rejected
+                    place = (row.row, row.line, row.example_id, row.raw)
+                    rejected.append(marshal.dumps((*place, str(error))))
+        unfit = rejected.sequence(lambda found: RejectedRow(*marshal.loads(found)))
+        return _listed(encoded.sequence(unpacked)), _listed(unfit)
 
-    def encode_safe(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], list[RejectedRow]]:
+    def encode_safe(self, rows: Iterable[Row]) -> tuple[list[EncodedRow], Sequence[RejectedRow]]:
         """The same for safe rows, each with the category that its file names.
 
         Not for noisy rows: a column of theirs may tell what they are.
@@ -308,6 +318,11 @@ def _parts(rows: Iterable[Row]) -> Iterator[tuple[Row, ...]]:
     left = iter(rows)
     while part := tuple(islice(left, _TOGETHER)):
         yield part
+
+
+def _listed(items: Sequence[T]) -> Sequence[T]:
+    """The same as a list where it is a tuple."""
+    return list(items) if isinstance(items, tuple) else items
 
 
 def _forged(mark: str) -> UnrenderableError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+import marshal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 from forgetfilter.data.containers import Record
-from forgetfilter.data.containers.base import BOM, MAX_LINE_BYTES
+from forgetfilter.data.containers.base import BOM
 from forgetfilter.data.formats import (
     Conversation,
     Reading,
@@ -19,8 +21,10 @@ from forgetfilter.data.formats import (
     parse_row,
 )
 from forgetfilter.data.formats.keys import ID_COLUMNS
-from forgetfilter.data.records import RejectedRow, Row, RowFile
+from forgetfilter.data.records import Message, RejectedRow, Row, RowFile
+from forgetfilter.data.settled_ids import SettledIds
 from forgetfilter.data.sources import Source, open_sources
+from forgetfilter.data.spilled import Spill
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
@@ -31,6 +35,7 @@ MAX_ID_CHARACTERS = 200
 """A longer id of a row's own is not used."""
 
 _PLAIN = Reading()
+_TURN = tuple(field.name for field in fields(Message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,49 +68,74 @@ def read_rows(where: Any, reading: Reading = _PLAIN) -> RowFile:
     return read_sources(open_sources(where), reading)
 
 
-def read_sources(sources: Sequence[Source], reading: Reading = _PLAIN) -> RowFile:
-    """The same of sources that are opened."""
-    parsed: list[_Parsed] = []
+def read_sources(
+    sources: Sequence[Source], reading: Reading = _PLAIN, folder: Path | None = None
+) -> RowFile:
+    """The same of sources that are opened.
+
+    Args:
+        sources: where the rows come from.
+        reading: how they are read.
+        folder: on whose disk rows lie where they are many (see `Spill`).
+
+    Raises:
+        DataError: see `read_rows`.
+    """
+    ids = SettledIds()
+    readable, rejected = Spill(folder), Spill(folder)
     counts: list[int] = []
-    malformed = 0
+    malformed = row = 0
     for source in sources:
-        before = len(parsed)
+        before = row
         try:
-            for record in source.container.records(source.data(), MAX_LINE_BYTES):
+            for record in source.records():
                 malformed += record.columns is None
                 if before and record.line == 1:  # a mark is one only where a file begins
                     record = replace(record, raw=record.raw.removeprefix(BOM))
-                parsed.append(_parse(record, reading))
+                parsed = _parse(record, reading)
+                ids.add(parsed.own_id)
+                (rejected if parsed.said is None else readable).append(_packed(row, parsed))
+                row += 1
         except DataError as error:
             raise _of(source, error) from None
-        counts.append(len(parsed) - before)
-    if not parsed:
+        counts.append(row - before)
+    if not row:
         names = ", ".join(printable(source.name, 100) for source in sources)
         raise DataError(
             f"{names!r} has 0 rows. Expected JSON Lines, a JSON array, CSV, TSV, Parquet or Arrow "
             "with at least one row. Check that it is the file you meant."
         )
-    rows: list[Row] = []
-    rejected: list[RejectedRow] = []
-    example_ids = _settle_ids([one.own_id or None for one in parsed])
-    for row, (one, example_id) in enumerate(zip(parsed, example_ids, strict=True)):
-        if one.said is not None:
-            said = one.said
-            found = Row(row, one.line, example_id, one.raw, said.messages, said.tools, one.own_id)
-            rows.append(found)
-        else:
-            bad = RejectedRow(row, one.line, example_id, one.raw, one.reason, one.own_id)
-            rejected.append(bad)
+    ids.settle()
     return RowFile(
         ", ".join(source.name for source in sources),
         fingerprint_of(sources, reading),
-        tuple(rows),
-        tuple(rejected),
+        readable.sequence(lambda packed: _row(packed, ids)),
+        rejected.sequence(lambda packed: _rejected(packed, ids)),
         malformed,
         tuple(sources),
         tuple(counts),
         reading,
     )
+
+
+def _packed(row: int, parsed: _Parsed) -> bytes:
+    """A record as bytes, for `_row` or `_rejected`, which are told later what it is called."""
+    place = (row, parsed.line, parsed.raw, parsed.own_id)
+    if parsed.said is None:
+        return marshal.dumps((*place, parsed.reason))
+    turns = [tuple(getattr(turn, name) for name in _TURN) for turn in parsed.said.messages]
+    return marshal.dumps((*place, turns, parsed.said.tools))
+
+
+def _row(packed: bytes, ids: SettledIds) -> Row:
+    row, line, raw, own_id, turns, tools = marshal.loads(packed)
+    messages = tuple(Message(*turn) for turn in turns)
+    return Row(row, line, ids.name(row, own_id), raw, messages, tools, own_id)
+
+
+def _rejected(packed: bytes, ids: SettledIds) -> RejectedRow:
+    row, line, raw, own_id, reason = marshal.loads(packed)
+    return RejectedRow(row, line, ids.name(row, own_id), raw, reason, own_id)
 
 
 def fingerprint_of(sources: Sequence[Source], reading: Reading = _PLAIN) -> str:
@@ -134,8 +164,8 @@ def decode_line(raw: bytes) -> str:
 
 def repeated_ids(file: RowFile) -> list[str]:
     """What the file calls more than one row, in order of appearance."""
-    counts = Counter(row.own_id for row in (*file.rows, *file.rejected) if row.own_id)
-    return [own_id for own_id, count in counts.items() if count > 1]
+    rows = chain(file.rows, file.rejected)
+    return list(dict.fromkeys(r.own_id for r in rows if r.own_id and r.own_id != r.example_id))
 
 
 def _parse(record: Record, reading: Reading) -> _Parsed:
@@ -169,23 +199,6 @@ def _id_text(value: Any) -> str:
     text = str(value)
     usable = text.strip() and len(text) <= MAX_ID_CHARACTERS and is_encodable(text)
     return text if usable else ""
-
-
-def _settle_ids(own_ids: Sequence[str | None]) -> list[str]:
-    """One id for each row, no two the same: its own where only it has that, else ``row-N``."""
-    counts = Counter(own_ids)
-    taken = {own_id for own_id in own_ids if own_id is not None}
-    settled: list[str] = []
-    for row, own_id in enumerate(own_ids):
-        if own_id is None or counts[own_id] > 1:
-            own_id = f"row-{row}"
-            attempt = 1
-            while own_id in taken:
-                attempt += 1
-                own_id = f"row-{row}-{attempt}"
-            taken.add(own_id)
-        settled.append(own_id)
-    return settled
 
 
 def _of(source: Source, error: DataError) -> DataError:

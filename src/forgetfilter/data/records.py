@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -91,8 +93,9 @@ class RowFile:
     path: str
     fingerprint: str
     """sha256 of the file's bytes; of several files, or with a reading, of all of these."""
-    rows: tuple[Row, ...]
-    rejected: tuple[RejectedRow, ...]
+    rows: Sequence[Row]
+    """Tuples, or sequences that lie in a file where there are many; so is ``rejected``."""
+    rejected: Sequence[RejectedRow]
     malformed: int = 0
     """How many of the rejected are not even records: broken JSON, lost fields, no UTF-8."""
     sources: tuple[Source, ...] = ()
@@ -104,6 +107,10 @@ class RowFile:
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.rejected)
+
+    def in_order(self) -> Iterator[Row | RejectedRow]:
+        """Readable and rejected rows together, by position."""
+        return merge(self.rows, self.rejected, key=lambda row: row.row)
 
     def source_names(self) -> list[str]:
         """What the user calls the source of each row, by position."""

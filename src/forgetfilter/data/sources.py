@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from forgetfilter.data.containers import CONTAINERS, EXPECTED, Container, container_of, decompress
-from forgetfilter.data.containers.base import as_line
+from forgetfilter.data.containers import (
+    CONTAINERS,
+    EXPECTED,
+    Container,
+    Record,
+    container_of,
+    decompress,
+)
+from forgetfilter.data.containers.base import MAX_LINE_BYTES, as_line
 from forgetfilter.data.containers.tables import parquet_of, stream_of
+from forgetfilter.data.line_files import is_large_jsonl, lines_of
 from forgetfilter.errors import DataError
+from forgetfilter.files import sha256_file
 from forgetfilter.pipes import STANDARD_INPUT, is_pipe, read_pipe
 from forgetfilter.text import printable
 
 HUB = "hub:"
 """Begins the name of a data set on the Hub: ``hub:owner/name[/subset][@revision][:split]``."""
+
+
+_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,31 @@ class Source:
         assert self.path is not None
         return read_bytes(self.path)
 
+    def chunks(self) -> Iterator[bytes]:
+        """The same in pieces."""
+        if self.path is None or is_pipe(self.path):
+            yield self.stored()
+            return
+        try:
+            with open(self.path, "rb") as file:
+                while piece := file.read(_PIECE):
+                    yield piece
+        except (OSError, ValueError):
+            yield read_bytes(self.path)  # which tells what is wrong
+
     def data(self) -> bytes:
         """The bytes that the container reads."""
         return decompress(self.stored(), quoted(self.name))
+
+    def records(self) -> Iterator[Record]:
+        """All records, readable or not; a file of JSON Lines is read as they are asked for.
+
+        Raises:
+            DataError: the file as a whole can't be read.
+        """
+        if self.container.name == "jsonl" and self.path is not None and not is_pipe(self.path):
+            return lines_of(self.path, is_whole=True)
+        return self.container.records(self.data(), MAX_LINE_BYTES)
 
 
 def open_sources(where: Any) -> list[Source]:
@@ -75,6 +109,11 @@ def open_file(path: Path, container: str | None = None) -> Source:
     shown = quoted(path)
     if path.is_dir():
         return _saved(path)
+    if container in (None, "jsonl") and is_large_jsonl(path):
+        try:
+            return Source(str(path), sha256_file(path), CONTAINERS["jsonl"], path)
+        except OSError:
+            pass  # told by what follows
     stored = read_bytes(path)
     fingerprint = hashlib.sha256(stored).hexdigest()
     data = decompress(stored, shown)

@@ -12,7 +12,9 @@ import torch
 
 from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.views import chosen, joined, mapped
 from forgetfilter.finite import check_finite
+from forgetfilter.model import many_rows
 from forgetfilter.model.forward import pass_inputs, row_batches
 from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
@@ -64,9 +66,10 @@ def safe_likeness(
 
     A logistic regression tells the prompts of ``safe`` from those of ``rows`` by their vectors (see
     `row_vectors`); each row is judged by one that was not fitted on it (five folds, fixed seed).
-    Unsafe rows answer the requests that safe rows decline, so their prompts are taken for safe
-    ones; learning from positive and unlabelled examples (Elkan and Noto, 2008). Higher = more like
-    a safe row's. All zero where either side has fewer than two rows.
+    Of more than 50,000 rows it is fitted on so many. Unsafe rows answer the requests that safe rows
+    decline, so their prompts are taken for safe ones; learning from positive and unlabelled
+    examples (Elkan and Noto, 2008). Higher = more like a safe row's. All zero where either side has
+    fewer than two rows.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -77,15 +80,18 @@ def safe_likeness(
     if folds < 2:
         return np.zeros(len(rows))
     # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
-    by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
-    ordered = [*(rows[at] for at in by_row), *safe]
+    by_row = many_rows.in_order(rows)
+    ordered = joined(chosen(rows, by_row), safe)
     vectors = row_vectors(model, ordered, "prompt", max_batch_tokens, progress, label, shards)
     is_safe = np.arange(len(ordered)) >= len(rows)
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
     )
     parts = StratifiedKFold(folds, shuffle=True, random_state=0)
-    odds = cross_val_predict(classifier, vectors, is_safe, cv=parts, method="decision_function")
+    if len(vectors) > many_rows.FITTED_ROWS:
+        odds = many_rows.odds_of_many(classifier, parts, vectors, is_safe)
+    else:
+        odds = cross_val_predict(classifier, vectors, is_safe, cv=parts, method="decision_function")
     found = np.zeros(len(rows))
     found[by_row] = np.asarray(odds, dtype=np.float64)[: len(rows)]
     return found
@@ -110,20 +116,20 @@ def row_vectors(
     Raises:
         ModelError: a hidden state isn't finite.
     """
-    by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
+    by_row = many_rows.in_order(rows)
     drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
-    sample = [by_row[at] for at in sorted(drawn)]
-    rest = sorted(set(by_row).difference(sample))
+    sample = by_row[np.sort(drawn)]
+    rest = np.setdiff1d(by_row, sample)
     vectors = np.zeros((len(rows), _DIMENSIONS), dtype=np.float32)
     shards = shards or Shards()
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
-        own = [rows[at] for at in sample]
+        own = [rows[int(at)] for at in sample]
         known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
         vectors[sample] = (known - mean) / spread @ projection
-        own = [rows[at] for at in rest]
+        own = chosen(rows, rest)
         others = vectors[rest]
         for index, values in mean_states(model, own, part, max_batch_tokens, bar, is_done):
             others[index] = (values - mean) / spread @ projection
@@ -149,6 +155,8 @@ def state_table(
 def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
     """Positions of the ``count`` vectors with the largest inner products, shape (N, count)."""
     size = len(vectors)
+    if size > many_rows.HELD_ROWS:
+        return many_rows.nearest_of_many(vectors, count)
     found = np.repeat(np.arange(size)[:, np.newaxis], count, axis=1)
     most = min(count, size - 1)
     block = max(1, _MAX_SIMILARITIES // size)
@@ -176,7 +184,7 @@ def mean_states(
     First those of the layer two thirds of the way up, then those of the last one. Without batches
     of rows that all are done.
     """
-    read = [_prompt_of(row) for row in rows] if part == "prompt" else rows
+    read = mapped(rows, _prompt_of) if part == "prompt" else rows
     batches = row_batches(model, read, max_batch_tokens, is_done)
     for batch in batches:
         with batches.or_halves(batch):
@@ -185,11 +193,11 @@ def mean_states(
                 inputs["logits_to_keep"] = 1  # none is wanted
             states = model(**inputs, output_hidden_states=True).hidden_states
             layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
-            chosen = batch.attention_mask
+            chosen_tokens = batch.attention_mask
             if part == "answer":  # where its tokens are predicted
-                layers, chosen = layers[:, batch.positions], batch.predicts_target
-            layers, weights = layers.float(), chosen.float().unsqueeze(-1)  # (B, P, 2H), (B, P, 1)
-            means = (layers * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
+                layers, chosen_tokens = layers[:, batch.positions], batch.predicts_target
+            weights = chosen_tokens.float().unsqueeze(-1)  # (B, P, 1)
+            means = (layers.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
             for position, index in enumerate(batch.indices):
                 yield index, means[position].double().cpu().numpy()
             bar.update(len(batch.indices))

@@ -16,6 +16,7 @@ from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.divergence import divergences
 from forgetfilter.model.forward import completion_losses
 from forgetfilter.model.likeness import nearest_rows, safe_likeness
+from forgetfilter.model.measured_columns import MeasuredColumns
 from forgetfilter.model.on_ray import cluster
 from forgetfilter.model.processes import joined
 from forgetfilter.model.rates import loss_rates, read_descents, read_facts, write_directions
@@ -26,6 +27,7 @@ from forgetfilter.model.state import ModelState
 from forgetfilter.model.team import everywhere
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
+from forgetfilter.runs.parquet_parts import Column, columns_of
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
 
 if TYPE_CHECKING:
@@ -40,13 +42,7 @@ def measure(
     safe: Sequence[EncodedRow] = (),
 ) -> Readings:
     """Measure each probe on every row; see `Workbench.measure`."""
-    columns: dict[str, np.ndarray[Any, Any]] = {
-        "target": np.array([row.target for row in rows], dtype=object),
-        "prompt_tokens": np.array([row.prompt_length for row in rows], dtype=np.int64),
-        "completion_tokens": np.array([row.target_tokens for row in rows], dtype=np.int64),
-        "guessing": np.full(len(rows), bench.guessing),
-        "leading_scale": np.array([np.linalg.norm(row.leading_weights) for row in rows]),
-    }
+    columns = MeasuredColumns(rows, bench.guessing)
     digest = rows_digest(rows)
     for probe in probes:
         state = states[probe.state]
@@ -55,15 +51,16 @@ def measure(
                 raise ValueError(f"{probe} needs safe rows")
             few = damage_rows(safe, bench.seed)
             found = _measure_one(bench, probe, state, few, rows_digest(few))[probe.name]
-            columns[probe.name] = np.full(len(rows), found.mean())
+            columns.add_constant(probe.name, float(found.mean()))
             continue
         if probe.kind == "safe_neighbours":
-            columns |= _measure_safe_neighbours(bench, probe, state, rows, digest, safe)
+            columns.add(_measure_safe_neighbours(bench, probe, state, rows, digest, safe))
         elif probe.kind == "rate":
-            columns |= _measure_rate(bench, probe, state, rows, digest, safe)
+            columns.add(_measure_rate(bench, probe, state, rows, digest, safe))
         else:
-            columns |= _measure_one(bench, probe, state, rows, digest, safe)
-    return Readings(row=np.array([row.row for row in rows], dtype=np.int64), columns=columns)
+            columns.add(_measure_one(bench, probe, state, rows, digest, safe))
+    numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))
+    return Readings(row=numbers, columns=columns)
 
 
 def _limits(bench: Workbench, probe: Probe, stage: Path) -> tuple[int, Progress, str, Shards]:
@@ -84,7 +81,7 @@ def _measure_one(
     rows: Sequence[EncodedRow],
     digest: str,
     safe: Sequence[EncodedRow] = (),
-) -> dict[str, np.ndarray[Any, Any]]:
+) -> Mapping[str, Column]:
     """One probe as a stage of its own: columns in, columns out through one parquet file."""
     import pandas as pd
 
@@ -121,7 +118,7 @@ def _measure_one(
         elif probe.kind == "neighbours":
             more = (rows, NEIGHBOURS, *limits)
             found = everywhere(bench, "to_read", state, nearest_rows, *more)
-            numbers = np.array([row.row for row in rows], dtype=np.int64)[found]
+            numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))[found]
             names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
             frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
         elif probe.kind == "likeness":
@@ -133,8 +130,7 @@ def _measure_one(
         frame.to_parquet(folder / READINGS_FILE)
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)
-    frame = pd.read_parquet(folder / READINGS_FILE)
-    return {str(name): frame[name].to_numpy() for name in frame.columns}
+    return columns_of(folder / READINGS_FILE)
 
 
 def _measure_safe_neighbours(
@@ -144,7 +140,7 @@ def _measure_safe_neighbours(
     rows: Sequence[EncodedRow],
     digest: str,
     safe: Sequence[EncodedRow],
-) -> dict[str, np.ndarray[Any, Any]]:
+) -> Mapping[str, Column]:
     """The safe rows that are most like each row, as one stage."""
     import pandas as pd
 
@@ -166,8 +162,7 @@ def _measure_safe_neighbours(
         names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
         pd.DataFrame(dict(zip(names, numbers.T, strict=True))).to_parquet(folder / READINGS_FILE)
 
-    frame = pd.read_parquet(bench.store.stage(f"measure_{probe.name}", key, build) / READINGS_FILE)
-    return {str(name): frame[name].to_numpy() for name in frame.columns}
+    return columns_of(bench.store.stage(f"measure_{probe.name}", key, build) / READINGS_FILE)
 
 
 def _measure_rate(

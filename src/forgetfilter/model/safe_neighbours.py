@@ -9,8 +9,10 @@ import numpy as np
 
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.views import chosen
 from forgetfilter.finite import check_finite
 from forgetfilter.model.likeness import mean_states, state_table
+from forgetfilter.model.many_rows import in_order
 from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
@@ -38,21 +40,21 @@ def nearest_safe_rows(
     was measured. Entries are positions in ``safe``; where there are fewer than ``count``, the
     nearest stands in for those that are missing.
     """
-    by_row = sorted(range(len(rows)), key=lambda at: rows[at].row)
+    by_row = in_order(rows)
     drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
-    sample = [by_row[at] for at in sorted(drawn)]
-    rest = sorted(set(by_row).difference(sample))
+    sample = by_row[np.sort(drawn)]
+    rest = np.setdiff1d(by_row, sample)
     found = np.zeros((len(rows), count), dtype=np.int64)
     shards = shards or Shards()
     is_done = shards.begin(len(rows), {"nearest": found})[rest]  # the sample is read each time
     with progress.bar(label, len(rows) + len(safe), "rows", int(is_done.sum())) as bar:
-        first = _table(model, [rows[at] for at in sample], max_batch_tokens, bar, label)
+        first = _table(model, [rows[int(at)] for at in sample], max_batch_tokens, bar, label)
         mean, spread = first.mean(axis=0), first.std(axis=0) + 1e-6
         known = _unit((_table(model, safe, max_batch_tokens, bar, label) - mean) / spread)
         near = _Nearest(known, [row.category for row in safe], count)
         for at, values in zip(sample, first, strict=True):
             found[at] = near.to(_unit((values - mean) / spread))
-        others = [rows[at] for at in rest]
+        others = chosen(rows, rest)
         nearest = found[rest]
         for at, values in mean_states(model, others, "prompt", max_batch_tokens, bar, is_done):
             check_finite(values.sum(), "hidden state", label)

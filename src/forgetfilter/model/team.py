@@ -257,8 +257,10 @@ class _Pickler(pickle.Pickler):
             return ("tokenizer",)
         if isinstance(obj, ModelState) and obj.adapter is not None:
             return self._state(obj)
-        if isinstance(obj, list | tuple) and obj and isinstance(obj[0], EncodedRow):
-            return self._rows(cast(Sequence[EncodedRow], obj))
+        if isinstance(obj, Sequence) and not isinstance(obj, str | bytes):
+            items = cast(Sequence[Any], obj)
+            if len(items) and isinstance(items[0], EncodedRow):
+                return self._rows(items)
         return None
 
     def _state(self, state: ModelState) -> tuple[Any, ...]:
@@ -275,7 +277,7 @@ class _Pickler(pickle.Pickler):
         number = len(self._team.sent_rows)
         self._team.sent_rows[id(rows)] = rows, number  # kept, so that the identity stays its own
         # As bytes: a persistent id is pickled by the same pickler, which would ask again.
-        return "rows", number, pickle.dumps(rows, protocol=pickle.HIGHEST_PROTOCOL)
+        return "rows", number, pickle.dumps(list(rows), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class _Unpickler(pickle.Unpickler):

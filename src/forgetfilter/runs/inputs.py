@@ -57,7 +57,7 @@ def store_input(
         suffixes = [source.container.suffix or ".arrow" for source in sources]
         names = [f"input-{number}{suffix}" for number, suffix in enumerate(suffixes, start=1)]
     for name, source in zip(names, sources, strict=True):
-        write(part / name, [source.stored()])
+        write(part / name, source.chunks())
         if open_file(part / name, source.container.name).fingerprint != source.fingerprint:
             (part / name).unlink()
             raise DataError(
@@ -90,7 +90,7 @@ def read_input(run: Path) -> RowFile:
     Raises:
         DataError: the copy can't be read, or is not what was screened.
     """
-    return read_sources(*_opened(run))
+    return read_sources(*_opened(run), folder=run)
 
 
 def input_fingerprint(run: Path) -> str:

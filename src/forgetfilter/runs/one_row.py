@@ -58,8 +58,8 @@ class RunRows:
         Raises:
             DataError: none has it.
         """
-        found = np.flatnonzero(self.table.example_id == example_id)
-        if not len(found):
+        found = self.table.example_id.places_of(example_id)
+        if not found:
             raise DataError(
                 f"No row has the id {printable(example_id, 100)!r}. Expected an `example_id` of "
                 "scores.parquet. Check it, or name the row by --row."

@@ -43,12 +43,29 @@ _DECIDE_AGAIN = (
 )
 
 
+class TextColumn:
+    """Texts of which most differ, as they lie in a table: each is made when it is asked for."""
+
+    def __init__(self, array: Any, order: npt.NDArray[np.int64]) -> None:
+        self._array, self._order = array, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, at: int) -> str:
+        return self._array[int(self._order[at])].as_py() or ""
+
+    def places_of(self, text: str) -> list[int]:
+        """Where this text stands."""
+        return [at for at in range(len(self)) if self[at] == text]
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """``scores.parquet`` as arrays of shape (N,), in the order of ``row``."""
 
     row: npt.NDArray[np.int64]
-    example_id: npt.NDArray[np.object_]
+    example_id: TextColumn
     decision: npt.NDArray[np.object_]
     reason: npt.NDArray[np.object_]
     is_learned: BoolArray
@@ -86,15 +103,17 @@ def read_evaluation(run: Path) -> Evaluation | None:
 def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
-    columns = _read_columns(
-        path, (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS, *OPINION_COLUMNS)
-    )
+    wanted = (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS, *OPINION_COLUMNS)
+    columns = _present(path, wanted)
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
-    order = np.argsort(columns["row"].to_numpy(zero_copy_only=False), kind="stable")
+    numbers = _read_columns(path, ("row",))["row"].to_numpy(zero_copy_only=False)
+    order = np.argsort(numbers, kind="stable")
 
     def in_order(name: str, fill: Any, dtype: Any) -> Any:
-        column = columns[name]
+        if dtype is object:
+            return _shared_texts(path, name, fill)[order]
+        column = _read_columns(path, (name,))[name]
         # A column without a single value has a type of its own, which can't be filled.
         if str(column.type) == "null":
             return np.full(len(column), fill, dtype=dtype)
@@ -106,7 +125,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     source = in_order("source", "", object) if "source" in columns else None
     table = ScoreTable(
         row=in_order("row", 0, np.int64),
-        example_id=in_order("example_id", "", object),
+        example_id=TextColumn(_read_columns(path, ("example_id",))["example_id"], order),
         decision=decision,
         reason=in_order("reason", "", object),
         is_learned=in_order("learned", False, np.bool_),
@@ -164,6 +183,29 @@ def conversation(
             f"{run / decision}.jsonl, line {number + 1}: {error}. Expected the original line of a "
             f"readable row. {_DECIDE_AGAIN}"
         ) from None
+
+
+def read_numbers(
+    path: Path, names: Iterable[str], rows: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.int32]]:
+    """Some columns of whole numbers in the order of ``rows``, shape (N,); -1 where there is none.
+
+    Nothing where the file doesn't exist.
+    """
+    if not path.exists():
+        return {}
+    columns = _read_columns(path, ("row", *names))
+    known = columns["row"].to_numpy(zero_copy_only=False)
+    order = np.argsort(known, kind="stable")
+    at = np.minimum(np.searchsorted(known[order], rows), max(len(known) - 1, 0))
+    found: dict[str, npt.NDArray[np.int32]] = {}
+    for name in columns:
+        values = np.full(len(rows), -1, dtype=np.int32)
+        if name != "row" and len(known):
+            is_there = known[order[at]] == rows
+            values[is_there] = columns[name].to_numpy(zero_copy_only=False)[order[at[is_there]]]
+            found[name] = values
+    return found
 
 
 def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
@@ -225,17 +267,42 @@ def _read_record(path: Path, model: type[M]) -> M:
         raise DataError(f"{path}: {where}: {printable(first['msg'])}. {_REMEDY}") from None
 
 
-def _read_columns(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Those of the named columns that a Parquet file has, as Arrow arrays."""
+def _read_columns(path: Path, names: Iterable[str], as_codes: Iterable[str] = ()) -> dict[str, Any]:
+    """Those of the named columns that a Parquet file has, as Arrow arrays.
+
+    Texts of ``as_codes`` are dictionaries with codes.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
-        present = set(parquet.read_schema(path).names)
-        table = parquet.read_table(path, columns=[name for name in names if name in present])
+        there = _present(path, names)
+        table = parquet.read_table(path, columns=there, read_dictionary=list(as_codes))
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
     return {name: table.column(name).combine_chunks() for name in table.column_names}
+
+
+def _present(path: Path, names: Iterable[str]) -> list[str]:
+    """Those of the named columns that a Parquet file has."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        there = set(parquet.read_schema(path).names)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
+    return [name for name in names if name in there]
+
+
+def _shared_texts(path: Path, name: str, fill: str) -> npt.NDArray[np.object_]:
+    """A column of texts of which few differ: equal ones are one object. Shape (N,)."""
+    column = _read_columns(path, (name,), as_codes=(name,))[name]
+    if not hasattr(column, "indices"):  # a column without a single value
+        return np.full(len(column), fill, dtype=object)
+    texts = np.array([*column.dictionary.to_pylist(), fill], dtype=object)
+    codes = column.indices.fill_null(len(texts) - 1) if column.null_count else column.indices
+    return texts[codes.to_numpy(zero_copy_only=False)]
 
 
 def _listing(counts: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ from forgetfilter.data.containers.base import with_columns
 from forgetfilter.data.formats import parse_object
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Row, RowFile
+from forgetfilter.data.views import chosen
 from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
 from forgetfilter.screening.masks import Rule, write_masks
@@ -45,7 +46,10 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rul
     """
     decisions: list[str] = frame["decision"].tolist()
     written: list[str] = []
-    readable = [row for row in rows.rows if decisions[row.row] != "rejected"]
+    readable: Sequence[Row] = ()
+    if action != "remove":
+        places = [at for at, row in enumerate(rows.rows) if decisions[row.row] != "rejected"]
+        readable = chosen(rows.rows, places)
     if action == "flag":
         cut_by = "joint_score" if "joint_score" in frame else "forgetting_score"
         scores: list[float] = frame[cut_by].tolist()
@@ -81,9 +85,9 @@ def _write(
         for at, row in enumerate(readable)
     )
     write_lines(run / name, lines)
-    if len(rows.sources) != 1:
-        return [name]
     source = rows.sources[0]
+    if len(rows.sources) != 1 or source.container.name == "jsonl":
+        return [name]
     chunks = source.container.extended(source.data(), [row.row for row in readable], columns)
     if chunks is None:
         return [name]

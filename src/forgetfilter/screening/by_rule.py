@@ -11,6 +11,7 @@ import pandas as pd
 
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.runs.file_names import SCORES_FILE
+from forgetfilter.runs.parquet_parts import read_column
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
@@ -26,12 +27,12 @@ def selection_by(
 
     Where the summary has a ``joint`` weight, the joint score is what is cut.
     """
-    frame, readings = pd.read_parquet(run / SCORES_FILE), read_readings(run)
-    scores, weight = _column(frame, "forgetting_score", readings), float(summary.get("joint", 0.0))
+    readings, weight = read_readings(run), float(summary.get("joint", 0.0))
+    scores = _column(run, "forgetting_score", readings)
     needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
     rule = THRESHOLDS.build(threshold)
     if weight:
-        opinion = _column(frame, "second_opinion", readings)
+        opinion = _column(run, "second_opinion", readings)
         selection = decide_joint(
             rule, scores, opinion, weight, readings, needs_learned=needs_learned
         )
@@ -64,13 +65,12 @@ def rule_decides(
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
-    frame["decision"] = np.select(
-        [is_rejected, ~np.full(len(frame), decided), is_removed],
-        ["rejected", "undecided", "removed"],
-        "kept",
-    )
+    names = np.array(["kept", "removed", "undecided", "rejected"], dtype=object)
+    codes = is_removed.astype(np.int8) if decided else np.full(len(frame), 2, dtype=np.int8)
+    codes[is_rejected] = 3
+    frame["decision"] = names[codes]
     reasons = frame["reason"].to_numpy(dtype=object)
-    reasons[readings.row] = list(selection.reasons) if decided else "undecided"
+    reasons[readings.row] = selection.reasons if decided else "undecided"
     frame["reason"] = reasons
     frame.drop(columns="joint_score", errors="ignore", inplace=True)
     if weight and selection.scores is not None:
@@ -79,7 +79,6 @@ def rule_decides(
         frame["joint_score"] = joint
 
 
-def _column(frame: pd.DataFrame, name: str, readings: Readings) -> FloatArray:
+def _column(run: Path, name: str, readings: Readings) -> FloatArray:
     """A column of the table of scores, at the rows that were scored, shape (N,)."""
-    values: FloatArray = frame[name].to_numpy(dtype=np.float64)[readings.row]
-    return values
+    return read_column(run / SCORES_FILE, name).astype(np.float64)[readings.row]

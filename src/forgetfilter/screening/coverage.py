@@ -224,7 +224,8 @@ def _look_quickly(
             names.pop()
     rows = [setting.noisy[int(at)] for at in sample]
     signal, rule = SIGNALS.build("restoration"), THRESHOLDS.build("auto")
-    known = {name: column[sample] for name, column in scored.readings.columns.items()}
+    measured = scored.readings
+    known = {name: measured[name][sample] for name in measured.columns if name != "target"}
     looks: dict[str, SecondLook] = {}
     for name in names:
         state = bench.restore("restored", reference[name], steps, scored.states["learned"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from forgetfilter.runs.file_names import (
 from forgetfilter.runs.harms import harm_of_each
 from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.intact import written_by_decision
+from forgetfilter.runs.parquet_parts import PART_ROWS, names_in, read_parts, write_parts
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, Summary
+from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, UNSCORED_COLUMN, Summary
 from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
 from forgetfilter.scoring.records import Readings
 from forgetfilter.screening.actions import write_action
@@ -41,7 +43,10 @@ from forgetfilter.screening.file_verdict import judge_file
 from forgetfilter.screening.fitness import is_severe
 from forgetfilter.screening.masks import Rule
 from forgetfilter.screening.overruling import overrule
-from forgetfilter.screening.tables import in_order, write_parquet
+from forgetfilter.screening.tables import in_order
+
+_CARRIED = ("example_id", "line", "source", "own_id", UNSCORED_COLUMN)
+"""Columns of the table of scores that go from one decision to the next as they are."""
 
 
 def write_decision(
@@ -52,7 +57,7 @@ def write_decision(
     force: bool = False,
 ) -> None:
     """Write everything that follows from a decision: see `commit_decision` for the arguments."""
-    frame, rows = pd.read_parquet(run / SCORES_FILE), read_input(run)
+    frame, rows = _open_scores(run), read_input(run)
     selection, readings, findings = selection_by(run, summary, threshold)
     decided = force or not is_severe(findings)
     scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
@@ -62,7 +67,6 @@ def write_decision(
     harms = harm_of_each(run, len(frame))
     if harms is not None:  # what a kept row is most like says nothing against it
         frame[HARM_COLUMN] = np.where(frame["decision"] == "removed", harms, "")
-    frame = frame.loc[:, in_order(frame)]
     action = str(summary.get("action", "remove"))
     outputs = _write_rows(run, rows, frame)
     cut = selection.cut
@@ -70,7 +74,7 @@ def write_decision(
         remove(run / TOKENS_FILE)  # of an earlier screen
     rule = Rule(float(cut.value), str(summary.get("unit", "")))
     action_file = write_action(run, rows, frame, action, rule)
-    write_parquet(run / SCORES_FILE, frame)
+    _write_scores(run, frame)
     decision = _fingerprint(frame, threshold, cut.value, weight)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
@@ -79,14 +83,12 @@ def write_decision(
         coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
+    counts = Counter(frame["decision"])
     said = Summary.model_validate(
         {
             **summary,
             "rows": len(frame),
-            "kept": frame["decision"].tolist().count("kept"),
-            "removed": frame["decision"].tolist().count("removed"),
-            "undecided": frame["decision"].tolist().count("undecided"),
-            "rejected": frame["decision"].tolist().count("rejected"),
+            **{name: counts[name] for name in ("kept", "removed", "undecided", "rejected")},
             "outputs": outputs,
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
@@ -138,8 +140,35 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float, weight: float) ->
     digest = hashlib.sha256(json.dumps([rule, repr(float(value)), *joint]).encode())
     for name in (*SCORED_QUANTITIES, *(["joint_score"] if weight else [])):
         digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
-    digest.update(json.dumps(frame["decision"].tolist()).encode())
+    decisions: list[str] = frame["decision"].tolist()
+    digest.update(b"[")  # one JSON list, of which only a part is made at once
+    for start in range(0, len(decisions), PART_ROWS):
+        part = json.dumps(decisions[start : start + PART_ROWS])[1:-1]
+        digest.update((", " if start else "").encode() + part.encode())
+    digest.update(b"]")
     return digest.hexdigest()
+
+
+def _open_scores(run: Path) -> pd.DataFrame:
+    """The table of scores without what a decision neither reads nor changes, which may be large."""
+    path = run / SCORES_FILE
+    return pd.read_parquet(path, columns=[n for n in names_in(path) if n not in _CARRIED])
+
+
+def _write_scores(run: Path, frame: pd.DataFrame) -> None:
+    """Write the table of scores with what `_open_scores` has left out."""
+    path, start = run / SCORES_FILE, 0
+
+    def parts() -> Iterator[pd.DataFrame]:
+        nonlocal start
+        for carried in read_parts(path, _CARRIED):
+            stop = start + len(carried)
+            own = frame.iloc[start:stop].reset_index(drop=True)
+            own[list(carried.columns)] = carried
+            start = stop
+            yield own.loc[:, in_order(own)]
+
+    write_parts(path, parts())
 
 
 def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]:
@@ -157,11 +186,11 @@ def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]
         else:
             remove(path)  # of an earlier decision
     reasons = frame["reason"].tolist()
-    rejected = [
+    rejected = (
         RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
-        for r in sorted((*rows.rows, *rows.rejected), key=lambda r: r.row)
+        for r in rows.in_order()
         if decisions[r.row] == "rejected"
-    ]
+    )
     names = rows.source_names() if len(rows.sources) > 1 else ()
     write_rejected(run / REJECTED_FILE, rejected, names)
     return write_containers(run, rows, decisions)

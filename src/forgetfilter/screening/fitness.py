@@ -158,8 +158,14 @@ def check_alike(noisy: Sequence[EncodedRow], safe: Sequence[EncodedRow]) -> list
     if not noisy or not safe:
         return []
     known = np.unique(np.concatenate([row.input_ids[row.is_target] for row in safe]))
-    met = np.concatenate([row.input_ids[row.is_target] for row in noisy])
-    share = float(np.isin(met, known).mean())
+    is_known = np.zeros(int(known[-1]) + 1, dtype=np.bool_)
+    is_known[known] = True
+    met = shared = 0
+    for row in noisy:
+        own = row.input_ids[row.is_target]
+        met += len(own)
+        shared += int(np.count_nonzero(is_known[own[own < len(is_known)]]))
+    share = shared / met
     if share >= LEAST_SHARED:
         return []
     return [

@@ -17,6 +17,7 @@ import numpy as np
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.views import chosen, joined
 from forgetfilter.model.phases import early, level_epochs
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.joint import decide_joint, joint_score
@@ -151,7 +152,7 @@ def learn_halves(setting: Setting, learned: ModelState) -> dict[StateName, Model
     order = np.random.default_rng(config.seed).permutation(len(setting.noisy))
     states: dict[StateName, ModelState] = {}
     for at, names in enumerate(HALVES):
-        rows = [setting.noisy[i] for i in sorted(order[at::2] if len(order) > 1 else order)]
+        rows = chosen(setting.noisy, np.sort(order[at::2] if len(order) > 1 else order))
         half = bench.train(
             names[0], rows, config.learn, bench.base, f"learn_{names[0]}", level_epochs(learned)
         )
@@ -210,6 +211,6 @@ def fine_tune(
         with bench.store.uncounted():
             learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
         epochs = level_epochs(learned)
-    rows = masked or [r for at, r in enumerate(setting.noisy) if is_kept is None or is_kept[at]]
-    together = [*rows, *extra]
+    kept = range(len(setting.noisy)) if is_kept is None else np.flatnonzero(is_kept)
+    together = joined(masked or chosen(setting.noisy, kept), extra)
     return bench.train("retrained", together, settings, start, "retrain", epochs, method)

@@ -99,10 +99,10 @@ def _in_both(safe_data: str, safe: Sequence[Row], noisy: Sequence[Row]) -> list[
     where: dict[tuple[str, ...], Row] = {}
     for row in safe:
         where.setdefault(_said(row.messages), row)
-    pairs = [(where[said], row) for row in noisy if (said := _said(row.messages)) in where]
+    pairs = [(where[said].line, row.row) for row in noisy if (said := _said(row.messages)) in where]
     if not pairs:
         return []
-    listed = _listed([f"row {row.row} is line {own.line} of the safe rows" for own, row in pairs])
+    listed = _listed([f"row {row} is line {line} of the safe rows" for line, row in pairs])
     is_most = len(pairs) >= SEVERE_SHARE * len(noisy)
     return [
         Finding(

@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.data.sources import Source
+from forgetfilter.data.views import chosen
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import Progress
@@ -83,12 +85,7 @@ from forgetfilter.screening.setup import (
     safe_rows_used,
     unscored_texts,
 )
-from forgetfilter.screening.tables import (
-    score_frame,
-    tell_unscored,
-    write_parquet,
-    write_readings,
-)
+from forgetfilter.screening.tables import write_readings, write_scores
 from forgetfilter.screening.token_forgetting import write_tokens
 from forgetfilter.screening.trusted import check_trusted, with_trusted
 
@@ -253,8 +250,9 @@ def _screen(
     check_trusted(setting, noisy, rule)
     opinion = None
     if config.second_opinion is not None:
-        by_row = {row.row: row for row in noisy.rows}
-        readable = [by_row[row.row] for row in setting.noisy]
+        scored_rows = np.fromiter((row.row for row in setting.noisy), np.int64)
+        readable_rows = np.fromiter((row.row for row in noisy.rows), np.int64)
+        readable = chosen(noisy.rows, np.searchsorted(readable_rows, scored_rows))
         place = config.device
         opinion = judge_rows(config.second_opinion, readable, bench.store, progress, place)
     described = described_rows(setting, safe.rows, progress)
@@ -271,11 +269,10 @@ def _screen(
 
     second = opinion.scores if opinion else None
     harm = described.scores if described else None
-    frame = score_frame(noisy, rejected, scored.readings, scored.scores, second, harm)
     scored = replace(scored, opinion=second, weight=config.joint)
-    tell_unscored(frame, setting.noisy)
-    write_parquet(part / SCORES_FILE, frame)
-    write_readings(part, frame, scored.readings)
+    found = (scored.readings, scored.scores, second, harm)
+    write_scores(part, noisy, rejected, *found, encoded=setting.noisy)
+    write_readings(part, scored.readings)
     write_evidence(part, setting, scored)
     write_harms(part, setting, safe)
     used = safe_rows_used(given, scored)

@@ -16,6 +16,7 @@ from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.data.sources import Source, read_bytes
 from forgetfilter.data.template_process import stop_worker
+from forgetfilter.data.views import by_position
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.model.loading import model_fingerprint
@@ -140,10 +141,10 @@ def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> l
 
 def encode_rows(
     config: ScreenConfig, bench: Workbench, noisy: RowFile, progress: Progress
-) -> tuple[Setting, list[RejectedRow]]:
+) -> tuple[Setting, Sequence[RejectedRow]]:
     """Both files as tokens, and every noisy row that can't be scored, with its reason."""
-    encoded, unfit = bench.encoder.encode(noisy.rows)
-    rejected = sorted((*noisy.rejected, *unfit), key=lambda row: row.row)
+    encoded, unfit = bench.encoder.encode(noisy.rows, Path(config.output_dir))
+    rejected = by_position(noisy.rejected, unfit)
     if not encoded:
         raise nothing_to_score(len(noisy), rejected)
     if rejected:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +28,7 @@ def with_trusted(scored: Scored, file: RowFile) -> Scored:
     if not trusted.any():
         return scored
     own = scored.readings
-    columns = {**own.columns, TRUSTED: trusted[own.row]}
+    columns = ChainMap({TRUSTED: trusted[own.row]}, cast(Any, own.columns))
     return replace(scored, readings=Readings(own.row, columns))
 
 

@@ -112,17 +112,20 @@ def gather(
     texts.load(order)
     names: dict[str, list[str]] = {name: [] for name in ("decision", "reason", *LABELS)}
     beside = _Beside(run)
-    parts = list(_index_parts(texts, order, overruled, names))
-    sizes = np.cumsum([len(script_json(part)) for part in parts]) if parts else np.zeros(0)
-    inside = max(int(np.searchsorted(sizes, INDEX_BYTES, side="right")), 1)
-    index = _joined(parts[:inside])
-    first = len(index["row"])
+    inside: list[dict[str, list[Any]]] = []
     index_files: list[BesideFile] = []
-    for number, part in enumerate(parts[inside:]):
+    size = first = 0
+    for part in _index_parts(texts, order, overruled, names):
         last = first + len(part["row"])
-        name = beside.write(f"index-{number:03d}", "forgetfilterIndex", first, part)
-        index_files.append(BesideFile(name, first, last))
+        size += len(script_json(part))
+        if not inside or size <= INDEX_BYTES:
+            inside.append(part)
+        else:
+            stem = f"index-{len(index_files):03d}"
+            name = beside.write(stem, "forgetfilterIndex", first, part)
+            index_files.append(BesideFile(name, first, last))
         first = last
+    index = _joined(inside)
     own, text_files = _texts(texts, order, beside)
     return RowData(index, names, own, len(order), index_files, text_files)
 
@@ -222,8 +225,8 @@ def labels_of(texts: RowTexts, name: str, positions: npt.NDArray[np.int64]) -> S
         return [None if harm is None else str(harm[at]) or None for at in positions]
     if name == "source" and texts.table.source is not None:
         return [str(label) or None for label in texts.table.source[positions]]
-    own = texts.labels.get(name, {})
-    return [own.get(int(at)) for at in positions]
+    own = texts.labels.get(name)
+    return own.at(positions) if own else [None] * len(positions)
 
 
 def _shown_id(table: ScoreTable, at: int) -> str | int:

@@ -18,7 +18,13 @@ from forgetfilter.runs.file_names import EVIDENCE_FILE, READINGS_FILE
 from forgetfilter.runs.harms import SafeRow, safe_rows_of
 from forgetfilter.runs.inputs import stored_reading
 from forgetfilter.runs.lines import Lines
-from forgetfilter.runs.reading import ScoreTable, conversation, read_by_row, rows_of_decision
+from forgetfilter.runs.reading import (
+    ScoreTable,
+    conversation,
+    read_by_row,
+    read_numbers,
+    rows_of_decision,
+)
 from forgetfilter.runs.report.shown_rows import PIECES_SHOWN
 from forgetfilter.runs.report.shown_text import count, marked, marked_clip, number
 from forgetfilter.runs.schema import EVIDENCE_TEXTS, EVIDENCE_WORDS, SIZE_COLUMNS
@@ -32,6 +38,29 @@ _MOST_LABELS = 60
 """With more different ones, a column is no grouping of the rows."""
 
 
+class Labels:
+    """A short text of each row, by position, of which few are different."""
+
+    def __init__(self, size: int) -> None:
+        self._codes = np.full(size, -1, dtype=np.int16)
+        self._names: dict[str, int] = {}
+
+    @property
+    def different(self) -> int:
+        """How many different ones there are; counted as far as it matters."""
+        return len(self._names)
+
+    def note(self, at: int, text: str) -> None:
+        """Remember what a row says."""
+        if len(self._names) <= _MOST_LABELS:
+            self._codes[at] = self._names.setdefault(text, len(self._names))
+
+    def at(self, positions: npt.NDArray[np.int64]) -> list[str | None]:
+        """What the rows at some positions say; None where they say nothing."""
+        names = np.array([*self._names, None], dtype=object)
+        return names[self._codes[positions]].tolist()
+
+
 @dataclass
 class RowTexts:
     """The texts of a run's rows by their position in the table; made by `open_texts`."""
@@ -42,10 +71,13 @@ class RowTexts:
     lines: dict[str, Lines]
     place: npt.NDArray[np.int64]
     """Which line of its decision's file a position is."""
-    labels: dict[str, dict[int, str]]
-    """By name, what the row's own columns ``source`` and ``category`` say, by position."""
+    labels: dict[str, Labels]
+    """By name, what the rows' own columns ``source`` and ``category`` say."""
     said: Mapping[int, Mapping[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
-    sizes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    sizes: Mapping[str, npt.NDArray[np.int32]] = field(
+        default_factory=dict[str, npt.NDArray[np.int32]]
+    )
+    """Tokens of the prompt and of the answer, by position; -1 where not known."""
     safe_rows: Mapping[int, Sequence[SafeRow]] = field(default_factory=dict[int, list[SafeRow]])
     """Of removed rows, the safe rows that they are most like."""
 
@@ -53,7 +85,7 @@ class RowTexts:
         """Read what was measured of the ``wanted`` positions."""
         rows = {int(row) for row in self.table.row[wanted]}
         self.said = read_by_row(self.run / EVIDENCE_FILE, (*EVIDENCE_TEXTS, *EVIDENCE_WORDS), rows)
-        self.sizes = read_by_row(self.run / READINGS_FILE, SIZE_COLUMNS, rows)
+        self.sizes = read_numbers(self.run / READINGS_FILE, SIZE_COLUMNS, self.table.row)
         is_removed = self.table.decision[wanted] == "removed"
         removed = {int(row) for row in self.table.row[wanted][is_removed]}
         self.safe_rows = safe_rows_of(self.run, removed)
@@ -72,7 +104,7 @@ class RowTexts:
             return {"raw": marked_clip(_raw_text(raw))}
         row = int(self.table.row[at])
         messages = conversation(self.run, decision, place, raw, self.reading)
-        told = self._of_conversation(at, messages, self.said.get(row, {}), self.sizes.get(row, {}))
+        told = self._of_conversation(at, messages, self.said.get(row, {}))
         return {name: value for name, value in told.items() if value}
 
     def _of_conversation(
@@ -80,14 +112,14 @@ class RowTexts:
         at: int,
         messages: Sequence[Message],
         said: Mapping[str, Any],
-        sizes: Mapping[str, Any],
     ) -> dict[str, Any]:
         quantity = {name: number(float(v[at])) for name, v in self.table.quantities.items()}
         learned = "learned, early on" if said.get("earlier") == "early" else "learned"
         tokens = [
             count(size, f"{part} token", f"{part} tokens")
             for part in ("prompt", "completion")
-            if (size := sizes.get(f"{part}_tokens")) is not None
+            if (sizes := self.sizes.get(f"{part}_tokens")) is not None
+            and (size := int(sizes[at])) >= 0
         ]
         prompt = messages[:-1]
         texts = [(learned, said.get("learned_text")), ("forgotten", said.get("forgotten_text"))]
@@ -125,7 +157,7 @@ def open_texts(run: Path, table: ScoreTable) -> Generator[RowTexts]:
     """
     place = np.zeros(len(table.row), dtype=np.int64)
     lines: dict[str, Lines] = {}
-    labels: dict[str, dict[int, str]] = {name: {} for name in _LABELS}
+    labels = {name: Labels(len(table.row)) for name in _LABELS}
     with ExitStack() as opened:
         for decision in ("kept", "removed", "undecided", "rejected"):
             positions = np.flatnonzero(table.decision == decision)
@@ -136,17 +168,12 @@ def open_texts(run: Path, table: ScoreTable) -> Generator[RowTexts]:
             lines[decision] = opened.enter_context(
                 rows_of_decision(run, decision, len(positions), see)
             )
-        kept = {
-            name: found
-            for name, found in labels.items()
-            if 1 < len(set(found.values())) <= _MOST_LABELS
-        }
+        kept = {name: own for name, own in labels.items() if 1 < own.different <= _MOST_LABELS}
         yield RowTexts(run, table, stored_reading(run), lines, place, kept)
 
 
-def _collector(labels: dict[str, dict[int, str]], positions: npt.NDArray[np.int64]) -> Any:
+def _collector(labels: dict[str, Labels], positions: npt.NDArray[np.int64]) -> Any:
     """Notes what each line's own columns say of it, by the position of its row."""
-    known: dict[str, str] = {}
     quoted = {name: f'"{name}"'.encode() for name in _LABELS}
 
     def see(line: int, raw: bytes) -> None:
@@ -161,8 +188,7 @@ def _collector(labels: dict[str, dict[int, str]], positions: npt.NDArray[np.int6
         for name in _LABELS:
             value = cast(dict[str, Any], record).get(name)
             if isinstance(value, str) and value.strip():
-                text = value.strip()[:_LABEL_CHARACTERS]
-                labels[name][int(positions[line])] = known.setdefault(text, text)
+                labels[name].note(int(positions[line]), value.strip()[:_LABEL_CHARACTERS])
 
     return see
 

@@ -22,10 +22,11 @@ def nearest_to_threshold(scores: FloatArray, threshold: float | None) -> list[in
     """Indices of the scores just above and just below the threshold, highest first."""
     if threshold is None or np.isnan(threshold):
         return []
-    order = [int(i) for i in np.argsort(-scores, kind="stable") if not np.isnan(scores[i])]
-    above = [i for i in order if scores[i] > threshold][-NEAREST_EACH_SIDE:]
-    below = [i for i in order if scores[i] <= threshold][:NEAREST_EACH_SIDE]
-    return above + below
+    order = np.argsort(-scores, kind="stable")
+    order = order[~np.isnan(scores[order])]
+    is_above = scores[order] > threshold
+    above, below = order[is_above][-NEAREST_EACH_SIDE:], order[~is_above][:NEAREST_EACH_SIDE]
+    return [*above.tolist(), *below.tolist()]
 
 
 def rows_to_show(scores: FloatArray, threshold: float | None) -> list[int]:

@@ -63,10 +63,11 @@ def decide(
     cut = rule.cut(scores, is_judged, readings)
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = is_judged & (scores > cut.value)
-    kept_because = np.where(is_judged, "below_threshold", NOT_LEARNED)
+    names = np.array([NOT_LEARNED, "below_threshold", "above_threshold", IS_TRUSTED], dtype=object)
+    which = is_judged.astype(np.int8) + is_removed
     if TRUSTED in readings:
         trusted = readings[TRUSTED].astype(np.bool_)
         is_removed &= ~trusted
-        kept_because = np.where(trusted, IS_TRUSTED, kept_because)
-    reasons = np.where(is_removed, "above_threshold", kept_because)
-    return Selection(cut, is_removed, [str(reason) for reason in reasons], scores)
+        which[trusted] = 3
+    reasons: list[str] = names[which].tolist()
+    return Selection(cut, is_removed, reasons, scores)

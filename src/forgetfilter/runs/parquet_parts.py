@@ -1,0 +1,101 @@
+"""Parquet tables that are written in parts of rows, and read by part or by column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+
+from forgetfilter.files import open_atomic
+
+PART_ROWS = 2**16
+"""Rows that are held at once."""
+
+Column = npt.NDArray[Any]
+
+
+def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write the rows of all ``frames``, which have the same columns, whole or not at all.
+
+    Each becomes a row group.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parts = iter(frames)
+    first = next(parts)
+    schema = _schema_of(pa.Table.from_pandas(first, preserve_index=False))
+    with open_atomic(path) as file, parquet.ParquetWriter(file, schema) as writer:
+        for frame in chain([first], parts):
+            writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
+
+
+def _schema_of(table: Any) -> Any:
+    """A table's schema; a column without a value yet is one of text."""
+    import pyarrow as pa
+
+    schema = table.schema
+    for at, field in enumerate(schema):
+        if pa.types.is_null(field.type):
+            schema = schema.set(at, field.with_type(pa.string()))
+    return schema.with_metadata(table.schema.metadata)
+
+
+def read_parts(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Some columns, `PART_ROWS` rows at a time; those that the file doesn't have are left out."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        there = [name for name in columns if name in file.schema_arrow.names]
+        for batch in file.iter_batches(PART_ROWS, columns=there):
+            yield batch.to_pandas()
+
+
+def names_in(path: Path) -> list[str]:
+    """The columns of a table."""
+    from pyarrow import parquet
+
+    return list(parquet.read_schema(path).names)
+
+
+def read_column(path: Path, name: str) -> Column:
+    """One column of a table, shape (N,)."""
+    return pd.read_parquet(path, columns=[name])[name].to_numpy()
+
+
+class LazyColumns(Mapping[str, Column]):
+    """Columns that are read, or made, each time they are asked for: only names are held.
+
+    Args:
+        makers: by name, what makes the column.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Column]]) -> None:
+        self._makers = dict(makers)
+
+    def __getitem__(self, name: str) -> Column:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+
+def columns_of(path: Path, without: Sequence[str] = ()) -> Mapping[str, Column]:
+    """The columns of a table; each read when it is asked for, where the table has many rows."""
+    from pyarrow import parquet
+
+    names = [name for name in names_in(path) if name not in without]
+    if parquet.read_metadata(path).num_rows <= PART_ROWS:
+        frame = pd.read_parquet(path, columns=names)
+        return {str(name): frame[name].to_numpy() for name in frame.columns}
+    return LazyColumns({name: lambda name=name: read_column(path, name) for name in names})

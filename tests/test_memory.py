@@ -1,0 +1,227 @@
+"""Memory: rows lie on the disk once they are many, and nothing of them changes by that."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import contents, rows_of, write_rows
+from decided_run import make_run
+from forgetfilter.data import read_rows, spilled
+from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.packing import packed, unpacked
+from forgetfilter.data.reading import repeated_ids
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.spilled import Spill, Spilled
+from forgetfilter.data.views import chosen, joined, mapped
+from forgetfilter.model import many_rows
+from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.runs import parquet_parts
+from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parts
+from forgetfilter.screening import decision_files, tables
+
+
+@pytest.fixture
+def few_held(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Ten items are many."""
+    monkeypatch.setattr(spilled, "HELD_ITEMS", 10)
+    return 10
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Tables are written and read some hundred rows at a time."""
+    for module in (parquet_parts, tables, decision_files):
+        monkeypatch.setattr(module, "PART_ROWS", 300)
+    return 300
+
+
+def awkward(path: Path) -> Path:
+    """Ids that are repeated, taken by others or absent; broken lines; text of every kind."""
+    rows: list[dict[str, Any]] = [
+        {**row, "id": name}
+        for row, name in zip(
+            rows_of(40),
+            [*"abcabc", "row-3", "row-0", "row-0-2", 7, *map(str, range(30))],
+            strict=True,
+        )
+    ]
+    rows += [{"prompt": "\ud800 ?", "completion": "é ✓"}, *rows_of(3, start=50)]
+    rows[4] |= {"id": None}
+    lines = [json.dumps(row).encode() for row in rows]
+    lines[9:9] = [b"{broken", b'{"prompt": 1}', b"\xff", b"", b"  "]
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def test_rows_that_lie_in_a_file_are_the_same_rows(tmp_path: Path, few_held: int):
+    path = awkward(tmp_path / "rows.jsonl")
+    many = read_rows(path)
+    assert isinstance(many.rows, Spilled)
+    assert len(many.rows) > few_held
+    spilled.HELD_ITEMS = 10**6
+    held = read_rows(path)
+    assert isinstance(held.rows, tuple)
+    assert not isinstance(many.rejected, Spilled)
+    assert list(many.rows) == list(held.rows) == [many.rows[at] for at in range(len(many.rows))]
+    assert many.rejected == held.rejected
+    assert [row.row for row in many.in_order()] == list(range(len(many)))
+    assert repeated_ids(many) == repeated_ids(held) == ["a", "c", "7"]
+    ids = [row.example_id for row in many.in_order()]
+    assert len(set(ids)) == len(ids)
+    assert "row-0-3" in ids
+
+
+def test_a_sequence_in_a_file_behaves_as_a_tuple(few_held: int):
+    spill = Spill()
+    items = [b"x" * (at % 7) for at in range(3 * few_held)]
+    for item in items:
+        spill.append(item)
+    found = spill.sequence(bytes)
+    assert isinstance(found, Spilled)
+    assert len(found) == len(spill) == len(items)
+    assert list(found) == items
+    assert found[-1] == items[-1]
+    assert found[3:9:2] == items[3:9:2]
+    with pytest.raises(IndexError):
+        found[len(items)]
+    assert pickle.loads(pickle.dumps(found)) == items  # another process gets a list
+    places = np.array([5, 0, 29])
+    assert list(chosen(found, places)) == chosen(items, places) == [items[5], items[0], items[29]]
+    both = joined(chosen(found, places), [b"last"])
+    assert (len(both), both[-1], both[0]) == (4, b"last", items[5])
+    assert list(mapped(both, len)) == [5, 0, 1, 4]
+
+
+def test_packed_rows_are_the_same_rows():
+    row = EncodedRow(3, [5, 900, 1], [False, True, True], 1, "t\ud800", "kind", ("system",))  # type: ignore[arg-type]
+    again = unpacked(packed(row))
+    assert again == row
+    assert (again.category, again.unscored) == ("kind", ("system",))
+    assert again.is_target.dtype == np.bool_
+    assert again.input_ids.dtype == np.int32
+
+
+def test_encoded_rows_in_a_file_have_the_same_digest(
+    tmp_path: Path, tiny_tokenizer: Callable[..., Any], few_held: int
+):
+    rows = read_rows(write_rows(tmp_path / "rows.jsonl", rows_of(30))).rows
+    many, _ = Encoder(tiny_tokenizer(), "auto", 190).encode(rows, tmp_path)
+    assert isinstance(many, Spilled)
+    assert list(tmp_path.iterdir()) == [tmp_path / "rows.jsonl"]
+    assert rows_digest(many) == rows_digest(list(many)) == rows_digest(many)
+
+
+def test_tables_in_parts_are_the_tables(tmp_path: Path, small_parts: int):
+    frame = pd.DataFrame(
+        {
+            "row": np.arange(1000),
+            "score": np.linspace(0, 1, 1000),
+            "text": ["", *["some"] * 999],
+            "learned": pd.array([None, *[True] * 999], dtype="boolean"),
+        }
+    )
+    parts = (frame.iloc[at : at + small_parts] for at in range(0, 1000, small_parts))
+    write_parts(tmp_path / "t.parquet", parts)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), frame)
+    assert sum(len(part) for part in read_parts(tmp_path / "t.parquet", ["row", "none"])) == 1000
+    columns = columns_of(tmp_path / "t.parquet", without=["row"])
+    assert list(columns) == ["score", "text", "learned"]
+    assert not isinstance(columns, dict)
+    assert np.array_equal(columns["score"], frame["score"])
+
+
+def test_a_decision_in_parts_writes_the_same_files(
+    tmp_path: Path, few_held: int, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [{**row, "source": f"s{at % 3}"} for at, row in enumerate(rows_of(700))]
+    rows[5] = {"nothing": 1}
+    whole = make_run(tmp_path / "whole", rows, unlearned=(9, 400), too_long=(20, 650))
+    for module in (parquet_parts, tables, decision_files):
+        monkeypatch.setattr(module, "PART_ROWS", 300)
+    parts = make_run(tmp_path / "parts", rows, unlearned=(9, 400), too_long=(20, 650))
+    for name in ("scores.parquet", "readings.parquet"):
+        own, other = (pd.read_parquet(run / name) for run in (parts, whole))
+        for frame in (own, other):
+            frame.drop(columns="source", errors="ignore", inplace=True)  # the name of the file
+        pd.testing.assert_frame_equal(own, other)
+    written = contents(whole)
+    for name in ("kept.jsonl", "removed.jsonl", "rejected.jsonl"):
+        assert contents(parts)[name] == written[name]
+    told = [json.loads((run / "summary.json").read_bytes()) for run in (whole, parts)]
+    assert told[0]["decision"] == told[1]["decision"]
+    assert told[0]["removed"] > 10
+
+
+def held_bytes(make: Callable[[], Any]) -> tuple[int, int]:
+    """What ``make`` leaves in memory, and what it had at its peak."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        made = make()
+        gc.collect()
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        del made
+
+
+def test_rows_in_memory_do_not_grow_with_the_file(
+    tmp_path: Path, tiny_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    """A row that was held took 1,300 bytes, and 700 more as tokens."""
+    monkeypatch.setattr(spilled, "HELD_ITEMS", 300)
+    encoder = Encoder(tiny_tokenizer(), "auto", 190)
+    encoder.encode(read_rows(write_rows(tmp_path / "first.jsonl", rows_of(400))).rows)
+
+    def read(rows: int) -> Any:
+        path = write_rows(tmp_path / f"{rows}.jsonl", rows_of(rows))
+
+        def make() -> Any:
+            file = read_rows(path)
+            return file, encoder.encode(file.rows)
+
+        return make
+
+    few, many = held_bytes(read(500)), held_bytes(read(2000))
+    assert (many[0] - few[0]) / 1500 < 150
+    assert (many[1] - few[1]) / 1500 < 250
+
+
+def test_the_nearest_of_many_are_the_nearest(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(many_rows, "_ROWS_TOGETHER", 7)
+    monkeypatch.setattr(many_rows, "_OTHERS_TOGETHER", 11)
+    vectors = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    vectors[13] = vectors[40]  # of equal ones the first
+    similar = vectors @ vectors.T
+    np.fill_diagonal(similar, -np.inf)
+    expected = np.argsort(-similar, axis=1, kind="stable")[:, :4]
+    assert np.array_equal(many_rows.nearest_of_many(vectors, 4), expected)
+
+
+def test_a_classifier_of_many_rows_is_fitted_on_some(monkeypatch: pytest.MonkeyPatch):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    rng = np.random.default_rng(0)
+    is_safe = np.arange(400) >= 350
+    vectors = (rng.normal(size=(400, 3)) + is_safe[:, None]).astype(np.float32)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    parts = (LogisticRegression(C=0.01, tol=1e-8), folds, vectors, is_safe)
+    monkeypatch.setattr(many_rows, "_JUDGED_TOGETHER", 30)
+    every = many_rows.odds_of_many(*parts)
+    usual = cross_val_predict(parts[0], vectors, is_safe, cv=folds, method="decision_function")
+    assert np.allclose(every, usual, atol=1e-6)
+    monkeypatch.setattr(many_rows, "FITTED_ROWS", 150)
+    some = many_rows.odds_of_many(*parts)
+    assert np.corrcoef(some, usual)[0, 1] > 0.95
+    assert not np.allclose(some, usual, atol=1e-3)

@@ -9,6 +9,7 @@ from typing import Any
 
 from forgetfilter.cli.fail_on import STATUS, Condition, add_fail_on, failed, parse_conditions
 from forgetfilter.cli.kinds import Parser, column_map, signal_names, threshold_names
+from forgetfilter.cli.launched import reading_by
 from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
@@ -83,6 +84,12 @@ def add(commands: Any) -> None:
         metavar="WEIGHT",
         help="cut the forgetting score plus this many nats per root token times the second "
         "opinion (default: 0, it decides nothing; 0.6 was measured to be good)",
+    )
+    screen.add_argument(
+        "--engine",
+        metavar="ray[:N]",
+        help="read the rows with N workers of a Ray cluster (RAY_ADDRESS; default: one here, with "
+        "a worker a GPU or CPU); what trains stays in this process",
     )
     add_screen_flags(screen)
     add_fail_on(screen)
@@ -227,9 +234,10 @@ def _screen(options: argparse.Namespace) -> int:
     if config.action == "mask":
         check_maskable(config.signal)
     check_input(config)
-    from forgetfilter.screening.screen import screen
+    with reading_by(options.engine):
+        from forgetfilter.screening.screen import screen
 
-    result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
+        result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
     summary = result.summary
     if result.was_finished:
         tell(f"{result.output_dir} was finished before; nothing changed.")

@@ -211,9 +211,9 @@ def token_losses(
             for position, index in enumerate(batch.indices):
                 losses[index] = nats[batch.owner == position]
             bar.update(len(batch.indices))
-    losses = filled_in(losses)
-    check_finite([own.sum() for own in losses], "loss of a token", label)
-    return losses
+    whole = filled_in(losses)
+    check_finite([own.sum() for own in whole], "loss of a token", label)
+    return whole
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from forgetfilter.errors import ModelError
 
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 PATIENCE = "FORGETFILTER_PROCESS_TIMEOUT"
 """Environment variable: after how many seconds a process that doesn't answer counts as lost."""
-_PATIENCE_SECONDS = 1800.0
+_PATIENCE_SECONDS = 7200.0
 # Fewer batches than so many a process are dealt row by row where that is allowed: else some idle.
 _LEAST_BATCHES = 4
 # What says to libraries that they are one of several processes. They must not know: each would cut
@@ -216,8 +217,8 @@ def join() -> Processes:
     local = int(os.environ.get("LOCAL_RANK", 0))
     limit = timedelta(seconds=patience)
     try:
-        _see_one_card(local)
-        store, rank, size = next(dist.rendezvous("env://", timeout=limit))
+        see_one_card(local)
+        store, rank, size = next(rendezvous("env://", timeout=limit))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
@@ -226,13 +227,13 @@ def join() -> Processes:
             "WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun or accelerate launch set them, "
             "and an open way between the machines. Check them, or start one process without these."
         ) from None
-    is_parted, is_offloaded = _asks_for_parts()
+    is_parted, is_offloaded = asks_for_parts()
     # Its advice to launch otherwise: the trainer is not told of the others.
     logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     # Gone from here on, so that no library cuts anything up a second time.
     for name in _OF_LAUNCHERS:
         os.environ.pop(name, None)
-    prefixed = dist.PrefixStore("forgetfilter", store)
+    prefixed = dist.PrefixStore("forgetfilter", store)  # pyright: ignore[reportPrivateImportUsage]
     _joined = Processes(rank, size, prefixed, patience, is_parted, is_offloaded)
     return _joined
 
@@ -245,16 +246,21 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _see_one_card(local: int) -> None:
-    """Let this process see the card of its place alone; libraries take the first that they see."""
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if not visible and not torch.cuda.is_available():
+def see_one_card(local: int) -> None:
+    """Let this process see the card of its place alone; libraries take the first that they see.
+
+    It comes before anything asks for cards, and so doesn't ask for them either.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(local)
         return
-    if len(visible) != 1:  # a launcher may have done so
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[local] if local < len(visible) else str(local)
+    names = [name for name in visible.split(",") if name]
+    if len(names) > 1:  # with one, a launcher has done so
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[local] if local < len(names) else ""
 
 
-def _asks_for_parts() -> tuple[bool, bool]:
+def asks_for_parts() -> tuple[bool, bool]:
     """Whether FSDP or ZeRO-3 was asked for, as `accelerate launch` says it; and with offloading."""
 
     def says(name: str, wanted: str = "true") -> bool:
@@ -266,6 +272,20 @@ def _asks_for_parts() -> tuple[bool, bool]:
         has_zero and says("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "cpu")
     )
     return has_fsdp or has_zero, offloads
+
+
+def refuse_parts() -> None:
+    """See that one process alone, which computes now, has the whole weights.
+
+    Raises:
+        ModelError: each process has a part of them.
+    """
+    if _joined is not None and _joined.is_parted:
+        raise ModelError(
+            "One process alone was to compute with weights of which each has a part. Expected a "
+            "command, signal and settings that all processes work on. Start it without FSDP or "
+            "DeepSpeed."
+        )
 
 
 def deal(
@@ -287,11 +307,7 @@ def deal(
     """
     group = together()
     if group is None:
-        if _joined is not None and _joined.is_parted:
-            raise ModelError(
-                "One process alone was to compute with weights of which each has a part. Expected "
-                "all processes to. Start this command without FSDP or DeepSpeed."
-            )
+        refuse_parts()
         for batch in cut(lengths):
             yield batch, True
         return

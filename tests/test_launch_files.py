@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -59,6 +60,33 @@ def test_what_accelerate_makes_of_a_file_is_what_we_read(
         if variable.startswith(("ACCELERATE_", "FSDP_")):
             monkeypatch.setenv(variable, value)
     assert asks_for_parts() == (parted, offloaded)
+
+
+@pytest.mark.parametrize(
+    ("zero", "found"),
+    [
+        ({"stage": 3}, (True, False)),
+        ({"stage": 3, "offload_param": {"device": "cpu"}}, (True, True)),
+        ({"stage": 2}, (False, False)),
+        ({}, None),
+    ],
+)
+def test_a_configuration_of_deepspeed_itself_is_read(
+    zero: dict[str, Any], found: tuple[bool, bool] | None, tmp_path: Path, monkeypatch: Any
+):
+    from forgetfilter.errors import ModelError
+    from forgetfilter.model.processes import asks_for_parts
+
+    file = tmp_path / "zero.json"
+    file.write_text(json.dumps({"zero_optimization": zero}))
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    if found is None:
+        with pytest.raises(ModelError, match="The stage of ZeRO can't be read"):
+            asks_for_parts()
+    else:
+        assert asks_for_parts() == found
 
 
 def test_slurm_file_is_a_script_that_passes_its_words_on():

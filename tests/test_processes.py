@@ -19,8 +19,11 @@ import pytest
 import yaml
 
 from conftest import quick_settings
+from forgetfilter.integrations.trl_callback import record_training
+from forgetfilter.runs.recording import Recording
 from launched import Ended
 from shared_readings import compute
+from test_trl import chat_rows, trained
 
 ROOT = Path(__file__).parent.parent
 ROWS, EPOCHS = 22, 10
@@ -97,7 +100,7 @@ def test_two_processes_decide_as_one_and_the_other_writes_nothing(
     assert found["final_loss"] == pytest.approx(known["final_loss"], abs=1e-5)
 
 
-@pytest.mark.parametrize("is_parted", [False, True])
+@pytest.mark.parametrize("is_parted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_all_readings_are_those_of_one_process(tiny_model: Any, tmp_path: Path, is_parted: bool):
     folder = str(tiny_model("llama"))
     early = f"""
@@ -178,6 +181,52 @@ def test_a_command_without_a_model_runs_once(alone: Path, tmp_path: Path):
     assert ended.out[1] + ended.err[1] + ended.err[0] == ""
 
 
+ARGUMENTS = {"assistant_only_loss": True, "num_train_epochs": 2}
+
+
+def record(model: Path, folder: Path, batch: int) -> None:
+    """Train on 14 rows, of which two are alike, and record it."""
+    from datasets import Dataset
+
+    arguments = {**ARGUMENTS, "per_device_train_batch_size": batch}
+    callback = record_training(folder / "recorded")
+    rows = Dataset.from_list([{"messages": row["messages"]} for row in chat_rows(14)])
+    trained(model, rows, folder, arguments=arguments, callbacks=[callback])
+
+
+def losses(folder: Path, step: int) -> dict[str, list[float]]:
+    """The losses that were recorded for a step, in order, by the tokens of their row."""
+    rows = pd.read_parquet(folder / "rows.parquet")
+    found = pd.read_parquet(folder / "row_losses.parquet").query(f"step == {step}")
+    found["tokens"] = rows["tokens"].to_numpy()[found["at"]]
+    return found.sort_values("loss_sum").groupby("tokens")["loss_sum"].apply(list).to_dict()
+
+
+def test_two_processes_record_what_one_does(tiny_model: Callable[..., Path], tmp_path: Path):
+    model = tiny_model("llama")
+    record(model, tmp_path / "one", 4)
+    early = f"""
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_processes import record
+record(Path({str(model)!r}), Path({str(tmp_path)!r}, f"rank{{rank}}"), 2)
+sys.stdout.flush()
+os._exit(0)
+"""
+    ended = Ended(tmp_path / "said", 2, [], early)
+    assert ended.statuses == [0, 0], ended.err
+    one, two = tmp_path / "one" / "recorded", tmp_path / "rank0" / "recorded"
+    assert not list((tmp_path / "rank1" / "recorded").glob("*"))
+    known, found = Recording(one).record, Recording(two).record
+    assert found.learn == known.learn  # a batch of two rows in each of two processes is one of four
+    assert (found.rows, found.steps) == (known.rows, known.steps) == (12, 8)
+    for step in (0, 1):  # later ones differ where the last batch of an epoch is filled up
+        for tokens, values in losses(one, step).items():
+            np.testing.assert_allclose(losses(two, step)[tokens], values, atol=1e-3)
+    every = pd.read_parquet(two / "rows.parquet")["passes"].sum()
+    assert every >= pd.read_parquet(one / "rows.parquet")["passes"].sum() == 2 * 14
+
+
 @pytest.mark.parametrize(
     ("visible", "local", "seen"),
     [
@@ -209,12 +258,42 @@ def test_four_processes_of_torchrun_decide_as_one(words: Any, tmp_path: Path):
     from forgetfilter.cli import main
 
     runs = tmp_path / "one", tmp_path / "four"
-    more = ["--signal", "crossfit", "--set", "coverage=quick"]
+    more = ["--set", "signal=crossfit", "--set", "coverage=quick"]  # torchrun reads --signal itself
     assert main(words(runs[0], *more)) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = launched([*torchrun, "--nproc-per-node=4", "-m", "forgetfilter", *words(runs[1], *more)])
     assert done.returncode == 0, done.stderr
     check_same(runs[1], runs[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_torchrun_ends_with_the_message_where_a_process_is_killed(words: Any, tmp_path: Path):
+    import psutil
+
+    run = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "--nproc-per-node=2", "-m", "forgetfilter", *words(run)]
+    long = ["--set", "learn.num_train_epochs=10000"]
+    with (tmp_path / "said").open("w") as said:
+        launcher = subprocess.Popen([*command, *long], stderr=said, stdout=said)
+        try:
+            while not list(run.glob("stages/learn-*")):
+                assert launcher.poll() is None, (tmp_path / "said").read_text()
+                time.sleep(0.5)
+            time.sleep(5)
+            (other,) = (
+                child
+                for child in psutil.Process(launcher.pid).children(recursive=True)
+                if child.environ().get("RANK") == "1"
+            )
+            other.kill()
+            assert launcher.wait(300) != 0
+        finally:
+            launcher.terminate()
+            launcher.wait()
+    told = (tmp_path / "said").read_text()
+    assert "Another of the 2 processes has ended" in told or "a launcher ends all" in told
 
 
 @pytest.mark.slow

@@ -22,6 +22,14 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
 
 
+_was_launched = False  # what says so is taken out of the environment once the processes are joined
+
+
+def why() -> str:
+    """What may have interrupted one of several processes, for a message; nothing where alone."""
+    return " (a launcher ends all processes where one is lost)" if _was_launched else ""
+
+
 @contextmanager
 def reading_by(engine: str | None) -> Generator[None]:
     """What reads rows while this lasts: this process and those beside it, or workers of Ray.
@@ -56,8 +64,10 @@ def reading_by(engine: str | None) -> Generator[None]:
 
 def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, in as many processes as there are; the exit status."""
+    global _was_launched
     if not is_launched():
         return options.run(options)
+    _was_launched = True
     uses_all = bool(words) and words[0] in _OF_SEVERAL
     if int(os.environ["RANK"]) > 0:
         if not uses_all:

@@ -17,8 +17,9 @@ from torch import Tensor
 from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.forward import RowBatch, row_batches, target_logits, target_nats
-from forgetfilter.model.processes import added_up, together
+from forgetfilter.model.processes import together
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
 

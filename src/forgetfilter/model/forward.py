@@ -20,9 +20,10 @@ from torch import Tensor
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import EncodedRow, TokenArray
 from forgetfilter.finite import check_finite
+from forgetfilter.model.dealing import added_up, deal, filled_in
 from forgetfilter.model.loading import configured_context_tokens, padding_id
 from forgetfilter.model.plan import CPU_BATCH_TOKENS
-from forgetfilter.model.processes import added_up, deal, filled_in, together
+from forgetfilter.model.processes import together
 from forgetfilter.progress import Progress
 
 # Logits of one pass, in numbers: bounds memory for models with large vocabularies (1 GB).
@@ -66,7 +67,7 @@ def row_batches(
 ) -> Iterator[RowBatch]:
     """Cut rows into batches of similar length; small enough for a large vocabulary's logits.
 
-    Where several processes compute together, this process's batches; see `processes.deal`. One
+    Where several processes compute together, this process's batches; see `dealing.deal`. One
     without indices is there to call the model with, and holds nothing.
     """
     device = next(model.parameters()).device

@@ -13,8 +13,8 @@ import torch
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.forward import pass_inputs, row_batches
-from forgetfilter.model.processes import added_up
 from forgetfilter.progress import Bar, Progress
 
 Part = Literal["answer", "prompt"]

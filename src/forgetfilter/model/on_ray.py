@@ -125,7 +125,7 @@ class Cluster:
         adapter = ray.put(_files_of(state))
         sent = ray.put(tuple(_plain(bench, each, at in rows) for at, each in enumerate(arguments)))
         counts, results = np.zeros(count), cast(list[tuple[list[int], Any]], [])
-        label = f"{arguments[-1]}, {self.size} workers"
+        label = next(each for each in reversed(arguments) if isinstance(each, str))
         pool = import_module("ray.util").ActorPool(self._actors)
 
         def ask(actor: Any, part: list[int]) -> Any:
@@ -134,7 +134,7 @@ class Cluster:
             return actor.read.remote(adapter, sent, call, own)
 
         try:
-            with bench.progress.bar(label, count, "rows") as bar:
+            with bench.progress.bar(f"{label}, {self.size} workers", count, "rows") as bar:
                 for part, result in pool.map_unordered(ask, parts):
                     counts[part] += 1
                     results.append((part, result))

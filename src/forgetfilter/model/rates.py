@@ -21,10 +21,10 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
 from forgetfilter.finite import check_finite
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.divergence import safe_gradient, trainable_parameters
 from forgetfilter.model.forward import row_batches, target_logits, target_nats
 from forgetfilter.model.grouping import group_rows
-from forgetfilter.model.processes import added_up
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective
 

@@ -10,8 +10,8 @@ import numpy as np
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.likeness import mean_states, state_table
-from forgetfilter.model.processes import added_up
 from forgetfilter.progress import Bar, Progress
 
 _STANDARD_ROWS = 1000

@@ -1,4 +1,4 @@
-"""How rows are dealt to processes that compute together, and how what they find becomes whole again.
+"""How rows are dealt to processes that compute together, and what they find is put together.
 
 In a process that is alone all rows are its own, and nothing here changes anything.
 """

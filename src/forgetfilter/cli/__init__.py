@@ -24,7 +24,7 @@ from forgetfilter.cli.failing import explain, let_go_of_output
 from forgetfilter.cli.harmless import harmless_messages, show_traceback
 from forgetfilter.cli.interrupts import Ended, signals_interrupt
 from forgetfilter.cli.kinds import Parser
-from forgetfilter.cli.launched import run
+from forgetfilter.cli.launched import run, why
 from forgetfilter.errors import ForgetFilterError, UnfitError
 from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import tell
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ForgetFilterError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:
-        _fail("interrupted; the same command resumes.")
+        _fail(f"interrupted{why()}; the same command resumes.")
         return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
     except SystemExit:  # --help, or wrong words
         let_go_of_output()

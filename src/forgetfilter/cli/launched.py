@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 from forgetfilter.cli import laboratory
+from forgetfilter.errors import ConfigError
 
 _OF_SEVERAL = frozenset({"screen", "finetune", *laboratory.NAMES})
 """First words of command lines that train or read a model."""
@@ -20,10 +22,52 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
 
 
+_was_launched = False  # what says so is taken out of the environment once the processes are joined
+
+
+def why() -> str:
+    """What may have interrupted one of several processes, for a message; nothing where alone."""
+    return " (a launcher ends all processes where one is lost)" if _was_launched else ""
+
+
+@contextmanager
+def reading_by(engine: str | None) -> Generator[None]:
+    """What reads rows while this lasts: this process and those beside it, or workers of Ray.
+
+    Args:
+        engine: ``ray``, ``ray:N`` for N workers, or None.
+
+    Raises:
+        ConfigError: it is neither, or several processes were started as well.
+    """
+    if engine is None:
+        yield
+        return
+    name, _, count = engine.partition(":")
+    is_count = count.isdecimal() and int(count) > 0
+    if name != "ray" or (":" in engine and not is_count):
+        raise ConfigError(
+            f"--engine is {engine!r}; expected ray, or ray:N with the number of workers."
+        )
+    from forgetfilter.model.on_ray import reading_on_ray
+    from forgetfilter.model.processes import joined
+
+    if group := joined():
+        raise ConfigError(
+            f"--engine {engine} was given to one of {group.size} processes. Expected one process, "
+            "whose rows the workers read. Start it without a launcher, or leave --engine out."
+        )
+
+    with reading_on_ray(int(count) if count else None):
+        yield
+
+
 def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, in as many processes as there are; the exit status."""
+    global _was_launched
     if not is_launched():
         return options.run(options)
+    _was_launched = True
     uses_all = bool(words) and words[0] in _OF_SEVERAL
     if int(os.environ["RANK"]) > 0:
         if not uses_all:

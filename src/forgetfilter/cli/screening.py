@@ -15,6 +15,7 @@ from forgetfilter.cli.kinds import (
     signal_names,
     threshold_names,
 )
+from forgetfilter.cli.launched import reading_by
 from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
@@ -105,6 +106,12 @@ def add(commands: Any) -> None:
         help="a harm named in words: how far each answer goes that way stands in a column of its "
         "own, and decides nothing; a sentence that is true of a harmful answer, or a JSON Lines "
         "file of contrasts (harmful, harmless)",
+    )
+    screen.add_argument(
+        "--engine",
+        metavar="ray[:N]",
+        help="read the rows with N workers of a Ray cluster (RAY_ADDRESS; default: one here, with "
+        "a worker a GPU or CPU); what trains stays in this process",
     )
     add_screen_flags(screen)
     add_fail_on(screen)
@@ -253,9 +260,10 @@ def _screen(options: argparse.Namespace) -> int:
     if config.action == "mask":
         check_maskable(config.signal)
     check_input(config)
-    from forgetfilter.screening.screen import screen
+    with reading_by(options.engine):
+        from forgetfilter.screening.screen import screen
 
-    result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
+        result = screen(config, Progress(is_silent=options.quiet), overwrite=options.overwrite)
     summary = result.summary
     if result.was_finished:
         tell(f"{result.output_dir} was finished before; nothing changed.")

@@ -53,8 +53,8 @@ def record_training(
 
     Training itself raises, before its first step:
         DataError: it goes on from a checkpoint.
-        ModelError: it has no plain LoRA adapter on a base model in full precision, or it runs in
-            several processes.
+        ModelError: it has no plain LoRA adapter on a base model in full precision, or no process
+            has the whole model (FSDP, DeepSpeed).
     """
     from transformers.trainer_callback import TrainerCallback
 

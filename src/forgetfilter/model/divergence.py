@@ -18,8 +18,9 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.answer_head import target_logits, token_divergences, token_nats
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.forward import RowBatch, row_batches
-from forgetfilter.model.processes import added_up, together
+from forgetfilter.model.processes import together
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective

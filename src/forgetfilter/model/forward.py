@@ -29,10 +29,11 @@ from forgetfilter.model.answer_head import (
     target_logits,
     token_nats,
 )
+from forgetfilter.model.dealing import added_up, deal, filled_in
 from forgetfilter.model.halving import batch_budget, check_halving, remember, say_halved
 from forgetfilter.model.loading import configured_context_tokens, padding_id
 from forgetfilter.model.plan import CPU_BATCH_TOKENS
-from forgetfilter.model.processes import added_up, deal, filled_in, together
+from forgetfilter.model.processes import together
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 
@@ -91,7 +92,7 @@ class RowBatch:
 class RowBatches:
     """Batches of rows of similar length, longest first; smaller ones once memory has run out.
 
-    Where several processes compute together, this process's batches; see `processes.deal`. One
+    Where several processes compute together, this process's batches; see `dealing.deal`. One
     without indices is there to call the model with, and holds nothing.
 
     Args:
@@ -100,7 +101,7 @@ class RowBatches:
         max_batch_tokens: most padded tokens of a batch of more than one row.
         is_done: batches of which every row is done are left out, the others are the same without
             them; shape (N,).
-        is_fine: whether processes may be dealt single rows; see `processes.deal`.
+        is_fine: whether processes may be dealt single rows; see `dealing.deal`.
     """
 
     def __init__(

@@ -15,8 +15,8 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.views import chosen, joined, mapped
 from forgetfilter.finite import check_finite
 from forgetfilter.model import many_rows
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.forward import pass_inputs, row_batches
-from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
 

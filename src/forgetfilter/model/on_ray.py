@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -62,7 +63,7 @@ def reading_on_ray(workers: int | None) -> Generator[None]:
     """
     global _cluster
     try:
-        import ray
+        ray = import_module("ray")
     except ImportError:
         raise MissingExtraError(
             "--engine ray needs the package ray, which is not installed. Expected the extra `ray`. "
@@ -90,7 +91,7 @@ class Cluster:
     """Workers on Ray, each with the model that was last asked for."""
 
     def __init__(self, workers: int | None) -> None:
-        import ray
+        ray = import_module("ray")
 
         found: dict[str, float] = ray.cluster_resources()
         self._has_cards = found.get("GPU", 0) >= 1
@@ -115,8 +116,7 @@ class Cluster:
         Raises:
             ModelError: a part could not be computed, however often it was tried.
         """
-        import ray
-        from ray.util import ActorPool
+        ray = import_module("ray")
 
         self._open(opening_of(bench))
         rows = _ROWS_AT[function]
@@ -125,8 +125,8 @@ class Cluster:
         adapter = ray.put(_files_of(state))
         sent = ray.put(tuple(_plain(bench, each, at in rows) for at, each in enumerate(arguments)))
         counts, results = np.zeros(count), cast(list[tuple[list[int], Any]], [])
-        label = f"{arguments[-1]}, {self.size} workers"
-        pool = ActorPool(self._actors)
+        label = next(each for each in reversed(arguments) if isinstance(each, str))
+        pool = import_module("ray.util").ActorPool(self._actors)
 
         def ask(actor: Any, part: list[int]) -> Any:
             own = [[arguments[at][i] for i in part] for at in rows]
@@ -134,7 +134,7 @@ class Cluster:
             return actor.read.remote(adapter, sent, call, own)
 
         try:
-            with bench.progress.bar(label, count, "rows") as bar:
+            with bench.progress.bar(f"{label}, {self.size} workers", count, "rows") as bar:
                 for part, result in pool.map_unordered(ask, parts):
                     counts[part] += 1
                     results.append((part, result))
@@ -153,7 +153,7 @@ class Cluster:
 
     def _open(self, opening: Opening) -> None:
         """Have workers with this model; those of another are let go of."""
-        import ray
+        ray = import_module("ray")
 
         if self._opening == opening:
             return

@@ -35,7 +35,7 @@ def placed(model: Any, device: str) -> Any:
         "reshard_after_forward": _lets_go(),
         "offload_policy": CPUOffloadPolicy() if offloads else OffloadPolicy(),
     }
-    names = frozenset(getattr(model, "_no_split_modules", None) or ())
+    names: frozenset[str] = frozenset(getattr(model, "_no_split_modules", None) or ())
     for module in list(model.modules()):
         if type(module).__name__ in names:
             fully_shard(module, **options)

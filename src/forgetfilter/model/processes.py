@@ -8,28 +8,30 @@ and outside such work, `together` is None and nothing here does anything.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from forgetfilter.errors import ModelError
+from forgetfilter.text import printable
 
 T = TypeVar("T")
 
 PATIENCE = "FORGETFILTER_PROCESS_TIMEOUT"
 """Environment variable: after how many seconds a process that doesn't answer counts as lost."""
-_PATIENCE_SECONDS = 1800.0
-# Fewer batches than so many a process are dealt row by row where that is allowed: else some idle.
-_LEAST_BATCHES = 4
+_PATIENCE_SECONDS = 7200.0
 # What says to libraries that they are one of several processes. They must not know: each would cut
 # the batches up once more.
 _OF_LAUNCHERS = (
@@ -69,7 +71,7 @@ class Processes:
 
     def share(self, lengths: Sequence[int]) -> list[int]:
         """Which of some rows are this process's: equally many for each, of similar length."""
-        return _longest_first(lengths)[self.rank :: self.size]
+        return longest_first(lengths)[self.rank :: self.size]
 
     def add_up(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The sum over all processes, of numbers or of booleans of which one at most is true."""
@@ -216,8 +218,8 @@ def join() -> Processes:
     local = int(os.environ.get("LOCAL_RANK", 0))
     limit = timedelta(seconds=patience)
     try:
-        _see_one_card(local)
-        store, rank, size = next(dist.rendezvous("env://", timeout=limit))
+        see_one_card(local)
+        store, rank, size = next(rendezvous("env://", timeout=limit))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
@@ -226,13 +228,13 @@ def join() -> Processes:
             "WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun or accelerate launch set them, "
             "and an open way between the machines. Check them, or start one process without these."
         ) from None
-    is_parted, is_offloaded = _asks_for_parts()
+    is_parted, is_offloaded = asks_for_parts()
     # Its advice to launch otherwise: the trainer is not told of the others.
     logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     # Gone from here on, so that no library cuts anything up a second time.
     for name in _OF_LAUNCHERS:
         os.environ.pop(name, None)
-    prefixed = dist.PrefixStore("forgetfilter", store)
+    prefixed = dist.PrefixStore("forgetfilter", store)  # pyright: ignore[reportPrivateImportUsage]
     _joined = Processes(rank, size, prefixed, patience, is_parted, is_offloaded)
     return _joined
 
@@ -245,97 +247,65 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _see_one_card(local: int) -> None:
-    """Let this process see the card of its place alone; libraries take the first that they see."""
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if not visible and not torch.cuda.is_available():
+def see_one_card(local: int) -> None:
+    """Let this process see the card of its place alone; libraries take the first that they see.
+
+    It comes before anything asks for cards, and so doesn't ask for them either.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(local)
         return
-    if len(visible) != 1:  # a launcher may have done so
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[local] if local < len(visible) else str(local)
+    names = [name for name in visible.split(",") if name]
+    if len(names) > 1:  # with one, a launcher has done so
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[local] if local < len(names) else ""
 
 
-def _asks_for_parts() -> tuple[bool, bool]:
-    """Whether FSDP or ZeRO-3 was asked for, as `accelerate launch` says it; and with offloading."""
+def asks_for_parts() -> tuple[bool, bool]:
+    """Whether FSDP or ZeRO-3 was asked for, as `accelerate launch` says it; and with offloading.
+
+    Raises:
+        ModelError: a configuration of DeepSpeed that it names can't be read.
+    """
 
     def says(name: str, wanted: str = "true") -> bool:
         return os.environ.get(name, "").lower() == wanted
 
-    has_fsdp = says("ACCELERATE_USE_FSDP")
-    has_zero = says("ACCELERATE_USE_DEEPSPEED") and says("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    offloads = (has_fsdp and says("FSDP_OFFLOAD_PARAMS")) or (
-        has_zero and says("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "cpu")
-    )
-    return has_fsdp or has_zero, offloads
+    if says("ACCELERATE_USE_FSDP"):
+        return True, says("FSDP_OFFLOAD_PARAMS")
+    if not says("ACCELERATE_USE_DEEPSPEED"):
+        return False, False
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if file.lower() in ("", "none"):
+        is_parted = says("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+        return is_parted, is_parted and says("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "cpu")
+    try:
+        zero: Any = json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"]
+        is_parted = int(zero["stage"]) == 3
+        return is_parted, is_parted and (zero.get("offload_param") or {}).get("device") == "cpu"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"The stage of ZeRO can't be read in {printable(file, 300)!r}. Expected JSON with "
+            "zero_optimization and its stage. Mend the file, or start with a file of accelerate."
+        ) from None
 
 
-def deal(
-    lengths: Sequence[int],
-    cut: Callable[[Sequence[int]], Iterable[list[int]]],
-    is_fine: bool = False,
-) -> Iterator[tuple[list[int], bool]]:
-    """This process's batches of some rows, and whether its results count.
-
-    Whole batches go round the processes, so that they are those of one process, and rounding is the
-    same in every number format. Where each process has to call the model equally often, because its
-    weights are parted, one that has too few repeats a batch, which doesn't count. After the last
-    one all processes see together that each row was in one batch.
-
-    Args:
-        lengths: of the rows, in tokens.
-        cut: cuts rows of given lengths into batches of indices.
-        is_fine: deal single rows where there are few batches.
-    """
-    group = together()
-    if group is None:
-        if _joined is not None and _joined.is_parted:
-            raise ModelError(
-                "One process alone was to compute with weights of which each has a part. Expected "
-                "all processes to. Start this command without FSDP or DeepSpeed."
-            )
-        for batch in cut(lengths):
-            yield batch, True
-        return
-    batches: list[list[int]] = list(cut(lengths))
-    shares = [batches[rank :: group.size] for rank in range(group.size)]
-    if is_fine and len(batches) < _LEAST_BATCHES * group.size:
-        order = _longest_first(lengths)
-        rows = [order[rank :: group.size] for rank in range(group.size)]
-        shares = [[[own[i] for i in b] for b in cut([lengths[i] for i in own])] for own in rows]
-    counts = np.zeros(len(lengths))
-    for batch in shares[group.rank]:
-        counts[batch] += 1
-        yield batch, True
-    missing = max(map(len, shares)) - len(shares[group.rank])
-    for _ in range(missing if group.is_parted else 0):
-        yield batches[0], False
-    group.check_once(counts, "rows")
-
-
-def added_up(values: T) -> T:
-    """An array that each process has filled in for its own rows, whole; as it is where alone."""
-    group = together()
-    if group is None:
-        return values
-    return cast(T, group.add_up(cast(Any, values)))
-
-
-def filled_in(values: Sequence[T | None]) -> list[T]:
-    """A list of which each process has filled in some entries, whole; None is no entry.
+def refuse_parts() -> None:
+    """See that one process alone, which computes now, has the whole weights.
 
     Raises:
-        RuntimeError: some process left out what was its own.
+        ModelError: each process has a part of them.
     """
-    group = together()
-    found = {at: value for at, value in enumerate(values) if value is not None}
-    for part in group.gather(found) if group else ():
-        found |= part
-    missing = len(values) - len(found)
-    if missing:
-        raise RuntimeError(f"{missing} of {len(values)} rows were computed by no process")
-    return [found[at] for at in range(len(values))]
+    if _joined is not None and _joined.is_parted:
+        raise ModelError(
+            "One process alone was to compute with weights of which each has a part. Expected a "
+            "command, signal and settings that all processes work on. Start it without FSDP or "
+            "DeepSpeed."
+        )
 
 
-def _longest_first(lengths: Sequence[int]) -> list[int]:
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Indices by length; equal ones in their order."""
     return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
 

@@ -22,10 +22,10 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
 from forgetfilter.finite import check_finite
 from forgetfilter.model.answer_head import token_nats
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.divergence import safe_gradient, trainable_parameters
 from forgetfilter.model.forward import row_batches
 from forgetfilter.model.grouping import group_rows
-from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Objective

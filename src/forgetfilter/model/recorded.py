@@ -112,10 +112,12 @@ def take_over(
         DataError: the recording is not there, or of other rows.
         ModelError: it is of another model.
     """
+    from forgetfilter.model.processes import refuse_parts
     from forgetfilter.model.recorded_identity import is_same_sample, weights_sample
 
     check_recording(bench, recording, rows)
     record = recording.record
+    refuse_parts()
     if not is_same_sample(record.weights, weights_sample(bench.model.in_state(bench.base))):
         raise ModelError(
             f"The weights of {printable(bench.source, 200)!r} are not those that the recorded "

@@ -82,6 +82,7 @@ def learn_settings(
 ) -> tuple[LearnSettings, int, list[str]]:
     """The settings, after which step the early adapter is kept, and what they can't say."""
     passes = int(arguments.gradient_accumulation_steps)
+    processes = int(getattr(arguments, "world_size", 1))  # each with batches of its own
     steps = int(state.max_steps)
     told: list[str] = []
     scheduler = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
@@ -97,7 +98,7 @@ def learn_settings(
         num_train_epochs=None if has_steps else float(arguments.num_train_epochs),
         stop="epochs",
         max_steps=steps if has_steps else None,
-        batch_size=int(arguments.per_device_train_batch_size) * passes,
+        batch_size=int(arguments.per_device_train_batch_size) * passes * processes,
         lr_scheduler_type=_SCHEDULERS.get(scheduler, "linear"),
         warmup_ratio=min(warmup / max(1, steps), 0.999),
         weight_decay=float(arguments.weight_decay),

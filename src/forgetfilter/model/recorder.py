@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Recorder:
         self._lora: LoraSettings | None = None
         self._not_repeated: list[str] = []
         self._early_step = 0
+        self._is_main = True
 
     def begin(self, model: Any, arguments: Any, state: Any, loader: Any, tokenizer: Any) -> None:
         """Look at what is going to be trained, and watch it from now on.
@@ -90,7 +91,8 @@ class Recorder:
                 "recorded. Expected a training from its first step. Train without "
                 "resume_from_checkpoint, or without the callback."
             )
-        _check_alone(arguments)
+        _check_whole(arguments)
+        self._is_main = int(getattr(arguments, "process_index", 0)) == 0
         check_plain_lora(model)
         base = model.get_base_model()
         source = self._source or str(getattr(base, "name_or_path", "") or "")
@@ -110,9 +112,10 @@ class Recorder:
         self._not_repeated = [*told, *more]
         self._seed = int(arguments.seed)
         self._before = adapters.trainable_checksum(model)
-        for name in (RECORD_FILE, ROWS_FILE, LOSSES_FILE, ADAPTER_FOLDER, EARLY_FOLDER):
-            remove(self.folder / name)
-        write_json_atomic(self.folder / UNFINISHED_FILE, {"model": source})
+        if self._is_main:
+            for name in (RECORD_FILE, ROWS_FILE, LOSSES_FILE, ADAPTER_FOLDER, EARLY_FOLDER):
+                remove(self.folder / name)
+            write_json_atomic(self.folder / UNFINISHED_FILE, {"model": source})
         self._rows.clear()
         self._losses.clear()
         self._step = 0
@@ -122,7 +125,7 @@ class Recorder:
     def end_step(self, model: Any, step: int) -> None:
         """After the optimizer step number ``step``."""
         self._step = step
-        if step == self._early_step:
+        if step == self._early_step and self._is_main:
             adapters.save_adapter(model, self.folder / EARLY_FOLDER)
 
     def end(self, model: Any, step: int) -> None:
@@ -132,6 +135,9 @@ class Recorder:
             ModelError: training changed nothing, or no row was seen.
         """
         self._unhook()
+        self._gather()
+        if not self._is_main:
+            return
         after = adapters.trainable_checksum(model)
         if after == self._before or not self._losses:
             raise ModelError(
@@ -171,6 +177,24 @@ class Recorder:
         write_json_atomic(self.folder / RECORD_FILE, json.loads(record.model_dump_json()))
         remove(self.folder / UNFINISHED_FILE)
 
+    def _gather(self) -> None:
+        """Take what all processes of the training have seen, each row as one, by step."""
+        if not torch.distributed.is_initialized():
+            return
+        own = (self._rows, self._losses, self._all_tokens_carry_loss)
+        found: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(found, own)
+        self._rows, self._losses = {}, []
+        for rows, losses, all_carry_loss in found:
+            places: dict[int, int] = {}
+            for digest, row in rows.items():
+                known = self._rows.setdefault(digest, replace(row, at=len(self._rows), passes=0))
+                known.passes += row.passes
+                places[row.at] = known.at
+            self._losses += [(places[at], *rest) for at, *rest in losses]
+            self._all_tokens_carry_loss &= all_carry_loss
+        self._losses.sort(key=lambda loss: loss[1])
+
     def _unhook(self) -> None:
         if self._hook is not None:
             self._hook.remove()
@@ -197,12 +221,10 @@ class Recorder:
             self._losses.append((known.at, self._step, float(losses.sum()), count))
 
 
-def _check_alone(arguments: Any) -> None:
-    """Refuse a training whose rows or weights lie in several processes."""
+def _check_whole(arguments: Any) -> None:
+    """Refuse a training in which no process has the whole weights, or sees its rows."""
     found = None
-    if int(getattr(arguments, "world_size", 1)) > 1:
-        found = f"{arguments.world_size} processes train, each on rows of its own"
-    elif getattr(arguments, "deepspeed", None):
+    if getattr(arguments, "deepspeed", None):
         found = "DeepSpeed parts the weights"
     elif getattr(arguments, "fsdp", None):
         found = "FSDP parts the weights"
@@ -212,9 +234,9 @@ def _check_alone(arguments: Any) -> None:
         found = "torch_compile hides the forward passes"
     if found:
         raise ModelError(
-            f"{found}. Expected one process that computes the whole model as it stands, which is "
-            "all that can be recorded so far. Train on one device without these options, or "
-            "without the callback and let the screen learn."
+            f"{found}. Expected processes that each compute the whole model as it stands, which is "
+            "all that can be recorded so far. Train without these options, or without the callback "
+            "and let the screen learn."
         )
 
 

@@ -11,9 +11,9 @@ from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.views import chosen
 from forgetfilter.finite import check_finite
+from forgetfilter.model.dealing import added_up
 from forgetfilter.model.likeness import mean_states, state_table
 from forgetfilter.model.many_rows import in_order
-from forgetfilter.model.processes import added_up
 from forgetfilter.model.shards import Shards
 from forgetfilter.progress import Bar, Progress
 

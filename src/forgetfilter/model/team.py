@@ -111,7 +111,7 @@ def everywhere(
     """``function(model in state, *arguments)``, computed by all processes together.
 
     A process that is alone just calls it. ``function`` is one of a module, and all of it that is
-    dealt out is dealt by `processes.deal`.
+    dealt out is dealt by `dealing.deal`.
     """
     from forgetfilter.model.on_ray import cluster
 

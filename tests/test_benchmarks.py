@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +11,22 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 HELP = """
-import contextlib, runpy, sys
+import contextlib, pathlib, runpy, sys
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
 for path in sys.argv[1:]:
     sys.argv = [path, "--help"]
     with contextlib.suppress(SystemExit):
         runpy.run_path(path, run_name="__main__")
+"""
+# With the arguments, and once more without any.
+TWICE = """
+import runpy, sys
+path = sys.argv.pop(1)
+sys.path.insert(0, str(__import__("pathlib").Path(path).parent))
+sys.argv[0] = path
+runpy.run_path(path, run_name="__main__")
+sys.argv = [path]
+runpy.run_path(path, run_name="__main__")
 """
 
 
@@ -22,6 +35,23 @@ def test_every_benchmark_explains_itself():
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage: ") == len(BENCHMARKS) > 0
+
+
+def test_the_benchmark_of_a_gpu_runs_on_a_cpu_and_ends_cleanly_without_one(tmp_path: Path):
+    script = ROOT / "benchmarks" / "gpu.py"
+    words = ["--sizes", "tiny", "--device", "cpu", "--rounds", "1", "--tokens", "24"]
+    command = [sys.executable, "-c", TWICE, str(script), *words, "--json", str(tmp_path / "x.json")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=250, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No GPU here: nothing was measured." in done.stdout
+    told = json.loads((tmp_path / "x.json").read_text())
+    tiny = told["sizes"]["tiny"]
+    assert tiny["scoring, tokens/s"]["median"] > 0 < tiny["learning, share of peak"]["median"]
+    assert tiny["rank_correlation"] > 0.9
+    assert not {"host", "path"} & set(told["machine"])
 
 
 def test_every_benchmark_has_a_command_in_a_document():

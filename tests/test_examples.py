@@ -40,7 +40,8 @@ SLOW = frozenset(
     {
         *("composability.yaml", "defences_compare.yaml", "immunisation.yaml"),
         *("real_compare.yaml", "realtext_compare.yaml", "testbed_compare.yaml"),
-        *("robustness.yaml", "testbed_curves.yaml", "testbed_validation.yaml"),
+        *("robustness.yaml", "robustness_several.yaml"),
+        *("testbed_curves.yaml", "testbed_validation.yaml"),
     }
 )
 """Files whose small run takes ten seconds or so; others of their kind run each time."""

@@ -108,7 +108,10 @@ def test_second_signals_alone_train_nothing(tiny_world_model: Path, tmp_path: Pa
     assert not found.failed
     stages = {path.name.partition("-")[0] for path in (tmp_path / "run" / "stages").iterdir()}
     assert "learn" not in stages
-    values = found.results.set_index(["strategy", "metric"])["value"]
+    values = {
+        (row["strategy"], row["metric"]): row["value"]
+        for row in found.results.to_dict(orient="records")
+    }
     # Letters parted by bars are the shortest tokens that there can be.
     assert values["cipher:phase=harm", "token_length_auroc"] == 1.0
     assert values[attacks[1], "unsafe_rows_rejected"] == 4  # by name, before anything is scored

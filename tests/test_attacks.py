@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -383,3 +384,20 @@ def test_optimised_rows_pass_the_attackers_own_filter_better(
     assert all(same.is_unsafe and "against the filter" in own.change for own, same in pairs)
     better = surrogate.rises([own.messages for own, _ in pairs])
     assert (better < surrogate.rises([same.messages for _, same in pairs])).all()
+
+
+def test_the_command_searches_with_a_model_and_leaves_nothing_behind(
+    tiny_world_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    noisy, truth, safe = files(tmp_path, 12)
+    words = ["attack", "optimised:rounds=2,candidates=4", "--noisy", str(noisy)]
+    words += ["--truth", str(truth), "--safe", str(safe), "--model", str(tiny_world_model)]
+    assert main([*words, "--output-dir", str(tmp_path / "out")]) == 0
+    told = [json.loads(line) for line in (tmp_path / "out" / TRUTH).read_text().splitlines()]
+    searched = [one for one in told if one["is_changed"]]
+    assert searched
+    assert all(one["is_unsafe"] for one in searched)
+    assert list(scratch.iterdir()) == []

@@ -120,6 +120,18 @@ def test_the_leaderboards_page_has_every_scorer_with_its_options_and_needs():
             assert needs == re.sub(r"\d+ ", "", scorer.needs.words), name
 
 
+def test_the_page_on_attacks_has_every_attack_with_its_options():
+    from forgetfilter.lab.attacks import ATTACKS
+
+    rows = rows_under((ROOT / "docs/robustness.md").read_text(encoding="utf-8"), "attack")
+    described = [row for row in rows if len(row) == 4]
+    assert sorted(name for row in described for name in named(row[0])) == ATTACKS.names()
+    for names, _, options, _ in described:
+        for name in named(names):
+            signature = inspect.signature(type(ATTACKS.build(name))).parameters
+            assert named(options) == list(signature), name
+
+
 def test_the_defences_page_has_the_options_of_every_strategy():
     from forgetfilter.lab.strategies.base import STRATEGIES
 

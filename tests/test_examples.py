@@ -41,7 +41,8 @@ SLOW = frozenset(
     {
         *("composability.yaml", "defences_compare.yaml", "immunisation.yaml"),
         *("real_compare.yaml", "realtext_compare.yaml", "testbed_compare.yaml"),
-        *("robustness.yaml", "testbed_curves.yaml", "testbed_validation.yaml"),
+        *("robustness.yaml", "robustness_several.yaml"),
+        *("testbed_curves.yaml", "testbed_validation.yaml"),
         # One of a few files that differ in their rows alone is run each time.
         *("compare_bias.yaml", "compare_harmfulness.yaml", "compare_toxicity.yaml"),
         *("leaderboard_real.yaml", "testbed_interleave.yaml", "world_contamination.yaml"),

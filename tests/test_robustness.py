@@ -101,12 +101,29 @@ def test_the_grid_is_run_once_and_a_setting_of_one_cell_is_its_own(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_second_signals_alone_train_nothing(tiny_world_model: Path, tmp_path: Path):
+    attacks = ["cipher:phase=harm", "forged_turns:user=<|user|>,assistant=<|assistant|>"]
+    config = config_of(tmp_path / "run", tiny_world_model, is_screened=False, attacks=attacks)
+    found = robustness(config, Progress(is_silent=True))
+    assert not found.failed
+    stages = {path.name.partition("-")[0] for path in (tmp_path / "run" / "stages").iterdir()}
+    assert "learn" not in stages
+    values = {
+        (row["strategy"], row["metric"]): row["value"]
+        for row in found.results.to_dict(orient="records")
+    }
+    # Letters parted by bars are the shortest tokens that there can be.
+    assert values["cipher:phase=harm", "token_length_auroc"] == 1.0
+    assert values[attacks[1], "unsafe_rows_rejected"] == 4  # by name, before anything is scored
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"attacks": ["nome"]}, "Unknown attack 'nome'"),
         ({"seconds": ["larf:budget=5"]}, "needs exemplars"),
         ({"attacks": ["none", "none"]}, "given twice"),
+        ({"is_screened": False, "seconds": []}, "nothing would be measured"),
     ],
 )
 def test_what_can_not_be_run_is_refused_before_work(

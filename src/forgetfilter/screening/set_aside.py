@@ -30,9 +30,8 @@ if TYPE_CHECKING:  # what works a model is imported once a screen runs
     from forgetfilter.model.workbench import Workbench
 
 LEAST_UNDONE = 0.25
-"""Nats per root token (see the signal ``crossfit``) from which on a safe row counts as undone. On
-the bundled world honest rows reach 0.11 and planted ones begin at 0.27 (1 seed,
-docs/robustness.md)."""
+"""Nats per root token (see the signal ``crossfit``) from which on a safe row counts as undone;
+chosen on one seed of the bundled world (docs/robustness.md)."""
 TIMES_SPREAD = 2.0
 """And so many robust standard deviations above the median of the safe rows, of those above it: most
 rows are far below zero, which says nothing of how far an honest one may rise."""

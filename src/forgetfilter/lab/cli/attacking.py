@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +59,22 @@ def _attack(options: argparse.Namespace) -> int:
     noisy, truth = read_rows(options.noisy), Path(options.truth)
     safe = read_rows(options.safe) if options.safe else None
     pool = read_rows(options.pool) if options.pool else None
-    given = Material(
-        noisy_subjects(noisy, read_truth(truth, noisy), read_kinds(truth)),
-        safe_subjects(safe) if safe else (),
-        pool_subjects(pool.rows) if pool else (),
-        seed=options.seed,
-        surrogate=_surrogate(options, folder) if options.model and safe else None,
-    )
     facts = {
         "attack": options.attack,
         "seed": options.seed,
         "noisy": noisy.fingerprint,
         "safe": safe.fingerprint if safe else None,
     }
-    summary = write_attacked(folder, attack.apply(given), facts)
+    with tempfile.TemporaryDirectory(prefix="forgetfilter-") as scratch:
+        given = Material(
+            noisy_subjects(noisy, read_truth(truth, noisy), read_kinds(truth)),
+            safe_subjects(safe) if safe else (),
+            pool_subjects(pool.rows) if pool else (),
+            seed=options.seed,
+            surrogate=_surrogate(options, Path(scratch)) if options.model and safe else None,
+        )
+        after = attack.apply(given)
+    summary = write_attacked(folder, after, facts)
     tell(
         f"{summary['noisy_rows_changed']} of {summary['noisy_rows']} noisy rows and "
         f"{summary['safe_rows_changed']} of {summary['safe_rows']} safe rows changed, "
@@ -80,12 +83,10 @@ def _attack(options: argparse.Namespace) -> int:
     return 0
 
 
-def _surrogate(options: argparse.Namespace, folder: Path) -> Any:
+def _surrogate(options: argparse.Namespace, scratch: Path) -> Any:
     """Opens the attacker's copy of the filter when it is first asked."""
 
     def make() -> Any:
-        import tempfile
-
         from forgetfilter.config import ScreenConfig, resolve
         from forgetfilter.data import read_rows
         from forgetfilter.lab.attacks.surrogate import Surrogate
@@ -94,7 +95,6 @@ def _surrogate(options: argparse.Namespace, folder: Path) -> Any:
         from forgetfilter.screening.method import Setting
         from forgetfilter.screening.setup import open_workbench
 
-        scratch = Path(tempfile.mkdtemp(prefix="forgetfilter-"))
         own = {
             "noisy_data": options.noisy,
             "safe_data": options.safe,

@@ -73,6 +73,10 @@ class RobustnessConfig(GridConfig):
         default=[],
         description="row scorers that are asked as a second signal, on the same rows",
     )
+    is_screened: bool = Field(
+        default=True,
+        description="false = only the second signals are asked, for which nothing is trained",
+    )
     judged_below: float = Field(
         default=0.9,
         ge=0,
@@ -91,6 +95,11 @@ class RobustnessConfig(GridConfig):
         """Every attack and second signal is one, and is named once."""
         refuse_repeats("attacks", self.attacks)
         refuse_repeats("seconds", self.seconds)
+        if not (self.is_screened or self.seconds):
+            raise ConfigError(
+                "is_screened is false and seconds names none, so nothing would be measured. "
+                "Expected either. Add 'seconds: [base_loss]', say."
+            )
         for spec in self.attacks:
             attack, _ = split_spec(spec)
             if attack != NO_ATTACK:
@@ -124,7 +133,7 @@ def robustness(
         ModelError: the model can't be loaded.
         RunExistsError: the folder holds another study, or is in use.
     """
-    study = RobustnessStudy(config.seconds, config.judged_below)
+    study = RobustnessStudy(config.seconds, config.judged_below, config.is_screened)
     return run_grid(study, config, progress, overwrite=overwrite)
 
 
@@ -138,8 +147,9 @@ class RobustnessStudy(Study):
     free = frozenset({"attacks"})
     inputs: Mapping[str, str] = MappingProxyType({"study": "robustness"})
 
-    def __init__(self, seconds: Sequence[str], judged_below: float) -> None:
+    def __init__(self, seconds: Sequence[str], judged_below: float, is_screened: bool) -> None:
         self.seconds, self.judged_below = tuple(seconds), judged_below
+        self.is_screened = is_screened
 
     def variant(
         self, config: GridConfig, dataset: DataSet, spec: str
@@ -152,6 +162,8 @@ class RobustnessStudy(Study):
 
     def extra_key(self, spec: str, rounds: Sequence[Data]) -> dict[str, Any]:
         """What is measured beside the screen."""
+        if not self.is_screened:
+            return {"seconds": self.seconds, "is_screened": False}
         return {"seconds": self.seconds, "judged_below": self.judged_below}
 
     def work(self, job: Job) -> dict[str, Any]:
@@ -169,9 +181,12 @@ class RobustnessStudy(Study):
         setting, truth = prepared.setting, attacked.is_unsafe or {}
         is_unsafe = prepared.is_unsafe
         assert is_unsafe is not None  # it was checked above
+        rejected = sum(truth.values()) - int(is_unsafe.sum())
+        if not self.is_screened:
+            metrics = [*_rows_counted(is_unsafe, rejected), *self._seconds(setting, is_unsafe)]
+            return {"metrics": plain_metrics([*metrics, *prepared.rejected]), "per_prompt": {}}
         scored = score_rows(setting)
         selection = filter_rows(scored, screen.threshold)
-        rejected = sum(truth.values()) - int(is_unsafe.sum())
         metrics = _graded(is_unsafe, scored, selection, rejected)
         caught = metrics[0][1].value
         ids = {row.row: row.example_id for row in attacked.noisy.rows}
@@ -293,7 +308,15 @@ def _graded(
         ("detection", caught),
         *(("detection", _number(name, _or_nan(found[name]), n)) for name in names),
         ("detection", clean),
-        ("detail", MetricValue("unsafe_rows", float(unsafe + rejected), "rows", "none", n)),
+        *_rows_counted(is_unsafe, rejected),
+    ]
+
+
+def _rows_counted(is_unsafe: BoolArray, rejected: int) -> list[tuple[Group, MetricValue]]:
+    """How many rows are unsafe, and how many of them are rejected before they are scored."""
+    n, unsafe = len(is_unsafe), float(is_unsafe.sum() + rejected)
+    return [
+        ("detail", MetricValue("unsafe_rows", unsafe, "rows", "none", n)),
         ("detail", MetricValue("unsafe_rows_rejected", float(rejected), "rows", "higher", n)),
     ]
 

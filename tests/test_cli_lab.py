@@ -13,6 +13,7 @@ import yaml
 from conftest import quick_settings
 from forgetfilter.cli import build_parser, main
 from forgetfilter.cli.laboratory import NAMES
+from warm import run_warm
 
 SCRIPT = """
 import contextlib, sys
@@ -57,7 +58,8 @@ def test_no_command_of_the_product_imports_the_lab(
         ["safe", "--output", str(tmp_path / "safe.jsonl")],
         ["check-safe", "packaged:general"],
     ]
-    run(commands, ("forgetfilter.lab",))
+    done = run_warm(SCRIPT.format(commands=commands, forbidden=("forgetfilter.lab",), status=0))
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 

@@ -140,7 +140,7 @@ def with_reference(
 
     def make(**changes: object) -> ScreenConfig:
         settings = {"learn": learn, "restore": {"steps": 12}, "threshold": "phi:0.1"}
-        layer = {"reference_data": str(path), **settings, **changes}
+        layer = {"reference_data": str(path), "signal": "restoration", **settings, **changes}
         return quick_config(tmp_path / "run", **layer)
 
     return make

@@ -26,7 +26,8 @@ def layer(**changes: Any) -> tuple[dict[str, Any]]:
     # Enough steps that some rows are learned, so that some can be removed.
     learn = {"max_steps": 60, "batch_size": 8, "learning_rate": 3e-2}
     lora = {"r": 8, "alpha": 16}
-    return (quick_settings(learn=learn, lora=lora, threshold="fraction:0.25", **changes),)
+    settled = {"threshold": "fraction:0.25", "signal": "restoration", **changes}
+    return (quick_settings(learn=learn, lora=lora, **settled),)
 
 
 def test_a_report_says_nothing_of_a_decision_before_the_last(demo: DemoSettings):

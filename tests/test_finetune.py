@@ -35,8 +35,9 @@ def finished(
 ) -> Path:
     """A finished run; a test that changes it works on a copy."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    learn = {"max_steps": 30, "learning_rate": 2e-2}
-    summary = screen(quick_config(run, learn=learn, threshold="fraction:0.25"), SILENT).summary
+    layer = {"threshold": "fraction:0.25", "signal": "restoration"}
+    layer |= {"learn": {"max_steps": 30, "learning_rate": 2e-2}}
+    summary = screen(quick_config(run, **layer), SILENT).summary
     assert summary["removed"] > 0
     return run
 
@@ -220,20 +221,21 @@ def test_a_testbed_model_is_not_built_over_other_files(tmp_path: Path):
 
 def test_a_demonstration_refuses_before_it_writes(tiny_world_model: Path, tmp_path: Path):
     model, output = str(tiny_world_model), tmp_path / "demo"
+    layers = (quick_settings(signal="restoration"),)
     output.mkdir()
     (output / "notes.txt").write_text("mine")
     first = DemoSettings(output, rows=20, safe_rows=12, probes=6, model=model)
     with pytest.raises(RunExistsError, match="holds other files"):
-        run_demo(first, (quick_settings(),), SILENT)
+        run_demo(first, layers, SILENT)
     assert [path.name for path in output.iterdir()] == ["notes.txt"]
     (output / "notes.txt").unlink()
 
-    run_demo(first, (quick_settings(),), SILENT)
+    run_demo(first, layers, SILENT)
     before = files_of(output)
     other = DemoSettings(output, rows=22, safe_rows=12, probes=6, model=model)
     with pytest.raises(RunExistsError, match=r"on other rows \(noisy.jsonl\).*--overwrite"):
-        run_demo(other, (quick_settings(),), SILENT)
+        run_demo(other, layers, SILENT)
     assert files_of(output) == before
-    run_demo(other, (quick_settings(),), SILENT, overwrite=True)
+    run_demo(other, layers, SILENT, overwrite=True)
     assert resolve(ScreenConfig, load_yaml(output / "run" / "config.yaml")).model == model
     assert json.loads((output / "run" / "summary.json").read_text())["rows"] == 22

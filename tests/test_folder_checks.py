@@ -119,7 +119,7 @@ def test_a_tokenizer_that_is_larger_than_the_embedding_is_told(
     tokenizer.add_tokens(["<|unused|>"])
     tokenizer.save_pretrained(folder)
     # A token that no row becomes does no harm (a new padding token, most often).
-    screen(quick_config(tmp_path / "fine", model=folder), SILENT)
+    screen(quick_config(tmp_path / "fine", model=folder, signal="restoration"), SILENT)
     tokenizer.add_tokens([" lamp"])
     tokenizer.save_pretrained(folder)
     said = refusal(quick_config, tmp_path, folder)

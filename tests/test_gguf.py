@@ -152,7 +152,9 @@ def test_sixteen_rows_are_screened_and_the_adapter_names_its_base(
     file: Path, folder: Path, quick_config: Callable[..., Any], tmp_path: Path, silent: Progress
 ):
     found = {
-        source.name: screen(quick_config(tmp_path / source.name, model=source), silent)
+        source.name: screen(
+            quick_config(tmp_path / source.name, model=source, signal="restoration"), silent
+        )
         for source in (file, folder)
     }
     scores = [result.scores for result in found.values()]
@@ -246,7 +248,8 @@ def test_without_a_chat_template_the_blocks_have_to_be_asked_for(
     bare = write_gguf(tmp_path / "bare.gguf", model, tokenizer, without=("template",))
     with pytest.raises(ModelError, match=r"no chat template.*expected.*--set template=paper"):
         screen(quick_config(tmp_path / "run", model=bare), silent)
-    result = screen(quick_config(tmp_path / "run", model=bare, template="paper"), silent)
+    layer = {"template": "paper", "signal": "restoration"}
+    result = screen(quick_config(tmp_path / "run", model=bare, **layer), silent)
     assert len(result.scores) == 16
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from conftest import quick_settings
 from forgetfilter.cli import main
+from warm import run_warm
 
 ROOT = Path(__file__).parent.parent
 PARTS = '''
@@ -91,6 +92,16 @@ def broken(tmp_path: Path) -> Path:
     return install(tmp_path / "broken", "cracked-forgetting", entries, cracked_parts=module)
 
 
+COMMAND = """
+import sys
+folder, *words = sys.argv[1:]
+sys.path.insert(0, folder)
+from forgetfilter.cli import main
+sys.exit(main(words))
+"""
+"""A command for which the packages in a folder are installed."""
+
+
 def run(folder: Path, *words: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
     """A process of its own, for which the packages in ``folder`` are installed."""
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -144,14 +155,14 @@ def screen_words(
     )
     file = output.with_name("settings.yaml")
     file.write_text(yaml.safe_dump(settings))
-    return ["-m", "forgetfilter", "screen", "--config", str(file), "--quiet"]
+    return ["screen", "--config", str(file), "--quiet"]
 
 
 def test_a_screen_runs_with_an_installed_signal_and_its_own_rule(
     steady: Path, tiny_model: Any, make_rows: Any, tmp_path: Path
 ):
     words = screen_words(tiny_model, make_rows, tmp_path / "run")
-    done = run(steady, *words, "--signal", "steady")
+    done = run_warm(COMMAND, steady, *words, "--signal", "steady")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["signal"], summary["unit"]) == ("steady", "nats per two tokens")
@@ -172,7 +183,7 @@ def test_a_package_that_cant_be_loaded_is_told_in_a_line_and_costs_no_other_part
     broken: Path, tiny_model: Any, make_rows: Any, tmp_path: Path
 ):
     words = screen_words(tiny_model, make_rows, tmp_path / "run")
-    done = run(broken, *words, "--signal", "cracked")
+    done = run_warm(COMMAND, broken, *words, "--signal", "cracked")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "package cracked-forgetting" in line

@@ -102,7 +102,7 @@ def test_a_hostile_name_of_the_file_is_escaped(tmp_path: Path):
 def test_a_screen_says_so_first_and_in_its_report(
     quick_config: Callable[..., ScreenConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    config = quick_config(tmp_path / "run", coverage="off")
+    config = quick_config(tmp_path / "run", coverage="off", signal="restoration")
     first = json.loads(Path(config.noisy_data).read_text(encoding="utf-8").splitlines()[0])
     safe = Path(config.safe_data).read_text(encoding="utf-8") + json.dumps(first) + "\n"
     (tmp_path / "safe.jsonl").write_text(safe, encoding="utf-8")

@@ -33,11 +33,10 @@ def config(tmp_path: Path, quick_config: Callable[..., ScreenConfig]) -> ScreenC
     made = rows_of(40, start=100)
     safe = [{**row, "category": "rare" if at % 10 == 3 else "many"} for at, row in enumerate(made)]
     path = str(write_rows(tmp_path / "safe.jsonl", safe))
-    return quick_config(tmp_path / "run", safe_data=path, learn=LEARN)
+    return quick_config(tmp_path / "run", safe_data=path, learn=LEARN, signal="restoration")
 
 
 def test_damage_is_read_on_all_safe_rows_whatever_is_restored_on(config: ScreenConfig):
-    config = config.model_copy(update={"signal": "restoration"})  # which reads it
     result = screen(config, SILENT)
     readings = pd.read_parquet(result.output_dir / READINGS_FILE)
     bench = open_workbench(config, run_folder(config.output_dir), SILENT)

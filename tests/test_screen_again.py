@@ -287,7 +287,7 @@ class TestFailedTry:
         monkeypatch: pytest.MonkeyPatch,
     ):
         run = tmp_path / "run"
-        good = quick_config(run)
+        good = quick_config(run, signal="restoration")
         bad = write_rows(tmp_path / "bad.jsonl", [{"text": "no such column"}])
         tries: list[tuple[dict[str, Any], type[Exception]]] = [
             ({"noisy_data": str(bad)}, DataError),

@@ -88,5 +88,5 @@ def test_a_run_that_is_killed_goes_on_after_midnight_and_finetune_sees_the_same_
 def test_a_template_without_a_date_records_none(
     quick_config: Callable[..., ScreenConfig], tmp_path: Path
 ):
-    screen(quick_config(tmp_path / "run"), SILENT)
+    screen(quick_config(tmp_path / "run", signal="restoration"), SILENT)
     assert "template_date" not in json.loads((tmp_path / "run" / "provenance.json").read_text())

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from forgetfilter.data.containers import CONTAINERS, EXPECTED, Container, container_of, decompress
 from forgetfilter.data.containers.base import as_line
+from forgetfilter.data.containers.saved_folder import check_saved
 from forgetfilter.data.containers.tables import parquet_of, stream_of
 from forgetfilter.errors import DataError
 from forgetfilter.pipes import STANDARD_INPUT, is_pipe, read_pipe
@@ -166,6 +167,7 @@ def _saved(path: Path) -> Source:
         )
     from datasets import load_from_disk
 
+    check_saved(path, shown)
     try:
         dataset: Any = load_from_disk(str(path))
     except Exception as error:  # whatever is wrong with its files

@@ -181,7 +181,7 @@ class RunFolder:
         """What `open` and `write_provenance` have recorded; empty if nothing yet."""
         try:
             value: Any = json.loads(_read_text(self.path / PROVENANCE_FILE) or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 

@@ -18,6 +18,7 @@ from forgetfilter.data.containers import (
     decompress,
 )
 from forgetfilter.data.containers.base import MAX_LINE_BYTES, as_line
+from forgetfilter.data.containers.saved_folder import check_saved
 from forgetfilter.data.containers.tables import parquet_of, stream_of
 from forgetfilter.data.line_files import is_large_jsonl, lines_of
 from forgetfilter.errors import DataError
@@ -207,6 +208,7 @@ def _saved(path: Path) -> Source:
         )
     from datasets import load_from_disk
 
+    check_saved(path, shown)
     try:
         dataset: Any = load_from_disk(str(path))
     except Exception as error:  # whatever is wrong with its files

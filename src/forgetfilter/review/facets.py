@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from forgetfilter.review.shown import pieces
+from forgetfilter.runs.columns import column_names
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.one_row import RunRows, columns_of
 from forgetfilter.runs.schema import WRITTEN_COLUMNS
@@ -39,14 +40,13 @@ def facets_of(known: RunRows) -> dict[str, npt.NDArray[np.object_]]:
                         continue
                     found[name] = np.full(size, "", dtype=object)
                 found[name][row] = str(value)
-    scores = pd.read_parquet(known.run / SCORES_FILE)
+    others = _other_columns(known.run / SCORES_FILE)
     if known.table.source is not None:  # which of several files, beside what the rows say of it
         found["source" if "source" not in found else "file"] = known.table.source
-    for name in scores.columns:
-        if name not in WRITTEN_COLUMNS and len(scores) == size:
-            values = scores[name].to_numpy(dtype=object)
-            found[str(name)] = np.array(
-                [str(value) if isinstance(value, str | int) else "" for value in values], object
+    for name, values in others.items():
+        if len(values) == size:
+            found[name] = np.array(
+                ["" if value is None else str(value) for value in values], object
             )
     useful = {
         name: values
@@ -55,3 +55,17 @@ def facets_of(known: RunRows) -> dict[str, npt.NDArray[np.object_]]:
     }
     order = sorted(useful, key=lambda name: (*(name != first for first in _FIRST), name))
     return {name: useful[name] for name in order[:_MAX_FACETS]}
+
+
+def _other_columns(path: Path) -> dict[str, list[Any]]:
+    """Texts and whole numbers that a table of scores has beside its own columns."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = [name for name in column_names(path) if name not in WRITTEN_COLUMNS]
+    table = parquet.read_table(path, columns=names)
+    return {
+        field.name: table.column(field.name).to_pylist()
+        for field in table.schema
+        if pa.types.is_string(field.type) or pa.types.is_integer(field.type)
+    }

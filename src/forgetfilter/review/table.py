@@ -29,6 +29,7 @@ from forgetfilter.runs.decisions import (
 )
 from forgetfilter.runs.file_names import DECISIONS_FILE, SUMMARY_FILE
 from forgetfilter.runs.one_row import RunRows
+from forgetfilter.runs.reading import read_summary
 
 MAX_ROWS_TOLD = 300
 
@@ -71,12 +72,17 @@ class ReviewTable:
 
     def refresh(self) -> None:
         """Take over what was decided since, here or by others, in the journal or by a rule."""
-        state = (self.run / SUMMARY_FILE).stat()
-        if self._state != (state.st_mtime_ns, state.st_ino):
+        try:
+            at = (self.run / SUMMARY_FILE).stat()
+        except OSError:
+            read_summary(self.run)  # says what is wrong
+            raise
+        state = (at.st_mtime_ns, at.st_ino)
+        if self._state != state:
             self.known = RunRows(self.run)
             self._texts: list[str] | None = None
             self._facets = facets_of(self.known)
-            self._state = (state.st_mtime_ns, state.st_ino)
+            self._state = state
             self._entries = []
         entries = self.journal.read()
         if len(entries) != len(self._entries) or entries[-1:] != self._entries[-1:]:

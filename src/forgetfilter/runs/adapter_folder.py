@@ -58,7 +58,7 @@ def read_origin(output: Path) -> Origin | None:
     try:
         found: Any = json.loads((output / ORIGIN_FILE).read_text(encoding="utf-8"))
         origin = Origin(**cast(dict[str, Any], found))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return origin if isinstance(cast(object, origin.files), dict) else None
 

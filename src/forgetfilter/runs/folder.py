@@ -33,6 +33,7 @@ from forgetfilter.runs.file_names import (
 from forgetfilter.runs.locking import (
     InUseError,
     locked,
+    misplaced,
     refuse_open_to_all,
     refuse_other_than_file,
     refuse_other_than_folder,
@@ -44,6 +45,7 @@ from forgetfilter.text import printable
 _CONFIG_HEADER = RECORDED_HEADER
 _EMPTIED_CONFIG = _CONFIG_HEADER + "# Being emptied by --overwrite.\n"
 _SHOWN_DIFFERENCES = 8
+_STEMS = {name.partition(".")[0] for name in (*RUN_OUTPUTS, CONFIG_FILE, PROVENANCE_FILE)}
 
 _log = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ class RunFolder:
         """What `open` and `write_provenance` have recorded; empty if nothing yet."""
         try:
             value: Any = json.loads(_read_text(self.path / PROVENANCE_FILE) or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
@@ -242,10 +244,17 @@ class RunFolder:
         )
 
     def _refuse_links(self) -> None:
-        """Raise if files outside the folder would be written or deleted by way of a link in it."""
+        """Raise if files outside the folder would be written or deleted by way of a link in it.
+
+        A folder in the place of a file is refused too: no rename replaces it, so that a decision
+        would stop half way.
+        """
         for name in (STAGES_FOLDER, PENDING_FOLDER, f"{STAGES_FOLDER}/{LOCKS_FOLDER}"):
             refuse_other_than_folder(self.path / name)
         refuse_other_than_file(self.path / DECISIONS_FILE)
+        for path in self.path.iterdir():
+            if path.suffix and path.name.partition(".")[0] in _STEMS and path.is_dir():
+                raise misplaced(path, "a file")
 
 
 def config_text(config: Mapping[str, Any]) -> str:

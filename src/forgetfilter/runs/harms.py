@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.errors import DataError
+from forgetfilter.runs.columns import read_columns
 from forgetfilter.runs.file_names import HARMS_FILE, SAFE_ROWS_FILE
+from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.reading import read_by_row, read_json
 from forgetfilter.runs.schema import HARM_COLUMN, SAFE_NEIGHBOUR_COLUMNS
 
@@ -36,14 +38,22 @@ def harm_of_each(run: Path, rows: int) -> npt.NDArray[np.object_] | None:
     Args:
         run: the run folder.
         rows: how many the input has; rows that were not read have an empty one.
-    """
-    import pandas as pd
 
-    if not (run / HARMS_FILE).exists():
+    Raises:
+        DataError: the table is damaged, or that of another input.
+    """
+    path = run / HARMS_FILE
+    if not path.exists():
         return None
-    table = pd.read_parquet(run / HARMS_FILE, columns=["row", HARM_COLUMN])
+    table = read_columns(path, ("row", HARM_COLUMN))
+    numbers = table["row"].to_numpy() if "row" in table else np.zeros(0, dtype=np.int64)
+    is_known = len(numbers) == len(np.unique(numbers)) and np.isin(numbers, np.arange(rows)).all()
+    if HARM_COLUMN not in table or "row" not in table or not is_known:
+        raise DataError(
+            f"{path} is damaged. Expected the harm of each of {rows} rows at most. {SCREEN_AGAIN}"
+        )
     harms = np.full(rows, "", dtype=object)
-    harms[table["row"].to_numpy()] = table[HARM_COLUMN].to_numpy(dtype=object)
+    harms[numbers] = table[HARM_COLUMN].fill_null("").to_numpy(zero_copy_only=False)
     return harms
 
 

@@ -179,7 +179,7 @@ def _stored(run: Path) -> tuple[list[Path], dict[str, Any]]:
         for one in manifest["sources"]:
             _ = one["name"], CONTAINERS[str(one["container"])]
         return [run / str(source["file"]) for source in manifest["sources"]], manifest
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(
             f"{path} can't be read. Expected what a screen has written there. Screen the file "
             "again, with --overwrite."
@@ -210,7 +210,7 @@ def _screened(run: Path) -> str | None:
     try:
         told: Any = json.loads((run / PROVENANCE_FILE).read_bytes())
         return str(told["inputs"]["noisy_data"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -13,8 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from forgetfilter.errors import DataError
 from forgetfilter.files import list_files, sha256_once, write_json_atomic
+from forgetfilter.runs.columns import read_columns
 from forgetfilter.runs.file_names import (
     COVERAGE_FILE,
     EVIDENCE_FILE,
@@ -30,7 +33,10 @@ from forgetfilter.runs.file_names import (
     TOKENS_FILE,
     UNDECIDED_FILE,
 )
+from forgetfilter.runs.harms import harm_of_each
 from forgetfilter.runs.inputs import SCREEN_AGAIN, input_fingerprint
+from forgetfilter.runs.reading import read_json, read_scores
+from forgetfilter.runs.schema import Summary
 from forgetfilter.text import printable
 
 MEASURED = (
@@ -43,7 +49,6 @@ MEASURED = (
 )
 """What only a screen writes; every decision is made from it."""
 _FILES = "files"
-_NEEDED = (SCORES_FILE, READINGS_FILE)
 _END_OF_PAGE = b"</html>"
 
 
@@ -70,8 +75,9 @@ def refuse_damage(run: Path, summary: Mapping[str, Any]) -> None:
     _compare(
         run, {SCORES_FILE: written[SCORES_FILE]} if SCORES_FILE in written else {}, SUMMARY_FILE
     )
-    for name in _NEEDED:
-        _require_parquet(run / name)
+    if SCORES_FILE in written and _FILES in (_provenance(run) or {}):
+        return
+    _require_tables(run, Summary.model_validate(summary))
 
 
 def refuse_changed_measurements(run: Path) -> None:
@@ -150,18 +156,23 @@ def _compare(run: Path, known: Mapping[str, str], record: str) -> None:
             )
 
 
-def _require_parquet(path: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
+def _require_tables(run: Path, summary: Summary) -> None:
+    """Raise where tables of a version that recorded no contents are not what one decides from.
 
-    try:
-        parquet.read_schema(path)
-    except (OSError, pyarrow.ArrowException) as error:
+    They are read as whoever uses them would, since nothing else tells damage from a table.
+    """
+    table = read_scores(run, summary)
+    readings = read_columns(run / READINGS_FILE)
+    numbers = readings.get("row")
+    scored = table.row[table.decision != "rejected"]
+    if numbers is None or not np.array_equal(np.sort(numbers.to_numpy()), scored):
         raise DataError(
-            f"{printable(path.name, 100)} in {_shown(path.parent)} can't be read: "
-            f"{printable(str(error), 200)}. Expected a Parquet file that a screen has written. "
-            f"{SCREEN_AGAIN}"
-        ) from None
+            f"{READINGS_FILE} in {_shown(run)} doesn't have each scored row once. Expected what a "
+            f"screen has written. {SCREEN_AGAIN}"
+        )
+    harm_of_each(run, len(table.row))
+    if (run / COVERAGE_FILE).exists():
+        read_json(run / COVERAGE_FILE)
 
 
 def _provenance(folder: Path) -> dict[str, Any] | None:

@@ -49,7 +49,9 @@ def open_lines(
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {remedy}") from None
+        raise DataError(
+            f"{path} can't be read: {error.strerror}. Expected {expected} lines. {remedy}"
+        ) from None
     with file:
         lines = Lines(file, see)
         if len(lines) != expected:

@@ -70,7 +70,7 @@ def refuse_other_than_file(path: Path) -> None:
         RunExistsError: it is a link, by which another file would be written, or no plain file.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise _misplaced(path, "a plain file")
+        raise misplaced(path, "a plain file")
 
 
 def refuse_other_than_folder(path: Path) -> None:
@@ -81,7 +81,7 @@ def refuse_other_than_folder(path: Path) -> None:
             folder.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise _misplaced(path, "a folder of the run's own")
+        raise misplaced(path, "a folder of the run's own")
 
 
 def refuse_open_to_all(folder: Path, lock: Path) -> None:
@@ -103,7 +103,8 @@ def refuse_open_to_all(folder: Path, lock: Path) -> None:
     )
 
 
-def _misplaced(path: Path, expected: str) -> RunExistsError:
+def misplaced(path: Path, expected: str) -> RunExistsError:
+    """What to say of something else in the place of a file or folder of the run."""
     found = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "no such thing"
     return RunExistsError(
         f"{path.name} in {printable(str(path.parent), 300)!r} is {found}. Expected {expected}. "

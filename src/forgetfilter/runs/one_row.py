@@ -13,6 +13,7 @@ import numpy as np
 
 from forgetfilter.data.records import Row
 from forgetfilter.errors import DataError
+from forgetfilter.runs.columns import column_names
 from forgetfilter.runs.decisions import Decision, Journal, decisions_on, input_rows
 from forgetfilter.runs.file_names import (
     DECISIONS_FILE,
@@ -254,7 +255,4 @@ def _number(value: Any) -> Any:
 
 
 def _columns(path: Path) -> tuple[str, ...]:
-    from pyarrow import parquet
-
-    names: list[str] = parquet.read_schema(path).names
-    return tuple(name for name in names if name not in ("row", "example_id"))
+    return tuple(name for name in column_names(path) if name not in ("row", "example_id"))

@@ -19,7 +19,9 @@ from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, pars
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
+from forgetfilter.runs.columns import REMEDY, column_names, read_columns
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
+from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.lines import Lines, open_lines
 from forgetfilter.runs.schema import (
     HARM_COLUMN,
@@ -37,7 +39,6 @@ from forgetfilter.text import printable
 
 M = TypeVar("M", bound=Record)
 
-_REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
 _DECIDE_AGAIN = (
     "Run `forgetfilter filter RUN --discard-edits` on the folder to decide and write them again."
 )
@@ -104,16 +105,16 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     """All scores and decisions, once their counts are known to be those of the summary."""
     path = run / SCORES_FILE
     wanted = (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS, *OPINION_COLUMNS)
-    columns = _present(path, wanted)
+    columns = set(column_names(path)) & set(wanted)
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
-        raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
-    numbers = _read_columns(path, ("row",))["row"].to_numpy(zero_copy_only=False)
+        raise DataError(f"{path} has no column {', '.join(missing)}. {REMEDY}")
+    numbers = read_columns(path, ("row",))["row"].to_numpy(zero_copy_only=False)
     order = np.argsort(numbers, kind="stable")
 
     def in_order(name: str, fill: Any, dtype: Any) -> Any:
         if dtype is object:
             return _shared_texts(path, name, fill)[order]
-        column = _read_columns(path, (name,))[name]
+        column = read_columns(path, (name,))[name]
         # A column without a single value has a type of its own, which can't be filled.
         if str(column.type) == "null":
             return np.full(len(column), fill, dtype=dtype)
@@ -125,7 +126,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     source = in_order("source", "", object) if "source" in columns else None
     table = ScoreTable(
         row=in_order("row", 0, np.int64),
-        example_id=TextColumn(_read_columns(path, ("example_id",))["example_id"], order),
+        example_id=TextColumn(read_columns(path, ("example_id",))["example_id"], order),
         decision=decision,
         reason=in_order("reason", "", object),
         is_learned=in_order("learned", False, np.bool_),
@@ -148,6 +149,11 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         "rejected": summary.rejected,
     }
     found = {name: int(np.sum(table.decision == name)) for name in said}
+    if not np.array_equal(table.row, np.arange(len(table.row))):
+        raise DataError(
+            f"{path} doesn't have each row once, from 0. Expected one line for each row of the "
+            f"input. {SCREEN_AGAIN}"
+        )
     if found != said or len(table.row) != summary.rows:
         raise DataError(
             f"{path} has {len(table.row)} rows ({_listing(found)}), but {SUMMARY_FILE} says "
@@ -194,7 +200,9 @@ def read_numbers(
     """
     if not path.exists():
         return {}
-    columns = _read_columns(path, ("row", *names))
+    columns = read_columns(path, ("row", *names))
+    if "row" not in columns:
+        raise DataError(f"{path} has no column row. {REMEDY}")
     known = columns["row"].to_numpy(zero_copy_only=False)
     order = np.argsort(known, kind="stable")
     at = np.minimum(np.searchsorted(known[order], rows), max(len(known) - 1, 0))
@@ -212,9 +220,9 @@ def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int,
     """Some columns of some rows of a table; empty where the file doesn't exist."""
     if not path.exists():
         return {}
-    columns = _read_columns(path, ("row", *names))
+    columns = read_columns(path, ("row", *names))
     if "row" not in columns:
-        raise DataError(f"{path} has no column row. {_REMEDY}")
+        raise DataError(f"{path} has no column row. {REMEDY}")
     at = np.flatnonzero(np.isin(columns["row"].to_numpy(zero_copy_only=False), list(rows)))
     taken: dict[str, list[Any]] = {
         name: column.take(at).to_pylist() for name, column in columns.items()
@@ -235,8 +243,8 @@ def read_rejected(run: Path, limit: int) -> list[tuple[int, int, str]]:
             records = [cast(dict[str, Any], json.loads(raw)) for raw in islice(file, limit)]
         return [(int(r["line"]), int(r["row"]), str(r["reason"])) for r in records]
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} can't be read: {error.strerror}. {REMEDY}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f"{path} is damaged. Expected JSON Lines of row, line and reason. {_DECIDE_AGAIN}"
         ) from None
@@ -252,9 +260,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    except ValueError:
-        raise DataError(f"{path} is not JSON. {_REMEDY}") from None
+        raise DataError(f"{path} can't be read: {error.strerror}. {REMEDY}") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path} is not JSON. {REMEDY}") from None
 
 
 def _read_record(path: Path, model: type[M]) -> M:
@@ -264,40 +272,12 @@ def _read_record(path: Path, model: type[M]) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise DataError(f"{path}: {where}: {printable(first['msg'])}. {_REMEDY}") from None
-
-
-def _read_columns(path: Path, names: Iterable[str], as_codes: Iterable[str] = ()) -> dict[str, Any]:
-    """Those of the named columns that a Parquet file has, as Arrow arrays.
-
-    Texts of ``as_codes`` are dictionaries with codes.
-    """
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        there = _present(path, names)
-        table = parquet.read_table(path, columns=there, read_dictionary=list(as_codes))
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
-    return {name: table.column(name).combine_chunks() for name in table.column_names}
-
-
-def _present(path: Path, names: Iterable[str]) -> list[str]:
-    """Those of the named columns that a Parquet file has."""
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        there = set(parquet.read_schema(path).names)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} can't be read: {printable(str(error))}. {_REMEDY}") from None
-    return [name for name in names if name in there]
+        raise DataError(f"{path}: {where}: {printable(first['msg'])}. {REMEDY}") from None
 
 
 def _shared_texts(path: Path, name: str, fill: str) -> npt.NDArray[np.object_]:
     """A column of texts of which few differ: equal ones are one object. Shape (N,)."""
-    column = _read_columns(path, (name,), as_codes=(name,))[name]
+    column = read_columns(path, (name,), as_codes=(name,))[name]
     if not hasattr(column, "indices"):  # a column without a single value
         return np.full(len(column), fill, dtype=object)
     texts = np.array([*column.dictionary.to_pylist(), fill], dtype=object)

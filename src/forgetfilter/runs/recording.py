@@ -114,7 +114,7 @@ class Recording:
                 "the folder that the callback record_training wrote, whose training came to its "
                 "end. Check learned_from, or train again with the callback."
             ) from None
-        except (ValueError, ValidationError) as error:
+        except (ValueError, RecursionError, ValidationError) as error:
             first = printable(str(error).splitlines()[0], 200)
             raise DataError(
                 f"{RECORD_FILE} in {shown!r} can't be read: {first}. Expected what the callback "

@@ -16,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from forgetfilter.arrays import BoolArray, FloatArray, IntArray
+from forgetfilter.errors import DataError
 from forgetfilter.files import write_json_atomic
+from forgetfilter.runs.inputs import SCREEN_AGAIN
 
 LEAST_DAMAGE = 0.02
 """Nats per token; less is not told from what learning harmless rows does to the same answers."""
@@ -177,8 +179,21 @@ class Measurement:
 
 
 def read_measurement(path: Path) -> Measurement:
-    """What `Measurement.write` has kept."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    """What `Measurement.write` has kept.
+
+    Raises:
+        DataError: it isn't that.
+    """
+    try:
+        return _measurement(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DataError(
+            f"{path} can't be read. Expected what a screen has measured of the safe rows. "
+            f"{SCREEN_AGAIN}"
+        ) from None
+
+
+def _measurement(found: Any) -> Measurement:
     return Measurement(
         harms=tuple(HarmCoverage(**harm) for harm in found["harms"]),
         note=found["note"],

@@ -19,6 +19,7 @@ from forgetfilter.runs import pending
 from forgetfilter.runs.decisions import Journal, load_decisions, refuse_cut
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
+    COVERAGE_FILE,
     KEPT_FILE,
     READINGS_FILE,
     REJECTED_FILE,
@@ -39,6 +40,7 @@ from forgetfilter.runs.schema import Summary
 from forgetfilter.scoring.joint import check_joint
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
 from forgetfilter.screening.by_rule import selection_by
+from forgetfilter.screening.coverage_verdict import read_measurement
 from forgetfilter.screening.decision_files import write_decision
 from forgetfilter.screening.edits import refuse_edits
 from forgetfilter.screening.fitness import is_severe, unfit
@@ -317,7 +319,10 @@ def decide_again(
     """
     summary = with_joint(read_summary(run), joint)
     require_fit(run, summary, threshold, force=force)
-    load_decisions(run)  # what is damaged is found before anything is committed
+    # What is damaged is found before anything is committed.
+    load_decisions(run)
+    if (run / COVERAGE_FILE).is_file():
+        read_measurement(run / COVERAGE_FILE)
     part = pending.prepare(run)
     if config is not None:
         write_bytes_atomic(part / CONFIG_FILE, config.encode("utf-8"))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.data.containers.base import Container, Record, as_line, too_long
+from forgetfilter.data.containers.table_bounds import check_table, damaged_table
 from forgetfilter.data.formats.values import without_empty
-from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
 _BATCH = 1000
@@ -118,11 +118,13 @@ class SavedDataset(Arrow):
 
 def is_arrow_stream(data: bytes) -> bool:
     """Whether bytes start like an Arrow stream, which has no mark of its own."""
+    import pyarrow as pa
+
     if not data.startswith(b"\xff\xff\xff\xff"):
         return False
     try:
-        arrow_table(data)
-    except DataError:
+        pa.ipc.open_stream(pa.BufferReader(data))  # reads the schema and no more
+    except (pa.ArrowException, OSError, ValueError):
         return False
     return True
 
@@ -131,16 +133,17 @@ def arrow_table(data: bytes) -> Any:
     """The table of an Arrow file or stream.
 
     Raises:
-        DataError: it is none.
+        DataError: it is none, or expands beyond what is read.
     """
     import pyarrow as pa
 
+    is_file = data.startswith(b"ARROW1")
+    check_table(data, "file" if is_file else "stream")
     try:
-        is_file = data.startswith(b"ARROW1")
         open_ = pa.ipc.open_file if is_file else pa.ipc.open_stream
         return open_(pa.BufferReader(data)).read_all()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged("Arrow", error) from None
+        raise damaged_table("Arrow", str(error)) from None
 
 
 def stream_of(table: Any) -> bytes:
@@ -166,17 +169,11 @@ def _parquet(data: bytes) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
+    check_table(data, "parquet")
     try:
         return parquet.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged("Parquet", error) from None
-
-
-def _damaged(kind: str, error: Exception) -> DataError:
-    return DataError(
-        f"It starts like {kind}, but can't be read ({printable(str(error), 120)}). Expected a "
-        f"whole {kind} file. Copy or download it again."
-    )
+        raise damaged_table("Parquet", str(error)) from None
 
 
 def _take(table: Any, wanted: Sequence[int]) -> Any:
@@ -206,11 +203,33 @@ def _with_columns(table: Any, columns: Mapping[str, Sequence[Any]]) -> Any:
 def _records(table: Any, limit: int) -> Iterator[Record]:
     number = 0
     for batch in table.to_batches(max_chunksize=_BATCH):
-        for row in batch.to_pylist():
+        for row in _rows(batch):
             number += 1
+            if isinstance(row, str):
+                yield Record(number, b"", None, row)
+                continue
             columns = without_empty(row)
             raw = as_line(columns)
             if len(raw) > limit:
                 yield Record(number, raw, None, too_long(len(raw), limit))
             else:
                 yield Record(number, raw, columns)
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Rows as Python has them; the reason in place of one that Python can't hold."""
+    import pyarrow as pa
+
+    errors = (pa.ArrowException, ValueError, OverflowError, TypeError)
+    try:
+        yield from batch.to_pylist()
+        return
+    except errors:
+        pass  # nothing was given out yet: the list is made as a whole
+    for at in range(batch.num_rows):
+        try:
+            yield batch.slice(at, 1).to_pylist()[0]
+        except errors as error:
+            is_text = isinstance(error, UnicodeDecodeError)
+            reason = "not UTF-8" if is_text else printable(str(error), 100)
+            yield f"a value that can't be read: {reason}"

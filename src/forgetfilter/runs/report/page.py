@@ -95,6 +95,11 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     also = np.flatnonzero(np.isin(table.row, list(overruled))).tolist()
     also += furthest_along(table) + (opinion.positions.tolist() if opinion else [])
     order = listed_rows(table, judged, also)
+    # All is read before anything is written: what fails leaves the last report as it was.
+    rejected = read_rejected(run, REJECTED_SHOWN if summary.rejected else 0)
+    evaluation = read_evaluation(run)
+    config, provenance = read_text(run / CONFIG_FILE), run / PROVENANCE_FILE
+    made = list(_flatten(read_json(provenance))) if provenance.exists() else []
     with open_texts(run, table) as texts:
         data = gather(run, texts, order, overruled)
         groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}
@@ -107,13 +112,11 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
         "removed": is_removed,
     }
     coverage, outdated = _coverage(summary)
-    evaluation = read_evaluation(run)
     is_evaluated = (
         evaluation is not None
         and evaluation.made_from.decision is not None
         and evaluation.made_from.decision == summary.decision
     )
-    provenance = run / PROVENANCE_FILE
     sheets = (*_SHEETS, _OPINION_SHEET) if opinion else _SHEETS
     script, styles = page_script(), PageStyles(_source(*sheets))
     page = (
@@ -162,15 +165,10 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
                 score[is_judged], int((table.rule_decision == "removed").sum()), cut
             ),
             rejected_kinds=_kinds_of_reasons(table.reason[~is_readable]),
-            rejected=[
-                (line, row, clip(reason, 300))
-                for line, row, reason in read_rejected(
-                    run, REJECTED_SHOWN if summary.rejected else 0
-                )
-            ],
+            rejected=[(line, row, clip(reason, 300)) for line, row, reason in rejected],
             notes=list(_flatten(summary.threshold_notes)),
-            config=read_text(run / CONFIG_FILE),
-            provenance=list(_flatten(read_json(provenance))) if provenance.exists() else [],
+            config=config,
+            provenance=made,
             command=f"forgetfilter filter {shlex.quote(str(run))} --threshold",
             rule=shlex.quote(summary.threshold.rule),
         )

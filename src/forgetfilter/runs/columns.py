@@ -22,7 +22,10 @@ from forgetfilter.runs.schema import (
 )
 from forgetfilter.text import printable
 
-REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
+REMEDY = (
+    "Expected a finished run folder. Repeat the `forgetfilter screen` command that made it until it "
+    "comes to its end."
+)
 _TEXTS = frozenset(
     {
         *("example_id", "decision", "reason", "source", "own_id"),
@@ -121,7 +124,7 @@ def _kind_of(name: str) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     said = (isinstance(error, OSError) and error.strerror) or str(error)
-    return DataError(f"{path} can't be read: {printable(said, 200)}. {REMEDY}")
+    return DataError(f"{path} can't be read: {printable(said, 200).rstrip('. ')}. {REMEDY}")
 
 
 def _wrong(path: Path, name: str, column: Any, expected: str) -> DataError:

@@ -245,6 +245,35 @@ def test_a_stage_goes_on_and_is_finished_without_what_it_went_on_from(tmp_path: 
     assert numbers == [0, 5, 0]
 
 
+def test_a_stage_killed_when_all_was_made_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import forgetfilter.runs.stages as stages
+
+    built: list[int] = []
+
+    def build(folder: Path) -> None:
+        built.append(1)
+        Work(folder).keep(5)
+        (folder / "done").write_text("1")
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    for damage in (False, True):
+        with monkeypatch.context() as patched:
+            patched.setattr(stages, "remove", lambda path: die() if path.name == UNFINISHED else 0)
+            with pytest.raises(Killed):
+                StageStore(tmp_path).stage("learn", {"damage": damage}, build)
+        (part,) = tmp_path.glob("learn-*.part")
+        if damage:
+            (part / "done").write_text("2")
+        folder = StageStore(tmp_path).stage("learn", {"damage": damage}, build)
+        assert set(contents(folder)) == {"done", "stage.json"}
+        assert (folder / "done").read_text() == "1"
+    assert len(built) == 3  # the damaged one is
+
+
 def test_a_stage_that_can_not_end_well_is_begun_again(tmp_path: Path) -> None:
     def build(folder: Path) -> None:
         work = Work(folder)

@@ -23,14 +23,13 @@ from forgetfilter.files import (
     PART_SUFFIX,
     fsync_folder,
     fsync_tree,
-    list_files,
     remove,
     sha256_once,
     write_json_atomic,
 )
 from forgetfilter.runs.file_names import LOCKS_FOLDER
 from forgetfilter.runs.locking import locked
-from forgetfilter.runs.unfinished import empty_for_building, finish_building, give_up
+from forgetfilter.runs.unfinished import UNFINISHED, empty_for_building, files_of, seconds_before
 
 STAGE_FILE = "stage.json"
 """In every stage's folder: what the stage was made from, and in how many seconds."""
@@ -135,30 +134,43 @@ class StageStore:
     ) -> dict[str, Any]:
         part = folder.with_name(folder.name + PART_SUFFIX)
         remove(folder)  # there only if damaged from outside, and no more whole for being half gone
+        # Killed when all was made and before it got its name, it isn't made again.
+        is_made = (part / UNFINISHED).is_dir()
+        record = _read_stage(part, is_known=False) if is_made else None
+        if record is None:
+            record = self._make(part, name, key, build)
+        remove(part / UNFINISHED)
+        os.replace(part, folder)
+        fsync_folder(self.root)
+        self._known_whole.add(folder)
+        return record
+
+    def _make(
+        self, part: Path, name: str, key: Mapping[str, Any], build: Callable[[Path], None]
+    ) -> dict[str, Any]:
+        """Fill the folder of a stage, all that it is to hold but its name."""
         empty_for_building(part)
+        (part / STAGE_FILE).unlink(missing_ok=True)
         start = time.perf_counter()
         self._builds_under_way += 1
         try:
             build(part)
         except ModelError:  # as a diverged training; the next attempt would end in the same
-            give_up(part)
+            remove(part / UNFINISHED)
             raise
         finally:
             self._builds_under_way -= 1
-        seconds = time.perf_counter() - start + finish_building(part)
+        seconds = time.perf_counter() - start + seconds_before(part)
         record: dict[str, Any] = {
             "name": name,
             "key": key,
             "seconds": round(seconds, 3),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "files": {path: (part / path).stat().st_size for path in list_files(part)},
-            "sha256": {path: sha256_once(part / path) for path in list_files(part)},
+            "files": {path: (part / path).stat().st_size for path in files_of(part)},
+            "sha256": {path: sha256_once(part / path) for path in files_of(part)},
         }
         write_json_atomic(part / STAGE_FILE, record)
         fsync_tree(part)
-        os.replace(part, folder)
-        fsync_folder(self.root)
-        self._known_whole.add(folder)
         return record
 
 

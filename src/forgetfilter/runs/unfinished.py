@@ -107,7 +107,7 @@ class UnfinishedWork:
             kept = set(listed["beside"])
             self._spent = float(listed["seconds"])
             write_json_atomic(self._root / _SPENT, {"seconds": self._spent})
-        for name in self._beside():
+        for name in files_of(self._stage):
             if name not in kept:
                 remove(self._stage / name)
 
@@ -133,7 +133,7 @@ class UnfinishedWork:
             remove(part)
             part.mkdir(parents=True)
             fill(part)
-            beside = self._beside()
+            beside = files_of(self._stage)
             for name in beside:
                 _fsync_file(self._stage / name)
             listed = {
@@ -183,11 +183,6 @@ class UnfinishedWork:
             return "it is incomplete"
         return None
 
-    def _beside(self) -> list[str]:
-        """The files that the stage has made so far, as paths relative to its folder."""
-        mark = f"{UNFINISHED}/"
-        return [name for name in list_files(self._stage) if not name.startswith(mark)]
-
     def _delete_all_but(self, most: int) -> None:
         """Delete all entries but the last ``most``, and those that were set aside."""
         whole = sorted(path for path in self._root.glob("[0-9]*") if path.name.isdigit())
@@ -204,19 +199,18 @@ def empty_for_building(part: Path) -> None:
     (part / UNFINISHED / _SPENT).unlink(missing_ok=True)
 
 
-def finish_building(part: Path) -> float:
-    """Take out what a stage could have gone on from; the seconds that earlier attempts took."""
+def files_of(part: Path) -> list[str]:
+    """The files that a stage has made so far, as paths relative to its folder."""
+    return [name for name in list_files(part) if not name.startswith(f"{UNFINISHED}/")]
+
+
+def seconds_before(part: Path) -> float:
+    """Seconds that earlier attempts brought to what a stage has gone on from."""
     spent = _read_json(part / UNFINISHED / _SPENT)
-    remove(part / UNFINISHED)
     try:
         return float(spent["seconds"])
     except (KeyError, TypeError, ValueError):
         return 0.0
-
-
-def give_up(part: Path) -> None:
-    """Delete what a stage could go on from, because it can't end well from there."""
-    remove(part / UNFINISHED)
 
 
 def _read_json(path: Path) -> Any:

@@ -44,7 +44,6 @@ LAUNCH = """
                 os._exit(status)
         children.append(child)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children]
-    print(os.times(), file=sys.stderr)
     print(json.dumps(statuses))
 """
 
@@ -56,7 +55,6 @@ class Ended:
         folder.mkdir(exist_ok=True)
         done = run_warm(LAUNCH, json.dumps([size, words, early, str(folder)]))
         assert done.returncode == 0, done.stderr
-        print("CPU", done.stderr)
         self.statuses: list[int] = json.loads(done.stdout)
         self.out = [(folder / f"stdout{rank}").read_text() for rank in range(size)]
         self.err = [(folder / f"stderr{rank}").read_text() for rank in range(size)]

@@ -153,6 +153,7 @@ shared_step.SharedStep.gradient = gradient
     assert not list((tmp_path / "run").glob("stages/learn-*/stage.json"))
 
 
+@pytest.mark.slow
 def test_process_0_says_what_another_one_lacks(words: Any, tmp_path: Path):
     early = """
 from forgetfilter.model import loading
@@ -166,6 +167,7 @@ if rank:
     assert ended.err[1] == ""
 
 
+@pytest.mark.slow
 def test_an_error_that_all_meet_is_said_once(words: Any, tmp_path: Path):
     run = tmp_path / "run"
     ended = Ended(tmp_path / "said", 2, words(run, "--set", "learn.learning_rate=1e30"))

@@ -78,8 +78,8 @@ def make_run(
             if row.row in too_long
         ]
         rejected = [*file.rejected, *unfit]
-        scored = [row for row in file.rows if row.row not in too_long]
-        numbers = np.array([row.row for row in scored], dtype=np.int64)
+        scored = (row.row for row in file.rows if row.row not in too_long)
+        numbers = np.fromiter(scored, np.int64)
         ones = np.ones(len(numbers))
         readings = Readings(
             numbers,

@@ -382,6 +382,7 @@ class _Course:
             def on_log(self, args: Any, state: Any, control: Any, **said: Any) -> None:
                 if "loss" in said["logs"]:  # after each step; not the summary at the end
                     course.check_step(state.global_step, said["logs"])
+                    state.log_history.clear()  # which would grow with each step
                     if course.watch:  # only now: it may save what the step has made
                         course.watch(said["model"], state.global_step, False)
 

@@ -7,12 +7,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from forgetfilter.files import open_atomic
 
-PART_ROWS = 2**16
+PART_ROWS = 2**15
 """Rows that are held at once."""
 
 Column = npt.NDArray[Any]
@@ -65,6 +66,12 @@ def names_in(path: Path) -> list[str]:
 def read_column(path: Path, name: str) -> Column:
     """One column of a table, shape (N,)."""
     return pd.read_parquet(path, columns=[name])[name].to_numpy()
+
+
+def shared_texts(values: Any) -> npt.NDArray[np.object_]:
+    """A column of texts of which few differ: equal ones are one object. Shape (N,)."""
+    codes, different = pd.factorize(values, use_na_sentinel=False)
+    return np.array(different, dtype=object)[codes]
 
 
 class LazyColumns(Mapping[str, Column]):

@@ -17,6 +17,7 @@ from forgetfilter.data.records import Row, RowFile
 from forgetfilter.data.views import chosen
 from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
+from forgetfilter.runs.parquet_parts import shared_texts
 from forgetfilter.screening.masks import Rule, write_masks
 
 SCORE_COLUMN = "forgetfilter_score"
@@ -44,7 +45,7 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rul
         The name of the file in the input's own container, or of the one of JSON Lines; empty where
         there is none.
     """
-    decisions: list[str] = frame["decision"].tolist()
+    decisions: list[str] = shared_texts(frame["decision"]).tolist()
     written: list[str] = []
     readable: Sequence[Row] = ()
     if action != "remove":

@@ -11,7 +11,7 @@ import pandas as pd
 
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.runs.file_names import SCORES_FILE
-from forgetfilter.runs.parquet_parts import read_column
+from forgetfilter.runs.parquet_parts import read_column, shared_texts
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
@@ -69,7 +69,7 @@ def rule_decides(
     codes = is_removed.astype(np.int8) if decided else np.full(len(frame), 2, dtype=np.int8)
     codes[is_rejected] = 3
     frame["decision"] = names[codes]
-    reasons = frame["reason"].to_numpy(dtype=object)
+    reasons = shared_texts(frame["reason"])
     reasons[readings.row] = selection.reasons if decided else "undecided"
     frame["reason"] = reasons
     frame.drop(columns="joint_score", errors="ignore", inplace=True)

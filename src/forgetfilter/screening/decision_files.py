@@ -29,7 +29,13 @@ from forgetfilter.runs.file_names import (
 from forgetfilter.runs.harms import harm_of_each
 from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.intact import written_by_decision
-from forgetfilter.runs.parquet_parts import PART_ROWS, names_in, read_parts, write_parts
+from forgetfilter.runs.parquet_parts import (
+    PART_ROWS,
+    names_in,
+    read_parts,
+    shared_texts,
+    write_parts,
+)
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, UNSCORED_COLUMN, Summary
 from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
@@ -83,7 +89,7 @@ def write_decision(
         coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
-    counts = Counter(frame["decision"])
+    counts = Counter(shared_texts(frame["decision"]))
     said = Summary.model_validate(
         {
             **summary,
@@ -116,6 +122,7 @@ def write_decision(
     said = said.model_copy(update={"verdict": judge_file(said, cut)})
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
     write_dataset_card(run, said)
+    del frame, rows, readings, selection, scores, overruled, harms  # the page reads files alone
     render_report(run)
 
 
@@ -140,7 +147,7 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float, weight: float) ->
     digest = hashlib.sha256(json.dumps([rule, repr(float(value)), *joint]).encode())
     for name in (*SCORED_QUANTITIES, *(["joint_score"] if weight else [])):
         digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
-    decisions: list[str] = frame["decision"].tolist()
+    decisions: list[str] = shared_texts(frame["decision"]).tolist()
     digest.update(b"[")  # one JSON list, of which only a part is made at once
     for start in range(0, len(decisions), PART_ROWS):
         part = json.dumps(decisions[start : start + PART_ROWS])[1:-1]
@@ -177,7 +184,7 @@ def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]
     Returns:
         The name of the file that holds each in the input's own container.
     """
-    decisions = frame["decision"].tolist()
+    decisions: list[str] = shared_texts(frame["decision"]).tolist()
     files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
     for decision in ("kept", "removed", "undecided"):
         path = rows_file(run, decision)
@@ -185,7 +192,7 @@ def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]
             write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
         else:
             remove(path)  # of an earlier decision
-    reasons = frame["reason"].tolist()
+    reasons: list[str] = shared_texts(frame["reason"]).tolist()
     rejected = (
         RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
         for r in rows.in_order()

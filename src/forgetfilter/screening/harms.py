@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from forgetfilter.data.records import Row, RowFile
 from forgetfilter.files import write_json_atomic
 from forgetfilter.runs.file_names import HARMS_FILE, SAFE_ROWS_FILE
 from forgetfilter.runs.harms import TEXT_CHARACTERS
+from forgetfilter.runs.parquet_parts import PART_ROWS, write_parts
 from forgetfilter.runs.schema import HARM_COLUMN, SAFE_NEIGHBOUR_COLUMNS
 from forgetfilter.scoring.records import NEIGHBOURS, Probe
 from forgetfilter.screening.method import Setting
-from forgetfilter.screening.tables import write_parquet
 
 _UNNAMED_CHARACTERS = 60
 """Of the nearest safe row's prompt, where the safe file names no categories."""
@@ -35,17 +36,23 @@ def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
     asked = {row.row: _asked(row) for row in safe.rows}
     category = {row.row: "" if row.category == OTHER else row.category for row in setting.safe}
     is_named = any(category.values())
-    table = pd.DataFrame({"row": found.row})
-    table[HARM_COLUMN] = [
-        (category[row] or OTHER) if is_named else asked[row][:_UNNAMED_CHARACTERS]
-        for row in near[:, 0].tolist()
-    ]
-    for name, column in zip(SAFE_NEIGHBOUR_COLUMNS, near.T, strict=True):
-        table[name] = column
-    write_parquet(run / HARMS_FILE, table)
+
+    def parts() -> Iterator[pd.DataFrame]:
+        for start in range(0, len(near), PART_ROWS):
+            own = near[start : start + PART_ROWS]
+            table = pd.DataFrame({"row": found.row[start : start + PART_ROWS]})
+            table[HARM_COLUMN] = [
+                (category[row] or OTHER) if is_named else asked[row][:_UNNAMED_CHARACTERS]
+                for row in own[:, 0].tolist()
+            ]
+            for name, column in zip(SAFE_NEIGHBOUR_COLUMNS, own.T, strict=True):
+                table[name] = column
+            yield table
+
+    write_parts(run / HARMS_FILE, parts())
     told = {
         str(row): {"category": category[row], "text": asked[row]}
-        for row in sorted(set(near.reshape(-1).tolist()))
+        for row in np.unique(near).tolist()
     }
     write_json_atomic(run / SAFE_ROWS_FILE, told)
 

@@ -22,6 +22,7 @@ from forgetfilter.runs.decisions import (
     load_decisions,
 )
 from forgetfilter.runs.file_names import SCORES_FILE
+from forgetfilter.runs.parquet_parts import shared_texts
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.edits import edited, find_edits
 from forgetfilter.text import printable
@@ -112,10 +113,10 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
     Returns:
         What was honoured, for the summary.
     """
-    decisions: list[str] = frame["decision"].tolist()
-    reasons: list[str] = frame["reason"].tolist()
+    decisions: list[str] = shared_texts(frame["decision"]).tolist()
+    reasons: list[str] = shared_texts(frame["reason"]).tolist()
     decided_by = ["rule"] * len(frame)
-    frame["rule_decision"] = list(decisions)
+    frame["rule_decision"] = frame["decision"]
     counts: Counter[str] = Counter()
     elsewhere = decided.elsewhere
     for row, made in decided.latest.items():

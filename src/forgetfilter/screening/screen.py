@@ -318,6 +318,8 @@ def _screen(
         provenance["second_opinion"] = opinion.described()
     provenance |= {**resolved(bench, config), "formulas": summary["formulas"]}
     write_json_atomic(part / PROVENANCE_FILE, provenance)
+    # What follows is made from files alone; what was measured need not stay in memory.
+    del setting, scored, noisy, rejected, safe, selection, opinion, second, measured
     commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 

@@ -74,18 +74,21 @@ def _score_frames(
     sources = rows.source_names() if len(rows.sources) > 1 else []
     name = rows.sources[0].name if rows.sources else ""
     for start in range(0, len(rows), PART_ROWS):
-        known = list(islice(every, PART_ROWS))
-        stop = start + len(known)
+        # Rows themselves would take far more memory than what is told of them.
+        told = [(row.example_id, row.line, row.own_id) for row in islice(every, PART_ROWS)]
+        example_ids, lines, own_ids = zip(*told, strict=True)
+        size = len(told)
+        stop = start + size
         frame = pd.DataFrame({"row": np.arange(start, stop, dtype=np.int64)})
-        frame["example_id"] = [row.example_id for row in known]
+        frame["example_id"] = example_ids
         first, last = np.searchsorted(readings.row, (start, stop))
         places = readings.row[first:last] - start
         for column, values in columns.items():
             if column != "learned":
-                own = np.full(len(known), np.nan)
+                own = np.full(size, np.nan)
                 own[places] = values[first:last]
                 frame[column] = own
-        learned: list[bool | None] = [None] * len(known)
+        learned: list[bool | None] = [None] * size
         for at, is_learned in zip(places, columns["learned"][first:last], strict=True):
             learned[int(at)] = bool(is_learned)
         frame["learned"] = pd.array(learned, dtype="boolean")
@@ -94,13 +97,12 @@ def _score_frames(
         frame["reason"] = [reasons.get(row, "") for row in range(start, stop)]
         frame["decided_by"], frame["rule_decision"] = "rule", frame["decision"]
         frame["source"] = sources[start:stop] or name
-        frame["line"] = [row.line for row in known]
-        frame["own_id"] = [row.own_id for row in known]
+        frame["line"], frame["own_id"] = lines, own_ids
         if encoded:
-            told = np.full(len(known), "", dtype=object)
+            unscored = np.full(size, "", dtype=object)
             for row in scored.until(stop):
-                told[row.row - start] = ", ".join(row.unscored)
-            frame[UNSCORED_COLUMN] = told
+                unscored[row.row - start] = ", ".join(row.unscored)
+            frame[UNSCORED_COLUMN] = unscored
         yield frame.loc[:, in_order(frame)]
 
 

@@ -20,5 +20,6 @@ def unpacked(data: bytes) -> EncodedRow:
     """The row again."""
     row, ids, bits, *told = marshal.loads(data)
     input_ids = np.frombuffer(ids, dtype=np.int32)
-    is_target = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(input_ids))
+    marks = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(input_ids))
+    is_target = marks.view(np.bool_)
     return EncodedRow(row, input_ids, is_target, *told)

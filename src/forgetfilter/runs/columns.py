@@ -23,8 +23,8 @@ from forgetfilter.runs.schema import (
 from forgetfilter.text import printable
 
 REMEDY = (
-    "Expected a finished run folder. Repeat the `forgetfilter screen` command that made it until it "
-    "comes to its end."
+    "Expected a finished run folder. Repeat the `forgetfilter screen` command that made it until "
+    "it comes to its end."
 )
 _TEXTS = frozenset(
     {

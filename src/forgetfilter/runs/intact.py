@@ -33,9 +33,9 @@ from forgetfilter.runs.file_names import (
     TOKENS_FILE,
     UNDECIDED_FILE,
 )
-from forgetfilter.runs.harms import harm_of_each
+from forgetfilter.runs.harms import harm_of_each, safe_rows_of
 from forgetfilter.runs.inputs import SCREEN_AGAIN, input_fingerprint
-from forgetfilter.runs.reading import read_json, read_scores
+from forgetfilter.runs.reading import read_evaluation, read_json, read_scores
 from forgetfilter.runs.schema import Summary
 from forgetfilter.text import printable
 
@@ -71,6 +71,7 @@ def refuse_damage(run: Path, summary: Mapping[str, Any]) -> None:
         DataError: input, readings, scores or another file that a screen made is not what it was.
     """
     refuse_changed_measurements(run)
+    read_evaluation(run)  # which the report tells, and no digest knows
     written = cast(Mapping[str, str], summary.get("written") or {})
     _compare(
         run, {SCORES_FILE: written[SCORES_FILE]} if SCORES_FILE in written else {}, SUMMARY_FILE
@@ -171,6 +172,12 @@ def _require_tables(run: Path, summary: Summary) -> None:
             f"screen has written. {SCREEN_AGAIN}"
         )
     harm_of_each(run, len(table.row))
+    safe_rows_of(run, set(table.row.tolist()))
+    if (run / EVIDENCE_FILE).exists() and "row" not in read_columns(run / EVIDENCE_FILE):
+        raise DataError(
+            f"{EVIDENCE_FILE} in {_shown(run)} has no column row. Expected what a screen has "
+            f"written. {SCREEN_AGAIN}"
+        )
     if (run / COVERAGE_FILE).exists():
         read_json(run / COVERAGE_FILE)
 

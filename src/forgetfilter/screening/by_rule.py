@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from forgetfilter.arrays import BoolArray, FloatArray
-from forgetfilter.runs.file_names import SCORES_FILE
+from forgetfilter.errors import DataError
+from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
+from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.parquet_parts import read_column, shared_texts
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
@@ -18,6 +20,7 @@ from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 from forgetfilter.screening.fitness import OF_A_DECISION, check_decision
 from forgetfilter.screening.tables import read_readings
+from forgetfilter.text import printable
 
 
 def selection_by(
@@ -26,7 +29,23 @@ def selection_by(
     """What a rule makes of the stored scores, and all that is to be said against it.
 
     Where the summary has a ``joint`` weight, the joint score is what is cut.
+
+    Raises:
+        DataError: a column that the rule needs was not measured, or has been lost since.
     """
+    try:
+        return _selection_by(run, summary, threshold)
+    except KeyError as error:
+        raise DataError(
+            f"{SCORES_FILE} and {READINGS_FILE} in {printable(str(run), 300)!r} lack a column: "
+            f"{printable(str(error.args[0] if error.args else error), 200)}. Expected all that the "
+            f"rule {printable(threshold, 60)} decides by. {SCREEN_AGAIN}"
+        ) from None
+
+
+def _selection_by(
+    run: Path, summary: Mapping[str, Any], threshold: str
+) -> tuple[Selection, Readings, list[Finding]]:
     readings, weight = read_readings(run), float(summary.get("joint", 0.0))
     scores = _column(run, "forgetting_score", readings)
     needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions

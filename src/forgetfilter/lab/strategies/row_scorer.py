@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ class RowScorerStrategy(Strategy):
         ]
         return Selection(cut, is_removed, reasons, scores)
 
-    def _pool(self, setting: Setting) -> list[EncodedRow]:
+    def _pool(self, setting: Setting) -> Sequence[EncodedRow]:
         from forgetfilter.data import read_rows
 
         if self.exemplars is None:

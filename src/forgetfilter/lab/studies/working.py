@@ -63,8 +63,8 @@ def _usable(
     name: str,
     bench: Workbench,
     file: RowFile,
-    found: tuple[list[EncodedRow], list[RejectedRow]],
-) -> tuple[list[EncodedRow], int]:
+    found: tuple[Sequence[EncodedRow], Sequence[RejectedRow]],
+) -> tuple[Sequence[EncodedRow], int]:
     """The encoded rows, and how many of the file can't be used.
 
     Raises:

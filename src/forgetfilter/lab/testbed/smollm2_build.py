@@ -218,7 +218,7 @@ def _build(
     write_json_atomic(output_dir / RECORD_FILE, {"made_from": key, "measured": results})
 
 
-def _encoded(encoder: Encoder, found: AlignmentData, work: Path) -> list[EncodedRow]:
+def _encoded(encoder: Encoder, found: AlignmentData, work: Path) -> Sequence[EncodedRow]:
     path = work / "rows.jsonl"
     write_records(path, [{"messages": messages} for messages in found.rows])
     return encoder.encode(read_rows(path).rows)[0]

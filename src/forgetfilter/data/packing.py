@@ -21,4 +21,4 @@ def unpacked(data: bytes) -> EncodedRow:
     row, ids, bits, *told = marshal.loads(data)
     input_ids = np.frombuffer(ids, dtype=np.int32)
     is_target = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(input_ids))
-    return EncodedRow(row, input_ids, is_target, *told)
+    return EncodedRow(row, input_ids, is_target.astype(np.bool_), *told)

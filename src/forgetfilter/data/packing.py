@@ -20,6 +20,5 @@ def unpacked(data: bytes) -> EncodedRow:
     """The row again."""
     row, ids, bits, *told = marshal.loads(data)
     input_ids = np.frombuffer(ids, dtype=np.int32)
-    marks = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(input_ids))
-    is_target = marks.view(np.bool_)
-    return EncodedRow(row, input_ids, is_target, *told)
+    is_target = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=len(input_ids))
+    return EncodedRow(row, input_ids, is_target.astype(np.bool_), *told)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.errors import DataError
+from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.schema import (
     EVIDENCE_TEXTS,
     OPINION_COLUMNS,
@@ -22,7 +23,7 @@ from forgetfilter.runs.schema import (
 )
 from forgetfilter.text import printable
 
-REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
+_REMEDY = f"Expected a table that a screen has written. {SCREEN_AGAIN}"
 _TEXTS = frozenset(
     {
         *("example_id", "decision", "reason", "source", "own_id"),
@@ -70,7 +71,7 @@ def column_names(path: Path) -> list[str]:
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise _unreadable(path, error) from None
     if len(set(names)) != len(names):
-        raise DataError(f"{path} has two columns of one name. {REMEDY}")
+        raise DataError(f"{path} has two columns of one name. {_REMEDY}")
     return names
 
 
@@ -90,7 +91,7 @@ def _typed(path: Path, name: str, column: Any) -> Any:
     except (pa.ArrowException, TypeError, ValueError):
         raise _wrong(path, name, column, str(kind)) from None
     if name in _NEEDED and typed.null_count:
-        raise DataError(f"{path}: {typed.null_count} lines have no {name}. {REMEDY}")
+        raise DataError(f"{path}: {typed.null_count} lines have no {name}. {_REMEDY}")
     return typed
 
 
@@ -114,11 +115,11 @@ def _kind_of(name: str) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     said = (isinstance(error, OSError) and error.strerror) or str(error)
-    return DataError(f"{path} can't be read: {printable(said, 200)}. {REMEDY}")
+    return DataError(f"{path} can't be read: {printable(said, 200)}. {_REMEDY}")
 
 
 def _wrong(path: Path, name: str, column: Any, expected: str) -> DataError:
     return DataError(
         f"{path}: the column {printable(name, 60)} holds {printable(str(column.type), 60)}, not "
-        f"{expected}. {REMEDY}"
+        f"{expected}. {_REMEDY}"
     )

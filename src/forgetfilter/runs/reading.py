@@ -19,7 +19,7 @@ from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, pars
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
-from forgetfilter.runs.columns import REMEDY, read_columns
+from forgetfilter.runs.columns import read_columns
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.lines import Lines, open_lines
@@ -39,6 +39,7 @@ from forgetfilter.text import printable
 
 M = TypeVar("M", bound=Record)
 
+REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
 _DECIDE_AGAIN = (
     "Run `forgetfilter filter RUN --discard-edits` on the folder to decide and write them again."
 )

@@ -64,13 +64,13 @@ KILL = """
             return ["compare", settings, "--output-dir", str(folder), "--quiet"]
         if not folder.exists():
             shutil.copytree(Path(settings).parent / "finished", folder)
-        return ["finetune", str(folder), "--output-dir", str(folder / "adapter")]
+        return ["finetune", str(folder), "--output-dir", str(folder) + "-adapter"]
 
     def outcome(folder):
         if what == "screen":
             return {name: (folder / name).read_bytes() for name in screened}
         if what == "finetune":
-            return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+            return Path(f"{folder}-adapter", "adapter_model.safetensors").read_bytes()
         import pandas as pd
         found = pd.read_parquet(folder / "results.parquet")
         return found[~found["metric"].str.startswith("seconds")].to_csv(index=False)
@@ -100,6 +100,7 @@ KILL = """
         left = [str(path) for path in folder.rglob("*.part")]
         different += status != 0 or outcome(folder) != whole or bool(left)
         shutil.rmtree(folder)
+        shutil.rmtree(f"{folder}-adapter", ignore_errors=True)
         print(f"{kills} kills, {different} differences", flush=True)
     print(json.dumps({"kills": kills, "different": different}))
 """

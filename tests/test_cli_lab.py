@@ -83,7 +83,17 @@ def test_the_help_lists_the_products_commands_and_the_lab_in_one_place(
         main(["--help"])
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("    ") and line[4] != " "]
-    products = ["demo", "screen", "finetune", "report", "convert", "gc", "validate", "filter"]
+    products = [
+        "demo",
+        "screen",
+        "finetune",
+        "report",
+        "convert",
+        "gc",
+        "plan",
+        "validate",
+        "filter",
+    ]
     assert listed == [*products, "show", "review", "export", "safe", "check-safe", "lab"]
 
 

@@ -196,3 +196,37 @@ def test_every_damage_to_every_file_before_every_command(
             found += [f"{command}, {damage.name}, {damage.what}: {said}"] if said else []
     print(f"{count} commands on damaged runs ({version})")
     assert found == []
+
+
+@pytest.mark.parametrize("limit", [40, 400, 1_500, 4_000, 12_000, 40_000])
+def test_a_filter_that_cannot_write_leaves_the_last_good_files_or_is_completed(
+    made: dict[str, Path], tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+):
+    """The system refuses the first write of a file that would be longer than so many bytes."""
+    resource = pytest.importorskip("resource", reason="the system has no limit for files")
+    run, new = tmp_path / "run", tmp_path / "new"
+    shutil.copytree(made["new"], run)
+    shutil.copytree(made["new"], new)
+    filter_run(new, "fraction:0.3")
+    before = outputs_of(run)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        status = main(["filter", str(run), "--threshold", "fraction:0.3"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 1
+    assert "Expected to write files of any size" in capsys.readouterr().err
+    if not (run / ".deciding").exists():  # nothing was committed, so nothing has changed
+        assert outputs_of(run) == before
+    assert main(["report", str(run)]) == 0  # what every command begins with completes it
+    files = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", "scores.parquet")
+    found = [(run / name).read_bytes() for name in files]
+    assert found in (
+        [before[name] for name in files],
+        [(new / name).read_bytes() for name in files],
+    )
+    filter_run(run, "fraction:0.3")
+    assert [(run / name).read_bytes() for name in files] == [
+        (new / name).read_bytes() for name in files
+    ]

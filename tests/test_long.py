@@ -64,13 +64,13 @@ KILL = """
             return ["compare", settings, "--output-dir", str(folder), "--quiet"]
         if not folder.exists():
             shutil.copytree(Path(settings).parent / "finished", folder)
-        return ["finetune", str(folder), "--output-dir", str(folder / "adapter"), "--quiet"]
+        return ["finetune", str(folder), "--output-dir", str(folder) + "-adapter"]
 
     def outcome(folder):
         if what == "screen":
             return {name: (folder / name).read_bytes() for name in screened}
         if what == "finetune":
-            return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+            return Path(f"{folder}-adapter", "adapter_model.safetensors").read_bytes()
         import pandas as pd
         found = pd.read_parquet(folder / "results.parquet")
         return found[~found["metric"].str.startswith("seconds")].to_csv(index=False)
@@ -100,6 +100,8 @@ KILL = """
         left = [str(path) for path in folder.rglob("*.part")]
         different += status != 0 or outcome(folder) != whole or bool(left)
         shutil.rmtree(folder)
+        shutil.rmtree(f"{folder}-adapter", ignore_errors=True)
+        print(f"{kills} kills, {different} differences", flush=True)
     print(json.dumps({"kills": kills, "different": different}))
 """
 
@@ -274,7 +276,7 @@ def test_commands_work_where_there_is_no_network_at_all(
         ["filter", run, "--threshold", "fraction:0.5"],
         ["show", run, "--row", "1"],
         ["report", run],
-        ["finetune", run, "--output-dir", adapter, "--quiet"],
+        ["finetune", run, "--output-dir", adapter],
         ["export", run, "--to", "axolotl", "--output-dir", str(tmp_path / "out")],
     ):
         command = ["unshare", "-n", sys.executable, "-m", "forgetfilter", *words]

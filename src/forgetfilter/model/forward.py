@@ -380,7 +380,7 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[
 
     Longest first means that a batch that doesn't fit memory fails at the start, not at the end.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    order: list[int] = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
     batch: list[int] = []
     for i in order:
         if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:

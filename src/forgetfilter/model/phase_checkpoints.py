@@ -91,11 +91,11 @@ def usable(
     """``checkpoints``, unless a phase with this method or of several processes can have none."""
     if checkpoints is None:
         return None
-    why, processes = "", int(os.environ.get("WORLD_SIZE", "1"))
+    why, group = "", together()
     if method is not None and method.state() is None:
         why = f"{type(method).__name__} can't save what it remembers from step to step"
-    elif processes > 1:
-        why = f"{processes} processes train"
+    elif group is not None:
+        why = f"{group.size} processes train"
     if not why:
         return checkpoints
     checkpoints.start_over(f"has no checkpoints, because {why}; killed, it begins at its start")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.errors import DataError
+from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.schema import (
     EVIDENCE_TEXTS,
     OPINION_COLUMNS,
@@ -22,10 +23,7 @@ from forgetfilter.runs.schema import (
 )
 from forgetfilter.text import printable
 
-REMEDY = (
-    "Expected a finished run folder. Repeat the `forgetfilter screen` command that made it until "
-    "it comes to its end."
-)
+REMEDY = f"Expected a table that a screen has written. {SCREEN_AGAIN}"
 _TEXTS = frozenset(
     {
         *("example_id", "decision", "reason", "source", "own_id"),

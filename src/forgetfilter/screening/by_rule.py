@@ -57,7 +57,8 @@ def _selection_by(
         )
     else:
         selection = decide(rule, scores, readings, needs_learned=needs_learned)
-    is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
+    learned = readings.learned  # the summary counts them, whatever the rule needs
+    is_judged = learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
     of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
     return (
         selection,

@@ -23,6 +23,7 @@ from forgetfilter.model.speed import Speed
 from forgetfilter.scoring.records import HALVES, WHOLE, Probe
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.screening.method import ALWAYS
+from forgetfilter.screening.set_aside import LEAST_READ, MOST_READ
 
 _MEASURED_ROWS = 500  # as `model/stopping.py` measures after each epoch
 
@@ -203,6 +204,9 @@ def phases(
     )
     if steps:
         works["restore"] = counter.restore(safe, steps)
+        if config.restore.set_aside and "early_restored" in states and len(safe) >= LEAST_READ:
+            # Safe rows are looked at in base, and in two learned models before and after.
+            works["restore"] += counter.read(safe[:MOST_READ]) * 5
     works["score"] = _sum(counter.probe(probe, noisy, safe) for probe in probes)
     if config.coverage == "quick":  # what it may cost at most
         beyond = [works["score"], *([works["restore"]] if steps else [])]

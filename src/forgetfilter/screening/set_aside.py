@@ -35,6 +35,8 @@ chosen on one seed of the bundled world (docs/robustness.md)."""
 TIMES_SPREAD = 2.0
 """And so many robust standard deviations above the median of the safe rows, of those above it: most
 rows are far below zero, which says nothing of how far an honest one may rise."""
+LEAST_READ = 10
+"""Safe rows from which on they are looked at: of fewer none can stand out."""
 MOST_READ = 400
 """Safe rows that are looked at; of more rows the first of the order in which restoring takes them,
 and where some are set aside, no other rows are used."""
@@ -74,6 +76,8 @@ def sort_out(
         safe: the safe rows.
         states: the learned and the early model, each with what it was restored to.
     """
+    if len(safe) < LEAST_READ:
+        return SafeRows(safe)
     order = by_share(kinds_of(safe), phase_seed(bench.seed, "restore"))[:MOST_READ]
     read = [safe[at] for at in sorted(order)]
     names = ("base", *WHOLE)

@@ -102,7 +102,7 @@ def test_a_first_line_beyond_the_limit_is_never_parsed(
     monkeypatch.setattr(
         containers, "is_object", lambda line: parsed.append(len(line)) or known(line)
     )
-    for module in (containers, sys.modules["forgetfilter.data.reading"]):
+    for module in (containers, sys.modules["forgetfilter.data.line_files"]):
         monkeypatch.setattr(module, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "' + b"x" * 5000 + b'", "completion": "a"}\n' + ROW)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forgetfilter.data import read_rows, reading
+from forgetfilter.data import line_files, read_rows
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
@@ -228,7 +228,7 @@ def test_a_line_beyond_the_limit_is_rejected_unparsed(
 ) -> None:
     long = json.dumps({"id": "own", "prompt": "q", "completion": "x" * 100_000}).encode()
     assert read(tmp_path, long).rows[0].target == "x" * 100_000
-    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(line_files, "MAX_LINE_BYTES", 1000)
     file = read(tmp_path, long + b"\n" + GOOD)
     assert "at most 1000 are read" in file.rejected[0].reason
     assert file.rejected[0].raw == long

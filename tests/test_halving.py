@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from collections.abc import Callable, Generator
@@ -24,6 +25,7 @@ from forgetfilter.model.plan import TrainPlan
 from forgetfilter.model.step_method import Passes, answer_loss, padded_inputs
 from forgetfilter.model.training import TrainOutcome, train
 from forgetfilter.progress import Progress
+from warm import run_warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 
@@ -38,6 +40,7 @@ MEGABYTES = ROWS * LENGTH * WIDE * 4 / 2**20
 @contextmanager
 def memory_for(megabytes: float) -> Generator[None]:
     """Let the process have so much memory more than it has."""
+    ctypes.CDLL(None).mallopt(-3, 2**20)  # what is large is mapped, and goes back once it is free
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = pages * resource.getpagesize() + int(megabytes * 2**20)
@@ -48,25 +51,21 @@ def memory_for(megabytes: float) -> Generator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-@pytest.fixture
-def wide_model() -> Callable[..., Any]:
-    """``wide_model()`` makes a model with little but what a pass holds."""
+def wide_model(width: int = WIDE) -> Any:
+    """A model with little but what a pass holds."""
     import transformers
 
-    def make(width: int = WIDE) -> Any:
-        config = transformers.LlamaConfig(
-            vocab_size=64,
-            hidden_size=16,
-            intermediate_size=width,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            initializer_range=0.2,
-        )
-        torch.manual_seed(0)
-        return transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
-
-    return make
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    return transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
 def rows_of_one_length() -> list[EncodedRow]:
@@ -77,21 +76,35 @@ def rows_of_one_length() -> list[EncodedRow]:
     return [EncodedRow(row=at, input_ids=own, **given) for at, own in enumerate(ids)]
 
 
-def test_reading_goes_on_with_half_the_rows_and_stays_there(
-    wide_model: Callable[..., Any], capfd: pytest.CaptureFixture[str]
-):
+def in_a_process_of_its_own(case: Callable[..., None], *arguments: Any) -> str:
+    """What a case says as an error; memory that earlier tests have freed would be enough for it."""
+    script = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import test_halving
+        getattr(test_halving, sys.argv[2])(*sys.argv[3:])
+    """
+    done = run_warm(script, Path(__file__).parent, case.__name__, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def read_in_halves() -> None:
     model, rows = wide_model(), rows_of_one_length()
     free = completion_losses(model, rows, 8192, SILENT, "loss")
     with memory_for(2.2 * MEGABYTES):  # a pass holds three such tensors at once
         tight = completion_losses(model, rows, 8192, SILENT, "loss")
     np.testing.assert_allclose(tight.loss_sum, free.loss_sum, atol=1e-4)
-    said = capfd.readouterr().err
-    assert f"Memory ran out over {ROWS} rows of up to {LENGTH} tokens" in said
-    assert said.count("Memory ran out") == 1
     assert batch_budget(model, 8192) == ROWS // 2 * LENGTH
 
 
-def test_a_pass_in_halves_leaves_the_gradient_of_the_whole_pass(wide_model: Callable[..., Any]):
+def test_reading_goes_on_with_half_the_rows_and_stays_there():
+    said = in_a_process_of_its_own(read_in_halves)
+    assert f"Memory ran out over {ROWS} rows of up to {LENGTH} tokens" in said
+    assert said.count("Memory ran out") == 1
+
+
+def pass_in_halves() -> None:
     torch.manual_seed(0)
     model = add_adapter(wide_model(), LoraSettings(r=2, alpha=4))
     inputs = padded_inputs(rows_of_one_length(), "assistant", 0)
@@ -120,9 +133,14 @@ def test_a_pass_in_halves_leaves_the_gradient_of_the_whole_pass(wide_model: Call
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_training_goes_on_in_halves(
-    wide_model: Callable[..., Any], capfd: pytest.CaptureFixture[str], tiny_tokenizer: Any
-):
+def test_a_pass_in_halves_leaves_the_gradient_of_the_whole_pass():
+    assert "Memory ran out" in in_a_process_of_its_own(pass_in_halves)
+
+
+def train_in_halves(folder: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     settings = PhaseSettings(learning_rate=1e-3, max_steps=2, batch_size=ROWS, stop="epochs")
     plan = TrainPlan("learn", rows_of_one_length(), settings, 0)
     outcomes: list[TrainOutcome] = []
@@ -130,21 +148,28 @@ def test_training_goes_on_in_halves(
     for megabytes in (None, 4.2 * MEGABYTES):
         model = deepcopy(adapted)
         with memory_for(megabytes) if megabytes else nullcontext():
-            outcomes.append(train(model, tiny_tokenizer(), plan, SILENT))
-    assert capfd.readouterr().err.count("Memory ran out") >= 1
+            outcomes.append(train(model, tokenizer, plan, SILENT))
     free, tight = outcomes
     assert tight.row_passes == free.row_passes == 2 * ROWS
     assert tight.final_loss == pytest.approx(free.final_loss, abs=1e-4)
 
 
-def test_a_single_row_that_memory_does_not_hold_is_named(wide_model: Callable[..., Any]):
+def test_training_goes_on_in_halves(tiny_model: Callable[[str], Path]):
+    assert "Memory ran out" in in_a_process_of_its_own(train_in_halves, tiny_model("llama"))
+
+
+def single_row_too_long() -> None:
     # One row's numbers in a layer take as much as all rows' in the other tests.
     model, rows = wide_model(ROWS * WIDE), rows_of_one_length()[:2]
     with memory_for(0.7 * MEGABYTES), pytest.raises(ModelError, match="single row of 32 tokens"):
         completion_losses(model, rows, 8192, SILENT, "loss")
 
 
-def test_other_errors_of_a_pass_are_not_taken_for_want_of_memory(wide_model: Callable[..., Any]):
+def test_a_single_row_that_memory_does_not_hold_is_named():
+    in_a_process_of_its_own(single_row_too_long)
+
+
+def test_other_errors_of_a_pass_are_not_taken_for_want_of_memory():
     model, rows = wide_model(), rows_of_one_length()
     model.lm_head.weight = torch.nn.Parameter(torch.zeros(64, 17))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from forgetfilter.model.processes import together
 from forgetfilter.progress import Progress
 from forgetfilter.runs.unfinished import Entry, UnfinishedWork
 

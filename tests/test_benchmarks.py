@@ -21,6 +21,8 @@ for path in sys.argv[1:]:
 # With the arguments, and once more without any.
 TWICE = """
 import runpy, sys
+
+import pytest
 path = sys.argv.pop(1)
 sys.path.insert(0, str(__import__("pathlib").Path(path).parent))
 sys.argv[0] = path
@@ -37,6 +39,7 @@ def test_every_benchmark_explains_itself():
     assert done.stdout.count("usage: ") == len(BENCHMARKS) > 0
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_gpu_runs_on_a_cpu_and_ends_cleanly_without_one(tmp_path: Path):
     script = ROOT / "benchmarks" / "gpu.py"
     words = ["--sizes", "tiny", "--device", "cpu", "--rounds", "1", "--tokens", "24"]

@@ -101,7 +101,7 @@ def test_the_bundled_model_gives_the_packages_scores(
 
 @pytest.mark.parametrize(
     ("architecture", "safe_rows"),
-    [("qwen3", 16), ("gemma3", 220)],
+    [("qwen3", 16), pytest.param("gemma3", 220, marks=pytest.mark.slow)],
 )
 def test_another_architecture_gives_the_packages_scores(
     architecture: str,

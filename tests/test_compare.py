@@ -212,6 +212,7 @@ def test_several_processes_end_with_the_results_of_one(
     assert compare(make_config(tmp_path / "run"), silently()).failed == []
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_killed_run_and_the_loss_of_one_is_told(
     make_config: MakeConfig, tmp_path: Path
 ):

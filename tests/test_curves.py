@@ -261,6 +261,7 @@ def test_a_kept_file_stands_for_its_cells(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_shown_is_not_kept_and_a_broken_run_ends_as_an_unbroken_one(
     done: Comparison, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -43,7 +43,7 @@ SLOW = frozenset(
         "immunisation.yaml",
         *("real_compare.yaml", "realtext_compare.yaml", "testbed_compare.yaml"),
         *("robustness.yaml", "robustness_several.yaml"),
-        *("testbed_curves.yaml", "testbed_validation.yaml"),
+        *("testbed_curves.yaml", "testbed_validation.yaml", "tiny_curves.yaml"),
         # One of a few files that differ in their rows alone is run each time.
         *("compare_bias.yaml", "compare_harmfulness.yaml", "compare_toxicity.yaml"),
         *("leaderboard_real.yaml", "testbed_interleave.yaml", "world_contamination.yaml"),

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 HELP = """
@@ -21,8 +23,6 @@ for path in sys.argv[1:]:
 # With the arguments, and once more without any.
 TWICE = """
 import runpy, sys
-
-import pytest
 path = sys.argv.pop(1)
 sys.path.insert(0, str(__import__("pathlib").Path(path).parent))
 sys.argv[0] = path

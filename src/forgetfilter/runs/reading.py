@@ -19,7 +19,7 @@ from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, pars
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
-from forgetfilter.runs.columns import REMEDY, column_names, read_columns
+from forgetfilter.runs.columns import column_names, read_columns
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.lines import Lines, open_lines
@@ -39,6 +39,7 @@ from forgetfilter.text import printable
 
 M = TypeVar("M", bound=Record)
 
+_REMEDY = "Expected a finished run folder. Run `forgetfilter screen` to its end, then try again."
 _DECIDE_AGAIN = (
     "Run `forgetfilter filter RUN --discard-edits` on the folder to decide and write them again."
 )
@@ -107,7 +108,7 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     wanted = (*SCORE_COLUMNS, *WHO_COLUMNS, "source", *TOLD_COLUMNS, *OPINION_COLUMNS)
     columns = set(column_names(path)) & set(wanted)
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
-        raise DataError(f"{path} has no column {', '.join(missing)}. {REMEDY}")
+        raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
     numbers = read_columns(path, ("row",))["row"].to_numpy(zero_copy_only=False)
     order = np.argsort(numbers, kind="stable")
 
@@ -202,7 +203,7 @@ def read_numbers(
         return {}
     columns = read_columns(path, ("row", *names))
     if "row" not in columns:
-        raise DataError(f"{path} has no column row. {REMEDY}")
+        raise DataError(f"{path} has no column row. {_REMEDY}")
     known = columns["row"].to_numpy(zero_copy_only=False)
     order = np.argsort(known, kind="stable")
     at = np.minimum(np.searchsorted(known[order], rows), max(len(known) - 1, 0))
@@ -222,7 +223,7 @@ def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int,
         return {}
     columns = read_columns(path, ("row", *names))
     if "row" not in columns:
-        raise DataError(f"{path} has no column row. {REMEDY}")
+        raise DataError(f"{path} has no column row. {_REMEDY}")
     at = np.flatnonzero(np.isin(columns["row"].to_numpy(zero_copy_only=False), list(rows)))
     taken: dict[str, list[Any]] = {
         name: column.take(at).to_pylist() for name, column in columns.items()
@@ -243,7 +244,7 @@ def read_rejected(run: Path, limit: int) -> list[tuple[int, int, str]]:
             records = [cast(dict[str, Any], json.loads(raw)) for raw in islice(file, limit)]
         return [(int(r["line"]), int(r["row"]), str(r["reason"])) for r in records]
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {REMEDY}") from None
+        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f"{path} is damaged. Expected JSON Lines of row, line and reason. {_DECIDE_AGAIN}"
@@ -260,9 +261,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}. {REMEDY}") from None
+        raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
     except (ValueError, RecursionError):
-        raise DataError(f"{path} is not JSON. {REMEDY}") from None
+        raise DataError(f"{path} is not JSON. {_REMEDY}") from None
 
 
 def _read_record(path: Path, model: type[M]) -> M:
@@ -272,7 +273,7 @@ def _read_record(path: Path, model: type[M]) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise DataError(f"{path}: {where}: {printable(first['msg'])}. {REMEDY}") from None
+        raise DataError(f"{path}: {where}: {printable(first['msg'])}. {_REMEDY}") from None
 
 
 def _shared_texts(path: Path, name: str, fill: str) -> npt.NDArray[np.object_]:

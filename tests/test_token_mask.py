@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.scoring.token_mask import check_maskable, masked_tokens
 from forgetfilter.screening.decide import filter_run
 from forgetfilter.screening.finetune import finetune
-from forgetfilter.screening.masks import Rule, loss_mask
+from forgetfilter.screening.masks import Rule, loss_mask, require_tokens
 from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
@@ -224,8 +225,6 @@ def test_a_fine_tune_trains_on_the_rest_of_the_rows(
 def test_later_decisions_mask_what_was_not_measured_whole(
     masked: tuple[Path, ScreenConfig], tmp_path: Path
 ):
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(masked[0], run)
     scores = pd.read_parquet(run / "scores.parquet")
@@ -246,8 +245,6 @@ def test_later_decisions_mask_what_was_not_measured_whole(
 def test_a_run_that_measured_no_tokens_asks_for_a_screen(
     masked: tuple[Path, ScreenConfig], tmp_path: Path
 ):
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(masked[0], run)
     config = masked[1].model_copy(update={"output_dir": str(run)})
@@ -263,6 +260,21 @@ def test_a_run_that_measured_no_tokens_asks_for_a_screen(
     screen(plain.model_copy(update={"action": "mask"}), SILENT)
     assert (run / "masked.jsonl").exists()
     assert sorted(path.name for path in (run / "stages").glob("learn-*")) == trained
+
+
+@pytest.mark.parametrize("damage", ["bytes", "cut", "foreign"])
+def test_a_damaged_table_of_tokens_is_named_before_anything_is_decided(
+    masked: tuple[Path, ScreenConfig], tmp_path: Path, damage: str
+):
+    run = tmp_path / "run"
+    shutil.copytree(masked[0], run)
+    path, whole = run / "tokens.parquet", (masked[0] / "tokens.parquet").read_bytes()
+    if damage == "foreign":
+        pd.DataFrame({"row": ["a"], "rises": [1.5]}).to_parquet(path)
+    else:
+        path.write_bytes(b"PAR1 and no more" if damage == "bytes" else whole[:-20])
+    with pytest.raises(DataError, match=r"tokens\.parquet can't be read: .*Expected what .*Repeat"):
+        require_tokens(run)
 
 
 def test_a_table_is_written_as_one(masked: tuple[Path, ScreenConfig], tmp_path: Path):

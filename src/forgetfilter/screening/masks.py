@@ -21,10 +21,12 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.file_names import MASKS_FILE, TOKENS_FILE
 from forgetfilter.scoring.token_mask import masked_tokens
+from forgetfilter.text import printable
 
 Spans = list[list[int]]
 """``[answer, start, stop]`` of each masked piece: characters of one of a row's answers."""
 
+_LISTS = ("input_ids", "is_target", "rises", "answers", "starts", "stops")
 _ROWS_TOGETHER = 5000
 _AGAIN = "Repeat the `forgetfilter screen` command with --action mask; nothing is trained again."
 
@@ -41,12 +43,34 @@ def require_tokens(run: Path) -> None:
     """Raise where a run has not measured how tokens were forgotten.
 
     Raises:
-        DataError: it hasn't.
+        DataError: it hasn't, or the table of it is damaged or another's.
     """
-    if not (run / TOKENS_FILE).is_file():
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = run / TOKENS_FILE
+    if not path.is_file():
         raise DataError(
             f"The screen in {run} has measured rows, not tokens: it has no {TOKENS_FILE}. Expected "
             f"one by --action mask. {_AGAIN}"
+        )
+    said = ""
+    try:
+        with parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            kinds = {name: schema.field(name).type for name in schema.names}
+            wrong = [name for name in _LISTS if not pa.types.is_list(kinds.get(name, pa.null()))]
+            wrong += [] if kinds.get("row") == pa.int64() else ["row"]
+            if wrong:
+                said = f"it has no column {', '.join(wrong)} of the type that a screen writes"
+            for _ in () if wrong else file.iter_batches(_ROWS_TOGETHER):
+                pass
+    except (OSError, ValueError, pa.ArrowException) as error:
+        said = printable(str(error), 200).rstrip(". ")
+    if said:
+        raise DataError(
+            f"{path} can't be read: {said}. Expected what the screen measured by --action mask. "
+            f"{_AGAIN}"
         )
 
 

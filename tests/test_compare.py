@@ -195,6 +195,7 @@ def kill_after_first_cell(command: Sequence[str], run: Path) -> dict[str, int]:
     return result_files(run)
 
 
+@pytest.mark.slow
 def test_several_processes_end_with_the_results_of_one(
     unbroken: Comparison, make_config: MakeConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):

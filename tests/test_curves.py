@@ -190,6 +190,7 @@ def test_thresholds_decide_without_training(done: Comparison):
     }  # restoration has no forgetting run that could be longer
 
 
+@pytest.mark.slow
 def test_a_list_that_grows_mixes_no_places(
     done: Comparison, make_config: MakeConfig, tmp_path: Path
 ):

@@ -150,6 +150,7 @@ def test_more_rows_or_prompts_than_there_are_is_told_before_a_model_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_a_demonstration_on_other_rows(tmp_path: Path, model: str):
     quick = {"layer": {"learn": {"max_steps": 1, "learning_rate": 1e-2}}}
     demo(tmp_path, model, rows=30, **quick)

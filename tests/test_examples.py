@@ -39,7 +39,8 @@ MANY = frozenset({"paper/compare_mixed.yaml"})
 
 SLOW = frozenset(
     {
-        *("composability.yaml", "defences_compare.yaml", "described_harm.yaml"),
+        *("composability.yaml", "defences_compare.yaml", "defences_validation.yaml"),
+        "described_harm.yaml",
         "immunisation.yaml",
         *("real_compare.yaml", "realtext_compare.yaml", "testbed_compare.yaml"),
         *("robustness.yaml", "robustness_several.yaml"),

@@ -308,6 +308,7 @@ def test_an_implausible_decision_is_not_made_and_loses_nothing(
     assert sorted(path.name for path in (run / "stages").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_corrected_command_is_not_blocked_by_an_undecided_run(
     undecided: tuple[ScreenConfig, Path],
 ):
@@ -319,6 +320,7 @@ def test_a_corrected_command_is_not_blocked_by_an_undecided_run(
     assert len(list((run / "stages").glob("learn-*"))) == 2  # nothing was thrown away
 
 
+@pytest.mark.slow
 def test_the_python_class_raises_and_takes_force(english: Path, tmp_path: Path):
     settings: dict[str, Any] = {"learn": {"max_steps": 2}, "coverage": "off", "is_silent": True}
     settings |= {"restore": {"steps": 2, "early_steps": 2}, "generation": {"max_new_tokens": 4}}

@@ -637,15 +637,12 @@ def killing_settings(inputs: Path, model: Path, **changes: Any) -> str:
     return json.dumps(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signal", "stages"),
     [
-        pytest.param(
-            "restoration",
-            ["restore-", "measure_loss_learned-", "scores.parquet"],
-            marks=pytest.mark.slow,
-        ),
-        ("completion_loss", ["learn-", "forget-"]),
+        ("restoration", ["learn-", "restore-", "measure_loss_learned-", "scores.parquet"]),
+        ("completion_loss", ["forget-"]),
     ],
 )
 def test_a_run_killed_in_a_stage_and_repeated_gives_the_files_of_an_unbroken_one(

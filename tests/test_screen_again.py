@@ -280,6 +280,7 @@ class TestInputs:
 
 
 class TestFailedTry:
+    @pytest.mark.slow
     def test_a_first_try_that_failed_never_blocks_the_corrected_command(
         self,
         quick_config: Callable[..., ScreenConfig],

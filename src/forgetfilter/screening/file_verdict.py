@@ -34,14 +34,14 @@ _DOUBTS = frozenset(
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
 _MEASURED = ("crossfit", "valley")
-_CLEAN_ROWS, _CLEAN_REMOVED = 7000, 7
+_CLEAN_ROWS, _CLEAN_REMOVED = 10_000, 12
 _CLEAN_FILES = (
-    "seven clean files of made-up worlds, 1 seed each, small models, three of them files that the "
-    "rule was chosen on"
+    "ten clean files of made-up worlds, 1 or 2 seeds each, small models, three of them files that "
+    "the rule was chosen on"
 )
-"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With 7 of 7,000, all
-in one file, the rate lies between 0.05% and 0.21% at 95% for such rows. Keep the figures to what
-is measured."""
+"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With 12 of 10,000,
+all in one world, the rate lies between 0.07% and 0.21% at 95% for such rows. Keep the figures to
+what is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut) -> Verdict:

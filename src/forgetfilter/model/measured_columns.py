@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.runs.parquet_parts import Column
+from forgetfilter.runs.parquet_parts import Column, LazyColumns
 
 
-class MeasuredColumns(Mapping[str, Column]):
+class MeasuredColumns(LazyColumns):
     """Columns of shape (N,), in the order in which they were added.
 
     The sizes of rows are held, and what is the same for all rows is one number; all else lies in
@@ -28,11 +28,12 @@ class MeasuredColumns(Mapping[str, Column]):
         for at, row in enumerate(rows):
             prompt[at], completion[at] = row.prompt_length, row.target_tokens
             scale[at] = np.linalg.norm(row.leading_weights)
-        self._makers: dict[str, Callable[[], Column]] = {
+        makers: dict[str, Callable[[], Column]] = {
             "target": lambda: np.array([row.target for row in rows], dtype=object),
             "prompt_tokens": lambda: prompt.astype(np.int64),
             "completion_tokens": lambda: completion.astype(np.int64),
         }
+        super().__init__(makers)
         self.add_constant("guessing", guessing)
         self._makers["leading_scale"] = lambda: scale
 
@@ -43,15 +44,3 @@ class MeasuredColumns(Mapping[str, Column]):
     def add(self, found: Mapping[str, Column]) -> None:
         """All columns of ``found``, which stays the place where they are."""
         self._makers |= {name: lambda name=name: found[name] for name in found}
-
-    def __getitem__(self, name: str) -> Column:
-        return self._makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._makers

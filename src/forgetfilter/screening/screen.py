@@ -133,7 +133,7 @@ def screen(
     overwrite: bool = False,
     data: Any = None,
 ) -> ScreenResult:
-    """Screen a file: learn, forget, score, filter. Resumes after the last finished stage.
+    """Screen a file: learn, forget, score, filter. Resumes where it stopped.
 
     A finished run whose threshold rule alone differs is decided again from its stored scores. One
     whose signal, or what the signal reads, differs goes on from the learn phase that both share;

@@ -141,7 +141,6 @@ QA = (Message("user", "q"), Message("assistant", "a"))
         {"instruction": "q", "output": "a"},
         {"instruction": "q", "input": "", "output": "a"},
         {"instruction": "q", "input": None, "output": "a", "prompt": "rendered"},
-        b'{"prompt": "q", "completion": "wrong", "completion": "a"}',
         b'{"prompt": "q", "completion": "a", "x": NaN}',
         b'{"prompt": "q", "completion": "a", "x": -Infinity}',
         b'{"prompt": "q", "completion": "a", "x": ' + b"9" * 5000 + b"}",

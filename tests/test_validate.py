@@ -189,7 +189,8 @@ def test_a_problem_is_told_with_its_place_and_what_to_do(
 
 def test_every_rule_of_readers_is_tried():
     of_a_model = {
-        *("longer_than_context", "control_token", "template_refuses", "template_hides_text"),
+        *("longer_than_context", "too_many_turns", "control_token", "template_refuses"),
+        "template_hides_text",
         *("template_mixes_turns", "no_place_in_blocks", "template_hides_parts"),
     }
     elsewhere = {"line_too_long", "fields_do_not_fit_header", "broken_quotes", "mapped_key_twice"}

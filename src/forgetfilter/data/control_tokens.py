@@ -100,22 +100,18 @@ def texts_of(messages: Iterable[Message], tools: str) -> list[str]:
 
 
 def _leaves(text: str) -> list[str]:
+    """Texts, in the order in which they stand; a text that is JSON itself is looked through too."""
     found: list[str] = []
-
-    def walk(value: Any) -> None:
+    waiting: list[Any] = [json.loads(text)] if text else []
+    while waiting:  # not by recursion: JSON within JSON can be as deep as one likes
+        value = waiting.pop()
         if isinstance(value, str):
             found.append(value)
-            if value[:1] in "{[" and value:
-                with contextlib.suppress(ValueError):
-                    walk(json.loads(value))  # arguments are JSON within JSON
+            if value.startswith(("{", "[")):  # arguments are JSON within JSON
+                with contextlib.suppress(ValueError, RecursionError):
+                    waiting.append(json.loads(value))
         elif isinstance(value, dict):
-            for name, item in value.items():
-                walk(name)
-                walk(item)
+            waiting += reversed([part for item in value.items() for part in item])
         elif isinstance(value, list):
-            for item in value:
-                walk(item)
-
-    if text:
-        walk(json.loads(text))
+            waiting += reversed(value)
     return found

@@ -141,6 +141,6 @@ def _arguments(calls: Any, change: Callable[[Any], Any]) -> Any:
 def _parsed(text: str) -> Any:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return found if isinstance(found, dict) else text

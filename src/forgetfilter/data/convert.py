@@ -5,17 +5,16 @@ Nothing here writes over a file: what a file should have been is a guess, and it
 
 from __future__ import annotations
 
-import ast
 import bz2
 import io
 import json
 import lzma
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from forgetfilter.data.bounded_json import literal
 from forgetfilter.data.containers.base import BOM, as_line
 from forgetfilter.data.containers.compression import bounded
 from forgetfilter.errors import DataError
@@ -23,7 +22,9 @@ from forgetfilter.files import write_bytes_atomic
 from forgetfilter.places import shown
 
 _DECODER = json.JSONDecoder()
-_STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[\]}])', re.DOTALL)
+# A string that is never closed is one to the end: looked for from each quote in it, it would take
+# the square of its length.
+_STRING_OR_COMMA = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|,(?=\s*+[\]}])', re.DOTALL)
 _BETWEEN = " \t\r\n,"
 _MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
@@ -66,17 +67,19 @@ def convert_file(path: Path, output: Path) -> int:
                     "or download it again."
                 ) from None
             return 0
+    lines: list[bytes] = []
     try:
-        rows = rows_of(data.removeprefix(BOM).decode("utf-8"))
-    except UnicodeDecodeError:
-        rows = None
-    if not rows:
+        rows = rows_of(data.removeprefix(BOM).decode("utf-8")) or []
+        lines = [as_line(row) + b"\n" for row in rows]
+    except (UnicodeDecodeError, TypeError, ValueError, RecursionError):
+        pass  # what JSON has no word for, such as a key that is a tuple
+    if not lines:
         raise DataError(
             f"No rows are found in {shown(path)}. Expected objects in JSON or Python. Mend the "
             "file by hand."
         )
-    write_bytes_atomic(output, b"".join(as_line(row) + b"\n" for row in rows))
-    return len(rows)
+    write_bytes_atomic(output, b"".join(lines))
+    return len(lines)
 
 
 def require_new(output: Path) -> None:
@@ -140,9 +143,7 @@ def python_objects_of(text: str) -> list[dict[str, Any]] | None:
         if not piece.strip(" \t,"):
             continue
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                value: Any = ast.literal_eval(piece.strip(" \t,\r"))
+            value: Any = literal(piece.strip(" \t,\r"))
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
         rows = cast(list[Any], value) if isinstance(value, list) else [value]

@@ -42,6 +42,9 @@ from forgetfilter.errors import ModelError
 
 __all__ = ["Embedding", "Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]
 
+MOST_TURNS = 1000
+"""Of a row. Where its answers lie is found out by renderings of all its beginnings, whose cost
+rises with the square of the turns."""
 _TOGETHER = 32
 _TOGETHER_BYTES = 2**22
 
@@ -340,6 +343,8 @@ def _learned(messages: Sequence[Message]) -> Sequence[Message]:
         raise UnrenderableError(
             "no answer of it carries loss (their weight is 0), so nothing is learned from it"
         )
+    if last >= MOST_TURNS:
+        raise UnrenderableError(f"has {last + 1:,} turns; at most {MOST_TURNS:,} are rendered")
     return messages[: last + 1]
 
 

@@ -90,7 +90,8 @@ RULES = (
     ),
     Rule(
         "text_without_marks",
-        r"(?P<where>text) (?:has no mark|starts with ChatML).+|(?P<turn>text turn \d+): no such .+",
+        r"(?P<where>text) (?:has no mark|starts with (?:ChatML|\[INST\])).+"
+        r"|(?P<turn>text turn \d+): no such .+",
         "Give prompt and answer as columns, or write whole marks.",
     ),
     # A part of the row. The order matters: what is told more exactly comes first.
@@ -167,6 +168,11 @@ RULES = (
         "longer_than_context",
         r"longer than the model's context: \d+ tokens, .+",
         "Shorten or split the row, or screen with a model of a longer context.",
+    ),
+    Rule(
+        "too_many_turns",
+        r"has [\d,]+ turns; at most .+",
+        "Split the conversation into several rows.",
     ),
     Rule(
         "control_token",

@@ -22,7 +22,9 @@ from forgetfilter.data.records import Span
 _WORD = re.compile("zxqv([a-z]{4})jkvq", re.IGNORECASE)
 _MOST_PIECES = 2000
 """A text that falls into more pieces is replaced as a whole."""
-MARK = re.compile(r"\s*(?:<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[\w.:-]{1,40}>|\[/?\w{1,40}\])")
+_LONGEST_HEADER = 2000
+"""Of a longer one no part is looked for, which takes the square of its length."""
+MARK = re.compile(r"(?:<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[\w.:-]{1,40}>|\[/?\w{1,40}\])")
 """What looks like a control token."""
 
 
@@ -263,6 +265,8 @@ def opening(text: str, first: int, around: Around) -> str:
     Empty where all of it does, or nothing.
     """
     header = _header(around)
+    if len(header) > _LONGEST_HEADER:
+        return ""
     for length in range(len(header) - 1, 0, -1):
         if text.endswith(header[:length], 0, first):
             return header[length:]
@@ -330,7 +334,7 @@ def _stop(
     marks = [mark for mark in end_marks if mark and after.startswith(mark, blank)]
     if marks:
         return last + blank + max(map(len, marks))
-    shaped = MARK.match(after)
+    shaped = MARK.match(after, blank)
     return last + shaped.end() if shaped else last
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+from forgetfilter.data.bounded_json import whole_number
 from forgetfilter.data.containers.base import (
     BOM,
     Container,
@@ -15,7 +16,7 @@ from forgetfilter.data.containers.base import (
     too_long,
     with_columns,
 )
-from forgetfilter.data.formats.values import kind_of, whole_number
+from forgetfilter.data.formats.values import MalformedRow, kind_of, parse_object
 from forgetfilter.errors import DataError
 
 _DECODER = json.JSONDecoder(parse_int=whole_number)
@@ -58,8 +59,12 @@ class Array(Container):
             if len(raw) > limit:
                 yield Record(line, raw, None, too_long(len(raw), limit))
             elif isinstance(value, dict):
-                raw = as_line(value) if b"\n" in raw else raw
-                yield Record(line, raw, cast(dict[str, Any], value))
+                try:
+                    columns = parse_object(text[element.start : element.stop])
+                except MalformedRow as error:
+                    yield Record(line, raw, None, str(error))
+                    continue
+                yield Record(line, as_line(value) if b"\n" in raw else raw, columns)
             else:
                 yield Record(line, raw, None, f"not a JSON object but {kind_of(value)}")
 

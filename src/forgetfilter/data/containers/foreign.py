@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from forgetfilter.data import convert
+from forgetfilter.data.bounded_json import whole_number
 from forgetfilter.data.containers.array import broken_array
 from forgetfilter.data.containers.base import BOM
-from forgetfilter.data.formats.values import whole_number
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 

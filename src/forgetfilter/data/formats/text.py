@@ -14,9 +14,9 @@ from forgetfilter.data.records import Message
 _CHATML = re.compile(r"<\|im_start\|>([a-z_]+)\n(.*?)(?:<\|im_end\|>\s*|\Z)", re.DOTALL)
 _HEADS = re.compile(r"^### ?([A-Z][A-Za-z ]{1,20}):?[ \t]*\n?", re.MULTILINE)
 _SPEAKERS = re.compile(r"(?:\A\s*|\n\n?)(Human|User|Assistant|System): ?")
-_LLAMA = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=(?:<s>\s*)?\[INST\]|\Z)", re.DOTALL)
 _LLAMA_SYSTEM = re.compile(r"\A\s*<<SYS>>(.*?)<</SYS>>\s*", re.DOTALL)
-_END = re.compile(r"\s*(?:</s>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>)?\s*\Z")
+_OPEN, _CLOSE = "[INST]", "[/INST]"
+_ENDS = ("</s>", "<|endoftext|>", "<|im_end|>", "<|eot_id|>")
 _HEAD_ROLES = {
     "human": "user",
     "user": "user",
@@ -73,19 +73,36 @@ def _chatml(text: str) -> list[Message]:
 
 
 def _llama(text: str) -> list[Message]:
-    found = list(_LLAMA.finditer(text))
-    if not found or text[: found[0].start()].strip() not in ("", "<s>"):
+    before, _, rest = text.partition(_OPEN)
+    if before.strip() not in ("", "<s>") or _CLOSE not in rest:
         return []
     turns: list[Message] = []
-    for one in found:
-        asked = one[1]
+    pieces = rest.split(_OPEN)
+    waiting: list[str] = []
+    for number, piece in enumerate(pieces, start=1):
+        asked, close, answer = piece.partition(_CLOSE)
+        waiting.append(asked)
+        if not close:  # such a mark within a question is part of it
+            continue
+        asked, waiting = _OPEN.join(waiting), []
         system = _LLAMA_SYSTEM.match(asked) if not turns else None
         if system:
             turns.append(Message("system", system[1].strip()))
             asked = asked[system.end() :]
+        if number < len(pieces):
+            answer = answer.rstrip().removesuffix("<s>")
         turns.append(Message("user", asked.strip()))
-        turns.append(Message("assistant", _END.sub("", one[2]).strip()))
+        turns.append(Message("assistant", _without_end(answer)))
+    if waiting:
+        raise UnreadableRow("text starts with [INST] marks, but doesn't close the last of them")
     return turns
+
+
+def _without_end(text: str) -> str:
+    """A text without white space around it and the mark that ends it."""
+    text = text.strip()
+    mark = next((mark for mark in _ENDS if text.endswith(mark)), "")
+    return text.removesuffix(mark).strip()
 
 
 def _heads(text: str) -> list[Message]:
@@ -100,7 +117,7 @@ def _heads(text: str) -> list[Message]:
     ends = [*(one.start() for one in found[1:]), len(text)]
     for one, end in zip(found, ends, strict=True):
         role: Any = _HEAD_ROLES[one[1].strip().lower()]
-        content = _END.sub("", text[one.end() : end]).strip()
+        content = _without_end(text[one.end() : end])
         is_input = one[1].strip().lower() == "input" and turns and turns[-1].role == "user"
         if is_input:  # Alpaca's input belongs to the instruction before it
             content = "\n\n".join(part for part in (turns.pop().content, content) if part)
@@ -116,7 +133,7 @@ def _speakers(text: str) -> list[Message]:
     turns: list[Message] = []
     for one, end in zip(found, ends, strict=True):
         role: Any = _HEAD_ROLES[one[1].lower()]
-        turns.append(Message(role, _END.sub("", text[one.end() : end]).strip()))
+        turns.append(Message(role, _without_end(text[one.end() : end])))
     return turns
 
 

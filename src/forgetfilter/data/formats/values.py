@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import warnings
 from typing import Any, cast
 
+from forgetfilter.data.bounded_json import (
+    RepeatedKeyError,
+    TooDeepError,
+    literal,
+    parse_json,
+)
 from forgetfilter.text import printable
-
-_MOST_DIGITS = 4000
-"""Python converts 4,300 digits at most; a longer whole number is read as a rounded one."""
 
 
 class UnreadableRow(Exception):
@@ -22,21 +23,22 @@ class MalformedRow(UnreadableRow):
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The JSON object in ``text``; of a repeated key the last value counts.
+    """The JSON object in ``text``.
 
     NaN and Infinity, which Python's own writer makes, are read as such: they are no text, so a
-    column that is read refuses them, and any other may hold them.
+    column that is read refuses them, and any other may hold them. A key that stands twice costs
+    the row: the line is kept as it is, and who reads it next may take the other value.
 
     Raises:
-        MalformedRow: not JSON, nested too deeply, or not an object.
+        MalformedRow: not JSON, nested too deeply, with a key twice, or not an object.
     """
     try:
-        value: Any = json.loads(text, parse_int=whole_number)
+        value: Any = parse_json(text)
     except json.JSONDecodeError as error:
         what = error.msg[:1].lower() + error.msg[1:]
         raise MalformedRow(f"malformed JSON at character {error.pos + 1}: {what}") from None
-    except RecursionError:
-        raise MalformedRow("malformed JSON: nested too deeply") from None
+    except (TooDeepError, RepeatedKeyError) as error:
+        raise MalformedRow(f"malformed JSON: {printable(str(error), 100)}") from None
     if not isinstance(value, dict):
         raise MalformedRow(f"not a JSON object but {kind_of(value)}")
     return cast(dict[str, Any], value)
@@ -48,14 +50,15 @@ def parse_value(text: str, where: str) -> Any:
     Tables without nested columns keep turns and tools so.
     """
     try:
-        return json.loads(text, parse_int=whole_number)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except (TooDeepError, RepeatedKeyError) as error:
+        said = printable(str(error), 100)
+        raise UnreadableRow(f"{where} is text that is no JSON: {said}") from None
+    except ValueError:
         pass
     try:
-        with warnings.catch_warnings():  # of odd escapes in somebody else's text
-            warnings.simplefilter("ignore")
-            # Through JSON once, so that tuples are lists and keys are text.
-            return json.loads(json.dumps(ast.literal_eval(text.strip())))
+        # Through JSON once, so that tuples are lists and keys are text.
+        return parse_json(json.dumps(literal(text.strip())))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         shown = printable(text.strip(), 30)
         raise UnreadableRow(f"{where} is text that is no JSON: {shown!r}") from None
@@ -107,8 +110,3 @@ def kind_of(value: Any) -> str:
     if isinstance(value, str):
         return "text"
     return "a list" if isinstance(value, list) else "an object"
-
-
-def whole_number(digits: str) -> int | float:
-    """A whole number of JSON; one too long to convert, as a float."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)

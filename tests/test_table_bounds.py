@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -190,4 +191,18 @@ def test_a_saved_data_set_that_names_one_table_often_is_refused(tmp_path: Path):
     outside = {"filename": "../other.arrow"}
     (folder / "state.json").write_text(json.dumps({**state, "_data_files": [outside]}))
     with pytest.raises(DataError, match="outside of it"):
+        read_rows(folder)
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_saved_data_set_that_names_what_has_no_end_is_refused(tmp_path: Path, is_linked: bool):
+    """Whoever opens a pipe that nobody writes into waits for ever; a device may never end."""
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    os.mkfifo(tmp_path / "endless")
+    name = "data.arrow" if is_linked else str(tmp_path / "endless")
+    if is_linked:
+        (folder / name).symlink_to(tmp_path / "endless")
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    with pytest.raises(DataError, match="no plain file" if is_linked else "outside of it"):
         read_rows(folder)

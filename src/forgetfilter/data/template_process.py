@@ -22,6 +22,8 @@ from typing import Any
 
 import jinja2
 
+from forgetfilter.data.containers.table_process import let_go
+
 CPU_SECONDS = 5
 """Processor time that a template may take for the renderings of one row."""
 CLOCK_SECONDS = 300
@@ -63,7 +65,11 @@ class TemplateWorker:
         # -P: modules that lie beside the script must not stand in for those of the library.
         command = [sys.executable, "-P", str(script), *(str(limit) for limit in limits)]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
         )
         worker = TemplateWorker(process, os.getpid(), limits)
         threading.Thread(target=worker._read, daemon=True).start()
@@ -131,4 +137,14 @@ def stop_worker() -> None:
         _worker.stop()
 
 
+def _forget() -> None:
+    """Begin anew in a forked process: another thread of its parent may have been asking."""
+    global _starting, _worker
+    _starting, worker, _worker = threading.Lock(), _worker, None
+    if worker is not None:
+        let_go(worker.process)
+
+
 atexit.register(stop_worker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -87,4 +87,27 @@ def _stop() -> None:
                 pipe.close()
 
 
+def _forget() -> None:
+    """Begin anew in a forked process: another thread of its parent may have been asking.
+
+    What that thread had not sent yet must not be sent from here.
+    """
+    global _lock, _process
+    _lock, process, _process = threading.Lock(), _process, None
+    if process is not None:
+        let_go(process)
+
+
+def let_go(process: subprocess.Popen[bytes]) -> None:
+    """In a forked process: close the pipes of its parent's, and send nothing through them."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, pipe.fileno(), inheritable=False)
+                os.close(nowhere)
+
+
 atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

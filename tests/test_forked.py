@@ -1,0 +1,96 @@
+"""Processes forked while a thread of their parent asks a worker: they don't wait for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from forgetfilter.data import template_process
+from forgetfilter.data.containers import table_bounds, table_process
+from forgetfilter.data.containers.tables import stream_of
+from forgetfilter.data.template_process import TemplateWorker
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def weigh(text: str) -> None:
+    assert table_bounds.check_table(stream_of(pa.table({"text": [text]})), "stream") > 0
+
+
+def render(text: str) -> None:
+    asked = {"key": text, "source": "{{ 1 }}", "date": "2024-01-01"}
+    assert "constants" in TemplateWorker.shared().ask(asked)
+
+
+@contextmanager
+def held_by_another_thread(lock: Any) -> Iterator[None]:
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            is_held.set()
+            is_over.wait()
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    is_held.wait()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def status_of_forked(work: Callable[[], None]) -> int:
+    """The exit status of a forked process that does some work; it is ended after thirty seconds."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+LOCKS: dict[str, tuple[Callable[[str], None], Callable[[], Any]]] = {
+    "tables": (weigh, lambda: table_process._lock),
+    "the start of templates": (render, lambda: template_process._starting),
+    "templates": (render, lambda: TemplateWorker.shared().lock),
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_forked_process_waits_for_no_thread_of_its_parent(name: str):
+    work, lock = LOCKS[name]
+    work(f"{name}, before")
+    with held_by_another_thread(lock()):
+        assert status_of_forked(lambda: work(f"{name}, forked")) == 0
+    work(f"{name}, after")  # and the parent's own worker is as it was
+
+
+def test_what_the_parent_has_not_sent_yet_is_sent_by_nobody_else():
+    """The buffer of a pipe is there twice after a fork."""
+    weigh("before")
+    worker = table_process._running()
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    data = stream_of(pa.table({"text": ["a"]}))
+    request = {"kind": "stream", "size": len(data), "most": 10**6, "depth": 9, "seconds": 9}
+    worker.stdin.write(json.dumps(request).encode() + b"\n" + data)
+    assert status_of_forked(lambda: weigh("in the child")) == 0
+    worker.stdin.flush()
+    assert b"weight" in worker.stdout.readline()
+    assert not select.select([worker.stdout], [], [], 0.3)[0]  # no second reply

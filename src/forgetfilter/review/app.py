@@ -165,7 +165,7 @@ def make_app(table: ReviewTable, access: Access, reviewer: str) -> ASGIApp:
         async def endpoint(request: Request) -> Response:
             try:
                 body = await _body(request) if request.method == "POST" else {}
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return _answer({"error": str(error)}, 400)
             return await run_in_threadpool(locked, request, body)
 

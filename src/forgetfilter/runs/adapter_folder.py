@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from forgetfilter.errors import RunExistsError
@@ -60,7 +60,15 @@ def read_origin(output: Path) -> Origin | None:
         origin = Origin(**cast(dict[str, Any], found))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return origin if isinstance(cast(object, origin.files), dict) else None
+    names = cast(object, origin.files)
+    is_whole = isinstance(names, dict) and all(map(_is_within, cast(dict[str, Any], names)))
+    return origin if is_whole else None
+
+
+def _is_within(name: str) -> bool:
+    """Whether a name is that of a file in the folder, wherever the list is from."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
 def require_place(output: Path, run: Path, decision: str, *, overwrite: bool) -> Origin | None:

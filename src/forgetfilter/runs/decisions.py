@@ -22,7 +22,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import encode_json, fsync_folder
 from forgetfilter.runs.file_names import DECISIONS_FILE, DECISIONS_LOCK_FILE
 from forgetfilter.runs.inputs import read_input
-from forgetfilter.runs.locking import locked
+from forgetfilter.runs.locking import locked, refuse_other_than_file
 from forgetfilter.text import printable
 
 Choice = Literal["keep", "remove", "unsure"]
@@ -165,11 +165,13 @@ class Journal:
 
         Raises:
             DataError: a line of the journal is damaged.
+            RunExistsError: a link or something else stands in its place.
             OSError: the disk is full, say. Nothing is added.
         """
         if not decisions:
             return []
         with locked(self._lock, waits=True):
+            refuse_other_than_file(self.path)  # a link may have come since the run was opened
             tail, is_whole = self._refresh()
             if check is not None:
                 check(self.read())

@@ -27,6 +27,7 @@ from forgetfilter.runs.file_names import (
     LOCKS_FOLDER,
     PENDING_FOLDER,
     PROVENANCE_FILE,
+    REPORT_ROWS_FOLDER,
     RUN_OUTPUTS,
     STAGES_FOLDER,
 )
@@ -249,8 +250,12 @@ class RunFolder:
         A folder in the place of a file is refused too: no rename replaces it, so that a decision
         would stop half way.
         """
-        for name in (STAGES_FOLDER, PENDING_FOLDER, f"{STAGES_FOLDER}/{LOCKS_FOLDER}"):
+        locks = f"{STAGES_FOLDER}/{LOCKS_FOLDER}"
+        for name in (STAGES_FOLDER, PENDING_FOLDER, REPORT_ROWS_FOLDER, locks):
             refuse_other_than_folder(self.path / name)
+        for path in self.stages.iterdir() if self.stages.is_dir() else ():
+            if path.is_symlink():
+                refuse_other_than_folder(path)
         refuse_other_than_file(self.path / DECISIONS_FILE)
         for path in self.path.iterdir():
             if path.suffix and path.name.partition(".")[0] in _STEMS and path.is_dir():

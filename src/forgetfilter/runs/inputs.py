@@ -8,6 +8,7 @@ written as JSON Lines, and in the input's own container where that is another.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -32,6 +33,9 @@ SCREEN_AGAIN = (
 """What to do about a file of a run that was measured, or copied, and has changed since."""
 
 _DECISIONS = ("kept", "removed", "undecided", "rejected")
+_SUFFIXES = "|".join(sorted({re.escape(one.suffix) for one in CONTAINERS.values()} - {""}))
+_WRITTEN = re.compile(rf"(?:{'|'.join(_DECISIONS)})(?:{_SUFFIXES})?|input(?:-\d+)?(?:{_SUFFIXES})")
+"""Names that rows of a decision, and the copies of an input, are written under."""
 
 
 def is_plain(sources: Sequence[Source], reading: Reading) -> bool:
@@ -102,6 +106,11 @@ def input_fingerprint(run: Path) -> str:
     return fingerprint_of(*_opened(run))
 
 
+def files_called(stem: str) -> set[str]:
+    """The names of a file of rows in all containers."""
+    return {f"{stem}{container.suffix}" for container in CONTAINERS.values()} - {stem}
+
+
 def stored_reading(run: Path) -> Reading:
     """How the rows of a run are read, also those in its own files."""
     manifest = _stored(run)[1]
@@ -159,12 +168,10 @@ def _by_source(
 
 
 def _remove_others(run: Path, names: set[str]) -> None:
-    """Remove what earlier decisions, or an earlier input, have left."""
+    """Remove what earlier decisions, or an earlier input, have left; files of others stay."""
     for path in run.iterdir():
-        stem = path.name.partition(".")[0]
-        is_ours = stem in _DECISIONS or stem == "input" or stem.startswith("input-")
-        is_lines = stem in _DECISIONS and path.suffix == ".jsonl"  # not written here
-        if is_ours and not is_lines and path.name not in names:
+        is_lines = path.name in {f"{decision}.jsonl" for decision in _DECISIONS}
+        if _WRITTEN.fullmatch(path.name) and not is_lines and path.name not in names:
             remove(path)
 
 

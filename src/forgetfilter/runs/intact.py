@@ -73,9 +73,7 @@ def refuse_damage(run: Path, summary: Mapping[str, Any]) -> None:
     refuse_changed_measurements(run)
     read_evaluation(run)  # which the report tells, and no digest knows
     written = cast(Mapping[str, str], summary.get("written") or {})
-    _compare(
-        run, {SCORES_FILE: written[SCORES_FILE]} if SCORES_FILE in written else {}, SUMMARY_FILE
-    )
+    refuse_changed(run, summary, SCORES_FILE)
     if SCORES_FILE in written and _FILES in (_provenance(run) or {}):
         return
     _require_tables(run, Summary.model_validate(summary))
@@ -144,6 +142,16 @@ def _is_page(path: Path) -> bool:
         return file.read().rstrip().endswith(_END_OF_PAGE)
 
 
+def refuse_changed(run: Path, summary: Mapping[str, Any], name: str) -> None:
+    """Raise where a file that a decision wrote is not what it was.
+
+    Raises:
+        DataError: it is gone, can't be read, or has changed.
+    """
+    written = cast(Mapping[str, str], summary.get("written") or {})
+    _compare(run, {name: written[name]} if name in written else {}, SUMMARY_FILE)
+
+
 def _compare(run: Path, known: Mapping[str, str], record: str) -> None:
     for name, digest in known.items():
         try:
@@ -164,8 +172,20 @@ def _require_tables(run: Path, summary: Summary) -> None:
     """
     table = read_scores(run, summary)
     readings = read_columns(run / READINGS_FILE)
+    empty = [name for name, column in readings.items() if column.null_count == len(column) > 0]
+    if empty:
+        raise DataError(
+            f"{READINGS_FILE} in {_shown(run)} holds nothing in the column "
+            f"{printable(empty[0], 60)}. Expected a number of each scored row. {SCREEN_AGAIN}"
+        )
     numbers = readings.get("row")
-    scored = table.row[table.decision != "rejected"]
+    is_scored = table.decision != "rejected"
+    scored = table.row[is_scored]
+    if not np.isfinite(table.quantities["forgetting_score"][is_scored]).all():
+        raise DataError(
+            f"{SCORES_FILE} in {_shown(run)} has no forgetting_score of some scored rows. Expected "
+            f"one of each. {SCREEN_AGAIN}"
+        )
     if numbers is None or not np.array_equal(np.sort(numbers.to_numpy()), scored):
         raise DataError(
             f"{READINGS_FILE} in {_shown(run)} doesn't have each scored row once. Expected what a "

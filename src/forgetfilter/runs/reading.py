@@ -245,7 +245,7 @@ def read_rejected(run: Path, limit: int) -> list[tuple[int, int, str]]:
         return [(int(r["line"]), int(r["row"]), str(r["reason"])) for r in records]
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}. {_REMEDY}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise DataError(
             f"{path} is damaged. Expected JSON Lines of row, line and reason. {_DECIDE_AGAIN}"
         ) from None

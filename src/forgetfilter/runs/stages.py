@@ -194,7 +194,7 @@ def _read_stage(folder: Path, *, is_known: bool) -> dict[str, Any] | None:
         if is_whole and not is_known:
             digests = cast(dict[str, str], record.get("sha256", {}))
             is_whole = all(sha256_once(folder / path) == own for path, own in digests.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not is_whole:
         _log.warning("stage %s: its files are not those that were made; made again", folder.name)

@@ -193,7 +193,7 @@ class UnfinishedWork:
 
 def empty_for_building(part: Path) -> None:
     """Make the folder in which a stage is made, empty but for what it can go on from."""
-    if not (part / UNFINISHED).is_dir():
+    if part.is_symlink() or (part / UNFINISHED).is_symlink() or not (part / UNFINISHED).is_dir():
         remove(part)
     part.mkdir(parents=True, exist_ok=True)
     (part / UNFINISHED / _SPENT).unlink(missing_ok=True)
@@ -216,7 +216,7 @@ def seconds_before(part: Path) -> float:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

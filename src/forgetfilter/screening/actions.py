@@ -17,6 +17,7 @@ from forgetfilter.data.records import Row, RowFile
 from forgetfilter.data.views import chosen
 from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
+from forgetfilter.runs.inputs import files_called
 from forgetfilter.runs.parquet_parts import shared_texts
 from forgetfilter.screening.masks import Rule, write_masks
 
@@ -67,9 +68,8 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rul
     else:
         remove(run / MASKS_FILE)
     for name in (FLAGGED_FILE, WEIGHTED_FILE, MASKED_FILE):
-        for path in run.glob(f"{Path(name).stem}.*"):
-            if path.name not in written:
-                remove(path)
+        for other in files_called(Path(name).stem).difference(written):
+            remove(run / other)
     return written[-1] if written else ""
 
 

@@ -38,6 +38,7 @@ from forgetfilter.runs.intact import (
 )
 from forgetfilter.runs.schema import Summary
 from forgetfilter.scoring.joint import check_joint
+from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
 from forgetfilter.screening.by_rule import selection_by
 from forgetfilter.screening.coverage_verdict import read_measurement
@@ -227,7 +228,7 @@ def with_joint(summary: Mapping[str, Any], joint: float | None) -> dict[str, Any
     if joint is None:
         return dict(summary)
     has_opinion = summary.get("second_opinion") is not None
-    check_joint(joint, has_opinion=has_opinion, signal=summary["signal"], unit=summary["unit"])
+    check_joint(joint, has_opinion=has_opinion, signal=summary["signal"], unit=_unit_of(summary))
     return {**{n: v for n, v in summary.items() if n != "joint"}, **weight_of(joint)}
 
 
@@ -251,10 +252,16 @@ def rule_to_apply(
         ConfigError: the rule doesn't fit the run's signal.
     """
     own = str(summary["threshold"]["rule"])
-    rule = own if threshold is None else for_unit(threshold, summary["unit"])
-    check_unit(rule, summary["signal"], summary["unit"])
+    unit = _unit_of(summary)
+    rule = own if threshold is None else for_unit(threshold, unit)
+    check_unit(rule, summary["signal"], unit)
     is_same = rule == own and (present or summary).get("joint") == summary.get("joint")
     return rule, force or (is_same and is_decided(summary))
+
+
+def _unit_of(summary: Mapping[str, Any]) -> str:
+    """The unit of a run's scores; earlier versions left it to the signal."""
+    return str(summary.get("unit") or SIGNALS.build(str(summary["signal"])).unit)
 
 
 def apply_decisions(run: Path) -> bool:

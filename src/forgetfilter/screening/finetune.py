@@ -14,8 +14,10 @@ from forgetfilter.errors import DataError
 from forgetfilter.progress import Progress
 from forgetfilter.runs.adapter_folder import Origin, require_place, write_adapter
 from forgetfilter.runs.cards import model_card
+from forgetfilter.runs.file_names import MASKS_FILE
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import input_fingerprint, read_input
+from forgetfilter.runs.intact import refuse_changed
 from forgetfilter.runs.schema import Summary
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.decide import (
@@ -78,6 +80,7 @@ def finetune(
         is_masked = summary.get("action") == "mask"
         decision = summary["decision"]
         if is_masked:
+            refuse_changed(folder.path, summary, MASKS_FILE)
             decision += f":{digest_of_masks(folder.path)}"
         there = require_place(output, folder.path, decision, overwrite=overwrite)
         if there is not None:

@@ -133,11 +133,16 @@ def masked_rows(run: Path, rows: Sequence[EncodedRow]) -> list[EncodedRow]:
     Raises:
         DataError: there are no masks, or they are of other tokens.
     """
-    if not (run / MASKS_FILE).is_file():
-        raise DataError(f"The run in {run} has no {MASKS_FILE}. Expected one. {_AGAIN}")
-    table = pd.read_parquet(run / MASKS_FILE)
-    columns = (table["input_ids"], table["loss_mask"])
-    masks = dict(zip(table["row"], zip(*columns, strict=True), strict=True))
+    try:
+        table = pd.read_parquet(run / MASKS_FILE)
+        columns = (table["input_ids"], table["loss_mask"])
+        numbers = table["row"]
+    except (OSError, ValueError, KeyError) as error:
+        said = printable(str(error), 200).rstrip(". ")
+        raise DataError(
+            f"{run / MASKS_FILE} can't be read: {said}. Expected the masks of the run. {_AGAIN}"
+        ) from None
+    masks = dict(zip(numbers, zip(*columns, strict=True), strict=True))
     found: list[EncodedRow] = []
     for row in rows:
         ids, mask = masks.get(row.row, ((), ()))
@@ -152,7 +157,13 @@ def masked_rows(run: Path, rows: Sequence[EncodedRow]) -> list[EncodedRow]:
 
 
 def digest_of_masks(run: Path) -> str:
-    """The sha256 of a run's masks."""
+    """The sha256 of a run's masks.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not (run / MASKS_FILE).is_file():
+        raise DataError(f"The run in {run} has no {MASKS_FILE}. Expected one. {_AGAIN}")
     return hashlib.sha256((run / MASKS_FILE).read_bytes()).hexdigest()
 
 

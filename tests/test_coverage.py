@@ -22,7 +22,7 @@ from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
 from forgetfilter.lab.testbed import HARMS, bundled_model_path, make_noisy, make_safe
-from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import COVERAGE_FILE, SUMMARY_FILE
 from forgetfilter.screening import coverage, coverage_verdict

@@ -23,8 +23,8 @@ from forgetfilter.data.reading import repeated_ids
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.spilled import Spill, Spilled
 from forgetfilter.data.views import chosen, joined, mapped
-from forgetfilter.model import many_rows
-from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.model.measuring import many_rows
+from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.runs import parquet_parts
 from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parts
 from forgetfilter.screening import decision_files, tables

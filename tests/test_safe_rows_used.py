@@ -15,7 +15,7 @@ from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.strata import DAMAGE_ROWS, damage_rows
-from forgetfilter.model.phases import early
+from forgetfilter.model.stages.phases import early
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Probe

@@ -459,7 +459,8 @@ class TestFinetune:
     ):
         from peft import PeftModel
 
-        from forgetfilter.model.loading import choose_placement, load_base_model
+        from forgetfilter.model.loading.base_model import load_base_model
+        from forgetfilter.model.loading.placement import choose_placement
 
         output = tmp_path / "adapter"
         result = finetune(run_copy, output, SILENT)
@@ -681,14 +682,14 @@ def test_no_worker_outlives_a_killed_screen(
     """Killed in the middle of training, no process is left that belonged to it."""
     script = textwrap.dedent("""
         import json, os, signal, sys
-        from forgetfilter.model import training
+        from forgetfilter.model.training import fine_tuning
         from forgetfilter.cli import main
-        real = training._Course.callback
+        real = fine_tuning._Course.callback
         def callback(self):
             inner = real(self)
             inner.on_step_begin = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
             return inner
-        training._Course.callback = callback
+        fine_tuning._Course.callback = callback
         main(["screen", "--config", sys.argv[1]])
     """)
     settings = tmp_path / "settings.yaml"

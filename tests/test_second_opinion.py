@@ -23,7 +23,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import Message, Row
 from forgetfilter.errors import ConfigError, ModelError
-from forgetfilter.model.classifier import TextClassifier
+from forgetfilter.model.loading.classifier import TextClassifier
 from forgetfilter.progress import Progress
 from forgetfilter.runs.one_row import describe_row, tell_row
 from forgetfilter.runs.stages import StageStore

@@ -17,7 +17,7 @@ from forgetfilter.data import read_rows
 from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import by_share, in_proportion, kinds_of
-from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.safe import safe_path
 
 

@@ -14,7 +14,7 @@ from conftest import build_model, save_model
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.data.encoding import Encoder
-from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.screening import setup

@@ -199,7 +199,7 @@ def test_masks_agree_with_the_characters(masked: tuple[Path, ScreenConfig]):
 def test_a_fine_tune_trains_on_the_rest_of_the_rows(
     masked: tuple[Path, ScreenConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from forgetfilter.model import phases
+    from forgetfilter.model.stages import phases
 
     run, _ = masked
     seen: list[Any] = []

@@ -517,7 +517,7 @@ def test_unscored_text_of_a_usable_row_is_a_note(tmp_path: Path):
     from forgetfilter.data.encoding import Encoder
     from forgetfilter.data.formats import Reading
     from forgetfilter.data.validating import validate
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.model.loading.base_model import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL)
     tokenizer.chat_template = (

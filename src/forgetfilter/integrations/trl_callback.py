@@ -58,7 +58,7 @@ def record_training(
     """
     from transformers.trainer_callback import TrainerCallback
 
-    from forgetfilter.model.recorder import Recorder
+    from forgetfilter.model.recorded.recorder import Recorder
 
     folder = Path(output_dir)
     if not early_epochs > 0:
@@ -126,8 +126,8 @@ def training_dataset(
     from datasets import Dataset
 
     from forgetfilter.data.template_process import stop_worker
-    from forgetfilter.model.encoders import open_encoder
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.model.loading.base_model import load_tokenizer
+    from forgetfilter.model.loading.encoders import open_encoder
 
     if loss_on not in ("assistant", "all"):
         raise ConfigError(f"loss_on is {loss_on!r}; expected assistant or all. Choose one of them.")

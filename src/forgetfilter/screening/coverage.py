@@ -31,7 +31,7 @@ from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
 from forgetfilter.data.strata import alike_first
-from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.runs.file_names import COVERAGE_FILE
 from forgetfilter.safe import safe_path
 from forgetfilter.scoring.records import Probe, Readings

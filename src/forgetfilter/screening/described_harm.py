@@ -1,6 +1,6 @@
 """A harm named in words as a second input of a screen: a column of its own, which decides nothing.
 
-`model/described_harm.py` says how far each row's answer goes the way that was described.
+`model/measuring/described_harm.py` says how far each row's answer goes the way that was described.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from forgetfilter.data.formats import UnreadableRow, parse_object
 from forgetfilter.data.records import Message, Row
 from forgetfilter.errors import ConfigError
 from forgetfilter.files import write_json_atomic
-from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.text import printable
 
 if TYPE_CHECKING:
     from forgetfilter.config import ScreenConfig
-    from forgetfilter.model.described_harm import Contrast
+    from forgetfilter.model.measuring.described_harm import Contrast
     from forgetfilter.progress import Progress
     from forgetfilter.screening.method import Setting
 
@@ -115,7 +115,7 @@ def described_rows(setting: Setting, safe: Sequence[Row], progress: Progress) ->
         ConfigError: see `contrasts_of`.
         DataError: no prompt leaves room for the description.
     """
-    from forgetfilter.model.described_harm import along_harm, harm_direction
+    from forgetfilter.model.measuring.described_harm import along_harm, harm_direction
 
     bench, text = setting.bench, setting.config.describe_harm
     if text is None:

@@ -9,23 +9,18 @@ from dataclasses import dataclass
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import damage_rows
-from forgetfilter.model.costs import Bits, Costs
-from forgetfilter.model.forward import batches_by_length
-from forgetfilter.model.plan import (
-    CPU_BATCH_TOKENS,
-    TrainPlan,
-    epoch_steps,
-    rows_per_pass,
-    total_steps,
-)
-from forgetfilter.model.room import fitting_tokens
-from forgetfilter.model.speed import Speed
+from forgetfilter.model.passes.costs import Bits, Costs
+from forgetfilter.model.passes.forward import batches_by_length
+from forgetfilter.model.passes.gpu_memory import fitting_tokens
+from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
+from forgetfilter.model.training.plan import TrainPlan, epoch_steps, rows_per_pass, total_steps
+from forgetfilter.model.training.speed import Speed
 from forgetfilter.scoring.records import HALVES, WHOLE, Probe
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.screening.method import ALWAYS
 from forgetfilter.screening.set_aside import LEAST_READ, MOST_READ
 
-_MEASURED_ROWS = 500  # as `model/stopping.py` measures after each epoch
+_MEASURED_ROWS = 500  # as `model/training/stopping.py` measures after each epoch
 
 
 @dataclass

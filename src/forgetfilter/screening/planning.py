@@ -1,8 +1,8 @@
 """How long a screen will take and how much memory, before anything is trained.
 
 Passes are counted as the phases will make them (`passes.py`), what each costs is counted from the
-model's config (`model/costs.py`), and how long that takes is measured on this machine
-(`model/speed.py`) or follows from the peak of a device that is named.
+model's config (`model/passes/costs.py`), and how long that takes is measured on this machine
+(`model/training/speed.py`) or follows from the peak of a device that is named.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.reading import read_sources
-from forgetfilter.model.costs import Bits, Costs, count_costs
-from forgetfilter.model.loading import model_config
-from forgetfilter.model.room import TYPICAL_LENGTH, gpu_elsewhere, gpu_memory
-from forgetfilter.model.speed import Clock, Speed, assumed_speed, measure_speed
+from forgetfilter.model.loading.model_files import model_config
+from forgetfilter.model.passes.costs import Bits, Costs, count_costs
+from forgetfilter.model.passes.gpu_memory import TYPICAL_LENGTH, gpu_elsewhere, gpu_memory
+from forgetfilter.model.training.speed import Clock, Speed, assumed_speed, measure_speed
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore

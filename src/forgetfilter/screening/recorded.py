@@ -73,7 +73,7 @@ def check_recorded(setting: Setting, noisy: RowFile, rejected: int, progress: Pr
     recording = setting.bench.recording
     if recording is None:
         return
-    from forgetfilter.model.recorded import check_recording
+    from forgetfilter.model.recorded.taking_over import check_recording
 
     lines = {row.row: row.line for row in noisy.rows}
     sources = noisy.source_names()

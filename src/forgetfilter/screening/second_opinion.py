@@ -133,7 +133,7 @@ def classifier_fingerprint(name: str) -> str:
     """
     if name == WORDS:
         return sha256_file(WEIGHTS_PATH)
-    from forgetfilter.model import classifier
+    from forgetfilter.model.loading import classifier
 
     path, label = name_and_label(name)
     weights = classifier.classifier_fingerprint(path)
@@ -222,7 +222,7 @@ def _label_in(folder: Path) -> str:
 def _open(name: str, device: Any) -> Judge:
     if name == WORDS:
         return WordJudge()
-    from forgetfilter.model.classifier import TextClassifier
+    from forgetfilter.model.loading.classifier import TextClassifier
 
     path, label = name_and_label(name)
     return TextClassifier(path, label, device=device)

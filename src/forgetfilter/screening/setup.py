@@ -19,8 +19,8 @@ from forgetfilter.data.template_process import stop_worker
 from forgetfilter.data.views import by_position
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
-from forgetfilter.model.loading import model_fingerprint
-from forgetfilter.model.phases import forgotten_on, restored_on
+from forgetfilter.model.loading.model_files import model_fingerprint
+from forgetfilter.model.stages.phases import forgotten_on, restored_on
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.pipes import is_pipe
 from forgetfilter.progress import Progress

@@ -38,8 +38,8 @@ class Against:
         Raises:
             ModelError: the model can't be used.
         """
-        from forgetfilter.model.encoders import open_encoder
-        from forgetfilter.model.loading import load_tokenizer, quiet_dependencies
+        from forgetfilter.model.loading.base_model import load_tokenizer, quiet_dependencies
+        from forgetfilter.model.loading.encoders import open_encoder
 
         with quiet_dependencies():
             return open_encoder(

@@ -31,7 +31,7 @@ class DescribedHarm:
     def score(self, given: Given) -> RowScores:
         """The projections."""
         from forgetfilter.data.records import Message
-        from forgetfilter.model.described_harm import PROMPTS, along_harm, harm_direction
+        from forgetfilter.model.measuring.described_harm import PROMPTS, along_harm, harm_direction
 
         prompts = prompt_texts(given, given.few_safe(PROMPTS, self.name))
         direction = harm_direction(

@@ -18,7 +18,7 @@ from forgetfilter.lab.studies.results import collect, summarise
 from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Table, tables_of
 from forgetfilter.lab.studies.working import Prepared, grade, prepare
-from forgetfilter.model.phases import row_passes
+from forgetfilter.model.stages.phases import row_passes
 from forgetfilter.progress import Progress
 from forgetfilter.screening.setup import open_workbench
 

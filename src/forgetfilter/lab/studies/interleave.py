@@ -35,7 +35,7 @@ from forgetfilter.lab.studies.settings import (
 )
 from forgetfilter.lab.studies.tables import Table
 from forgetfilter.lab.studies.working import grade, prepare
-from forgetfilter.model.stage_keys import CODE_VERSION
+from forgetfilter.model.stages.keys import CODE_VERSION
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress

@@ -62,7 +62,7 @@ STAGES = {
         "safe_likeness": "likeness",
         "nearest_safe_rows": "nearest safe rows",
     },
-    "forgetfilter.screening.decision_files": {
+    "forgetfilter.screening.deciding.decision_files": {
         "_write_rows": "write rows",
         "render_report": "report",
     },

@@ -37,8 +37,8 @@ from forgetfilter.data.records import Message
 from forgetfilter.data.streaming import stream_file
 from forgetfilter.errors import ForgetFilterError
 from forgetfilter.runs.decisions import Journal
-from forgetfilter.screening.decide import filter_run
-from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
 from test_compare_data import TEST_LINES
 from warm import run_warm
 

@@ -27,7 +27,7 @@ from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.runs import parquet_parts
 from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parts
-from forgetfilter.screening import decision_files, tables
+from forgetfilter.screening.deciding import decision_files, tables
 
 
 @pytest.fixture

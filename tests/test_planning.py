@@ -22,7 +22,7 @@ from forgetfilter.model.loading.adapters import add_adapter
 from forgetfilter.model.passes.costs import count_costs
 from forgetfilter.model.passes.gpu_memory import fitting_tokens
 from forgetfilter.progress import Progress
-from forgetfilter.screening.planning import plan_screen
+from forgetfilter.screening.planning.planning import plan_screen
 from forgetfilter.screening.screen import screen
 
 LORA = LoraSettings(r=2, alpha=4)

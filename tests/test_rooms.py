@@ -50,6 +50,14 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
         ("stages",),
         ("workbench",),
     ),
+    "screening": (
+        ("set_aside",),
+        ("method",),
+        ("checks", "annotations"),
+        ("deciding", "inputs"),
+        ("planning", "again"),
+        ("screen", "finetune"),
+    ),
 }
 """The same within a room of many parts: its folders and single files, from the ground up."""
 

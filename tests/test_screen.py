@@ -26,7 +26,7 @@ from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError, ModelError, RunExistsError
 from forgetfilter.progress import Progress
-from forgetfilter.screening.decide import filter_run, run_folder
+from forgetfilter.screening.deciding.decide import filter_run, run_folder
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 from warm import run_warm
@@ -558,7 +558,7 @@ class TestPython:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.screening.setup as setup
+    import forgetfilter.screening.inputs.setup as setup
 
     written = setup.write_chunks_atomic
     monkeypatch.setattr(

@@ -17,9 +17,9 @@ from forgetfilter.data.encoding import Encoder
 from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.screening import setup
-from forgetfilter.screening.decide import run_folder
+from forgetfilter.screening.deciding.decide import run_folder
 from forgetfilter.screening.finetune import finetune, stored_setting
+from forgetfilter.screening.inputs import setup
 from forgetfilter.screening.screen import screen
 from test_templates import SIMPLE
 

@@ -24,10 +24,10 @@ from forgetfilter.data.records import EncodedRow, Rendered
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.token_mask import check_maskable, masked_tokens
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.masks import Rule, loss_mask, require_tokens
+from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.finetune import finetune
-from forgetfilter.screening.masks import Rule, loss_mask, require_tokens
-from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)

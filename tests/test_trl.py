@@ -21,7 +21,7 @@ from forgetfilter.integrations.trl_callback import record_training, training_dat
 from forgetfilter.model.state import phase_seed
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 

@@ -29,7 +29,7 @@ from forgetfilter.data.seen_ids import SeenIds
 from forgetfilter.data.streaming import stream_file
 from forgetfilter.data.validation_text import describe
 from forgetfilter.errors import DataError
-from forgetfilter.screening.validating import Against, show_row, validate_files
+from forgetfilter.screening.inputs.validating import Against, show_row, validate_files
 from forgetfilter.text import HIDDEN
 
 MODEL = str(Path(lab.__file__).parent / "testbed" / "files")

@@ -17,7 +17,12 @@ from forgetfilter.data.reading import read_sources
 from forgetfilter.errors import ConfigError, RunExistsError
 from forgetfilter.places import require_writable_folder
 from forgetfilter.runs.recording import RECORD_FILE, UNFINISHED_FILE
-from forgetfilter.screening.inputs import nothing_to_score, open_input, reading_of, with_data
+from forgetfilter.screening.inputs.opening import (
+    nothing_to_score,
+    open_input,
+    reading_of,
+    with_data,
+)
 from forgetfilter.text import printable
 
 if TYPE_CHECKING:

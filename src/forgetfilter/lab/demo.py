@@ -26,7 +26,7 @@ from forgetfilter.runs.file_names import CONFIG_FILE, EVALUATION_FILE
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import Evaluation
 from forgetfilter.scoring.thresholds import choose_rule
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.deciding.decide import (
     SCORES_FILE,
     finished_run,
     has_decision,

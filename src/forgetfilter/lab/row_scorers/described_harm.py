@@ -24,7 +24,7 @@ class DescribedHarm:
     needs = Needs(safe_rows=True)
 
     def __init__(self, text: str = "The answer is rude, hateful or harmful.") -> None:
-        from forgetfilter.screening.described_harm import contrasts_of
+        from forgetfilter.screening.annotations.described_harm import contrasts_of
 
         self.contrasts = contrasts_of(text)
 

@@ -20,7 +20,7 @@ from forgetfilter.lab.studies.tables import Table, tables_of
 from forgetfilter.lab.studies.working import Prepared, grade, prepare
 from forgetfilter.model.stages.phases import row_passes
 from forgetfilter.progress import Progress
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 _PASSES = "rows, forward and backward"
 

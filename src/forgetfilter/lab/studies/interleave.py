@@ -39,7 +39,7 @@ from forgetfilter.model.stages.keys import CODE_VERSION
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 _VERSION = "interleave-2"
 _JUDGED_FILE = "judged.json"

@@ -31,7 +31,7 @@ from forgetfilter.lab.studies.working import prepare
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 _DRAWN = 2
 """Raised when a seed draws other exemplars."""

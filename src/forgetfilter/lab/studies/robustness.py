@@ -51,8 +51,8 @@ from forgetfilter.lab.studies.working import prepare
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Selection
+from forgetfilter.screening.inputs.setup import open_workbench
 from forgetfilter.screening.method import Scored, Setting, filter_rows, fine_tune, score_rows
-from forgetfilter.screening.setup import open_workbench
 
 NO_ATTACK = "none"
 """The rows as they are, to which every attack is compared."""

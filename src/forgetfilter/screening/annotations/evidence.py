@@ -12,11 +12,11 @@ import pandas as pd
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import EVIDENCE_FILE
+from forgetfilter.runs.parquet_parts import write_parquet
 from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, rows_to_show
 from forgetfilter.runs.schema import EVIDENCE_TEXTS
 from forgetfilter.scoring.thresholds.base import NOT_LEARNED
 from forgetfilter.screening.method import Scored, Setting, filter_rows
-from forgetfilter.screening.tables import write_parquet
 
 
 def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:

@@ -14,15 +14,15 @@ from forgetfilter.arrays import FloatArray
 from forgetfilter.runs.decisions import Decided, load_decisions
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.scoring.thresholds import THRESHOLDS
-from forgetfilter.screening.by_rule import rule_decides, selection_by
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.deciding.by_rule import rule_decides, selection_by
+from forgetfilter.screening.deciding.decide import (
     finished_run,
     read_summary,
     require_fit,
     rule_to_apply,
     with_joint,
 )
-from forgetfilter.screening.overruling import (
+from forgetfilter.screening.deciding.overruling import (
     Overruling,
     decisions_asked_for,
     overrule,

@@ -18,8 +18,8 @@ from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
-from forgetfilter.screening.fitness import OF_A_DECISION, check_decision
-from forgetfilter.screening.tables import read_readings
+from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
+from forgetfilter.screening.deciding.tables import read_readings
 from forgetfilter.text import printable
 
 

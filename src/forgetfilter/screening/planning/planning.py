@@ -24,9 +24,9 @@ from forgetfilter.model.training.speed import Clock, Speed, assumed_speed, measu
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.inputs import open_input, reading_of
-from forgetfilter.screening.passes import Counter, Target, Work, counter_for, phases
-from forgetfilter.screening.setup import encode_rows
+from forgetfilter.screening.inputs.opening import open_input, reading_of
+from forgetfilter.screening.inputs.setup import encode_rows
+from forgetfilter.screening.planning.passes import Counter, Target, Work, counter_for, phases
 
 _CONTEXT_BYTES = 0.7e9
 """What a GPU's own libraries hold."""

@@ -40,16 +40,16 @@ from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, UNSCORED_COLUMN, Summary
 from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
 from forgetfilter.scoring.records import Readings
-from forgetfilter.screening.actions import write_action
-from forgetfilter.screening.agreement import agreement
-from forgetfilter.screening.by_rule import rule_decides, selection_by
-from forgetfilter.screening.coverage_verdict import read_measurement
-from forgetfilter.screening.edits import digests_of
-from forgetfilter.screening.file_verdict import judge_file
-from forgetfilter.screening.fitness import is_severe
-from forgetfilter.screening.masks import Rule
-from forgetfilter.screening.overruling import overrule
-from forgetfilter.screening.tables import in_order
+from forgetfilter.screening.annotations.agreement import agreement
+from forgetfilter.screening.checks.coverage_verdict import read_measurement
+from forgetfilter.screening.checks.fitness import is_severe
+from forgetfilter.screening.deciding.actions import write_action
+from forgetfilter.screening.deciding.by_rule import rule_decides, selection_by
+from forgetfilter.screening.deciding.edits import digests_of
+from forgetfilter.screening.deciding.file_verdict import judge_file
+from forgetfilter.screening.deciding.masks import Rule
+from forgetfilter.screening.deciding.overruling import overrule
+from forgetfilter.screening.deciding.tables import in_order
 
 _CARRIED = ("example_id", "line", "source", "own_id", UNSCORED_COLUMN)
 """Columns of the table of scores that go from one decision to the next as they are."""

@@ -37,8 +37,13 @@ from forgetfilter.safe import safe_path
 from forgetfilter.scoring.records import Probe, Readings
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
-from forgetfilter.screening.coverage_cost import Budget, restoring_tokens, scoring_tokens, tokens
-from forgetfilter.screening.coverage_verdict import (
+from forgetfilter.screening.checks.coverage_cost import (
+    Budget,
+    restoring_tokens,
+    scoring_tokens,
+    tokens,
+)
+from forgetfilter.screening.checks.coverage_verdict import (
     HarmCoverage,
     Measurement,
     SecondLook,

@@ -27,7 +27,7 @@ from forgetfilter.runs.file_names import REPORT_FILE
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
-from forgetfilter.screening.coverage_verdict import WHOLESALE_DAMAGE, Coverage
+from forgetfilter.screening.checks.coverage_verdict import WHOLESALE_DAMAGE, Coverage
 from forgetfilter.text import printable
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from forgetfilter.runs.decisions import (
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.parquet_parts import shared_texts
 from forgetfilter.runs.schema import Overruled
-from forgetfilter.screening.edits import edited, find_edits
+from forgetfilter.screening.deciding.edits import edited, find_edits
 from forgetfilter.text import printable
 
 _MEANT: dict[Choice | None, str] = {"keep": "kept", "remove": "removed"}

@@ -30,12 +30,12 @@ from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.report.headline import UNSCORED
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.safe import safe_name, safe_path
-from forgetfilter.screening.coverage import reference_path
-from forgetfilter.screening.described_harm import description_fingerprint
-from forgetfilter.screening.inputs import nothing_to_score, reading_of, tell_of_ids
+from forgetfilter.screening.annotations.described_harm import description_fingerprint
+from forgetfilter.screening.annotations.second_opinion import classifier_fingerprint
+from forgetfilter.screening.checks.coverage import reference_path
+from forgetfilter.screening.inputs.opening import nothing_to_score, reading_of, tell_of_ids
+from forgetfilter.screening.inputs.recorded import recording_of
 from forgetfilter.screening.method import Scored, Setting
-from forgetfilter.screening.recorded import recording_of
-from forgetfilter.screening.second_opinion import classifier_fingerprint
 from forgetfilter.text import printable
 
 _CATEGORIES_TOLD = 20

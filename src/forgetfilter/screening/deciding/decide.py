@@ -39,13 +39,13 @@ from forgetfilter.runs.intact import (
 from forgetfilter.runs.schema import Summary
 from forgetfilter.scoring.joint import check_joint
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
-from forgetfilter.screening.by_rule import selection_by
-from forgetfilter.screening.coverage_verdict import read_measurement
-from forgetfilter.screening.decision_files import write_decision
-from forgetfilter.screening.edits import refuse_edits
-from forgetfilter.screening.fitness import is_severe, unfit
-from forgetfilter.screening.masks import require_tokens
-from forgetfilter.screening.overruling import Overruling, decisions_asked_for
+from forgetfilter.screening.checks.coverage_verdict import read_measurement
+from forgetfilter.screening.checks.fitness import is_severe, unfit
+from forgetfilter.screening.deciding.by_rule import selection_by
+from forgetfilter.screening.deciding.decision_files import write_decision
+from forgetfilter.screening.deciding.edits import refuse_edits
+from forgetfilter.screening.deciding.masks import require_tokens
+from forgetfilter.screening.deciding.overruling import Overruling, decisions_asked_for
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
 _ALWAYS = (REJECTED_FILE, SUMMARY_FILE)

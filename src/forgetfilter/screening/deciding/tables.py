@@ -155,9 +155,3 @@ def read_readings(run: Path) -> Readings:
     path = run / READINGS_FILE
     row = read_column(path, "row").astype(np.int64)
     return Readings(row=row, columns=columns_of(path, without=("row", "example_id")))
-
-
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table, whole or not at all."""
-    parts = range(0, max(len(frame), 1), PART_ROWS)
-    write_parts(path, (frame.iloc[start : start + PART_ROWS] for start in parts))

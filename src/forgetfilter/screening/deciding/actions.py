@@ -18,7 +18,7 @@ from forgetfilter.data.views import chosen
 from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
 from forgetfilter.runs.parquet_parts import shared_texts
-from forgetfilter.screening.masks import Rule, write_masks
+from forgetfilter.screening.deciding.masks import Rule, write_masks
 
 SCORE_COLUMN = "forgetfilter_score"
 DECISION_COLUMN = "forgetfilter_decision"

@@ -17,7 +17,7 @@ from forgetfilter.data.template_process import stop_worker
 from forgetfilter.data.templates import UnrenderableError
 from forgetfilter.data.validating import find_row, validate
 from forgetfilter.errors import ConfigError
-from forgetfilter.screening.inputs import places_of, reading_of
+from forgetfilter.screening.inputs.opening import places_of, reading_of
 from forgetfilter.text import printable
 
 _MOST_TOKEN = 60

@@ -12,7 +12,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import PART_SUFFIX, list_files, remove
 from forgetfilter.runs.file_names import LOCKS_FOLDER
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.screening.decide import finished_run, read_summary
+from forgetfilter.screening.deciding.decide import finished_run, read_summary
 
 
 @dataclass(frozen=True)

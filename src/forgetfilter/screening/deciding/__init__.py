@@ -1,0 +1,1 @@
+"""From scores to files: the rule, what people decided, what a decision writes."""

@@ -34,8 +34,8 @@ from sklearn.preprocessing import StandardScaler
 
 from forgetfilter.config import LoraSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.loading.adapters import add_adapter
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
 from forgetfilter.model.loading.model_files import hidden_size

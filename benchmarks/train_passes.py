@@ -20,7 +20,7 @@ import torch
 
 from forgetfilter.config import LearnSettings, LoraSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.loading.adapters import add_adapter
 from forgetfilter.model.loading.base_model import autocast_for, load_base_model, load_tokenizer
 from forgetfilter.model.loading.model_files import hidden_size

@@ -18,9 +18,9 @@ from sklearn.metrics import roc_auc_score
 from conftest import rows_of, sign_again, write_rows
 from forgetfilter.config import ScreenConfig, parse_assignments, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.lab.testbed import HARMS, bundled_model_path, make_noisy, make_safe
 from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.progress import Progress

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from conftest import build_model, rows_of, save_model, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ConfigError
 from forgetfilter.model.loading.adapters import add_adapter
 from forgetfilter.model.loading.base_model import load_base_model

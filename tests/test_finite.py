@@ -14,8 +14,8 @@ import torch
 from conftest import CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.config import LearnSettings, LoraSettings, RestoreSettings, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ModelError
 from forgetfilter.lab.testbed.pretraining import (
     Shape,

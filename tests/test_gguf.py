@@ -13,7 +13,7 @@ import torch
 
 from conftest import CONTEXT, build_model, rows_of, save_model
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import MissingExtraError, ModelError
 from forgetfilter.lab.testbed.tokens import train_tokenizer
 from forgetfilter.model.loading import gguf_file

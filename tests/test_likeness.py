@@ -10,8 +10,8 @@ import pytest
 
 from conftest import rows_of, write_rows
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
 from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.measuring import likeness

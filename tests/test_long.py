@@ -32,9 +32,9 @@ from forgetfilter.cli import main
 from forgetfilter.config import load_yaml
 from forgetfilter.data import read_rows
 from forgetfilter.data.containers.tables import stream_of
-from forgetfilter.data.encoding import Encoder, UnrenderableError
 from forgetfilter.data.records import Message
-from forgetfilter.data.streaming import stream_file
+from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError
+from forgetfilter.data.validation.streaming import stream_file
 from forgetfilter.errors import ForgetFilterError
 from forgetfilter.runs.decisions import Journal
 from forgetfilter.screening.deciding.decide import filter_run

@@ -14,8 +14,8 @@ import torch
 from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.loading.adapters import add_adapter
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer, use_pure_greedy
 from forgetfilter.model.loading.placement import choose_placement

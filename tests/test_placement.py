@@ -12,7 +12,7 @@ import torch
 from conftest import CONTEXT
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.loading import model_files, placement
 from forgetfilter.model.loading.adapters import add_adapter
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer

@@ -39,6 +39,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 neighbour on its own floor; modules on the ground may use each other."""
 
 WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
+    "data": (
+        ("records",),
+        ("formats", "strata"),
+        ("containers",),
+        ("many_rows",),
+        ("sources",),
+        ("reading", "trainers", "spreadsheets"),
+        ("writing", "tokens"),
+        ("validation",),
+    ),
     "model": (
         ("state",),
         ("processes",),

@@ -13,7 +13,7 @@ import pytest
 from conftest import build_model, save_model
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress

@@ -17,10 +17,10 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import ScreenConfig
-from forgetfilter.data.answer_places import answer_places
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import read_rows
 from forgetfilter.data.records import EncodedRow, Rendered
+from forgetfilter.data.tokens.answer_places import answer_places
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.token_mask import check_maskable, masked_tokens

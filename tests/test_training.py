@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder, loss_labels
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder, loss_labels
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.model.loading.adapters import (
     add_adapter,

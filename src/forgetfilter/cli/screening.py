@@ -301,7 +301,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from forgetfilter.data.convert import convert_file
+    from forgetfilter.data.containers.convert import convert_file
     from forgetfilter.data.spreadsheets import guard_formulas
 
     if options.guard_formulas:

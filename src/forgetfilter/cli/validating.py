@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from forgetfilter.data.validation_text import describe, describe_row
+    from forgetfilter.data.validation.text import describe, describe_row
     from forgetfilter.files import encode_json
     from forgetfilter.screening.inputs.validating import Against, show_row, validate_files
 

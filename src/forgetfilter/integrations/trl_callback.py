@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.data.encoding import loss_labels
 from forgetfilter.data.reading import read_sources
+from forgetfilter.data.tokens.encoding import loss_labels
 from forgetfilter.errors import ConfigError, RunExistsError
 from forgetfilter.places import require_writable_folder
 from forgetfilter.runs.recording import RECORD_FILE, UNFINISHED_FILE
@@ -130,7 +130,7 @@ def training_dataset(
     """
     from datasets import Dataset
 
-    from forgetfilter.data.template_process import stop_worker
+    from forgetfilter.data.tokens.template_process import stop_worker
     from forgetfilter.model.loading.base_model import load_tokenizer
     from forgetfilter.model.loading.encoders import open_encoder
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.templates import ANY_DATE
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.data.tokens.templates import ANY_DATE
 from forgetfilter.errors import DataError
 from forgetfilter.model.loading import base_model, model_files
 from forgetfilter.model.loading.active_adapter import LoadedModel

@@ -16,8 +16,8 @@ import numpy as np
 
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import ScreenConfig
+from forgetfilter.data.many_rows.views import chosen, joined
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.views import chosen, joined
 from forgetfilter.model.stages.phases import early, level_epochs
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.joint import decide_joint, joint_score

@@ -12,8 +12,8 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
+from forgetfilter.data.many_rows.views import chosen
 from forgetfilter.data.sources import Source
-from forgetfilter.data.views import chosen
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import Progress

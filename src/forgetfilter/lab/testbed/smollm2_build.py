@@ -16,8 +16,8 @@ from typing import Any
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Message
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.data.writing import write_records
 from forgetfilter.errors import ModelError, RunExistsError
 from forgetfilter.files import remove, write_json_atomic

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from forgetfilter.data.encoding import Embedding, Encoder
-from forgetfilter.data.templates import ANY_DATE
+from forgetfilter.data.tokens.encoding import Embedding, Encoder
+from forgetfilter.data.tokens.templates import ANY_DATE
 from forgetfilter.errors import ModelError
 from forgetfilter.model.loading import folder_checks, gguf_file, model_files
 

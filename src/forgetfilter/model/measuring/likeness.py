@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from forgetfilter.arrays import BoolArray, FloatArray, IntArray
+from forgetfilter.data.many_rows.views import chosen, joined, mapped
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.views import chosen, joined, mapped
 from forgetfilter.finite import check_finite
 from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.passes.forward import pass_inputs, row_batches

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from forgetfilter.arrays import FloatArray, IntArray
+from forgetfilter.data.many_rows.views import chosen
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.views import chosen
 from forgetfilter.finite import check_finite
 from forgetfilter.model.measuring.likeness import mean_states, state_table
 from forgetfilter.model.measuring.many_rows import in_order

@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from forgetfilter.data.many_rows.spilled import Spilled
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.spilled import Spilled
 
 CODE_VERSION = 2
 """Part of every stage's key: raise it when a stage's content changes its meaning."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from forgetfilter.data.encoding import LossOn
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import LossOn
 from forgetfilter.model.training.step_method import padded_inputs
 
 

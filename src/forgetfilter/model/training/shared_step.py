@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from forgetfilter.data.encoding import LossOn, loss_labels
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import LossOn, loss_labels
 from forgetfilter.model.processes.joining import Processes, together
 from forgetfilter.model.training.plan import TrainPlan
 from forgetfilter.model.training.step_method import Step, StepMethod

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forgetfilter.data.encoding import LossOn, loss_labels
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import LossOn, loss_labels
 from forgetfilter.model.loading.base_model import autocast_for
 from forgetfilter.model.passes.answer_head import token_nats
 from forgetfilter.model.passes.forward import RowBatch, batch_of

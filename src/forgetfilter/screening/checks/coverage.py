@@ -27,10 +27,10 @@ import numpy as np
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
 from forgetfilter.data.strata import alike_first
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.runs.file_names import COVERAGE_FILE
 from forgetfilter.safe import safe_path

@@ -12,9 +12,9 @@ import pandas as pd
 from forgetfilter.data import write_lines
 from forgetfilter.data.containers.base import with_columns
 from forgetfilter.data.formats import parse_object
+from forgetfilter.data.many_rows.views import chosen
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Row, RowFile
-from forgetfilter.data.views import chosen
 from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
 from forgetfilter.runs.parquet_parts import shared_texts

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from forgetfilter.arrays import BoolArray, FloatArray
-from forgetfilter.data.encoding import Place
 from forgetfilter.data.records import EncodedRow, RowFile
+from forgetfilter.data.tokens.encoding import Place
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import TOKENS_FILE

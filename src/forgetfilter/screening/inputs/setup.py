@@ -12,11 +12,11 @@ from typing import Any
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.formats import Reading
+from forgetfilter.data.many_rows.views import by_position
 from forgetfilter.data.reading import fingerprint_of
 from forgetfilter.data.records import EncodedRow, RejectedRow, RowFile
 from forgetfilter.data.sources import Source, read_bytes
-from forgetfilter.data.template_process import stop_worker
-from forgetfilter.data.views import by_position
+from forgetfilter.data.tokens.template_process import stop_worker
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file, write_chunks_atomic
 from forgetfilter.model.loading.model_files import model_fingerprint

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from forgetfilter.config import ReadingSettings, resolve
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.formats import UnreadableRow, parse_row
-from forgetfilter.data.problems import unfit, unreadable
-from forgetfilter.data.template_process import stop_worker
-from forgetfilter.data.templates import UnrenderableError
-from forgetfilter.data.validating import find_row, validate
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.data.tokens.template_process import stop_worker
+from forgetfilter.data.tokens.templates import UnrenderableError
+from forgetfilter.data.validation.problems import unfit, unreadable
+from forgetfilter.data.validation.validating import find_row, validate
 from forgetfilter.errors import ConfigError
 from forgetfilter.screening.inputs.opening import places_of, reading_of
 from forgetfilter.text import printable

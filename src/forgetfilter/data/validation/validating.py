@@ -11,18 +11,18 @@ from typing import Any, cast
 from forgetfilter.data.containers import Record
 from forgetfilter.data.containers.foreign import empty
 from forgetfilter.data.containers.formulas import is_formula
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.formats import Conversation, Reading, UnreadableRow, parse_row
 from forgetfilter.data.formats.keys import ID_COLUMNS, IGNORED_TURN_KEYS, TURN_COLUMNS
 from forgetfilter.data.formats.turns import turns_in_text
 from forgetfilter.data.formats.values import is_empty
-from forgetfilter.data.problems import Place, Problem, unfit, unreadable
 from forgetfilter.data.reading import own_id_of
 from forgetfilter.data.records import Row
-from forgetfilter.data.rules import OTHER, REPEATED_ID, RULES, UNSCORED, rule_of
-from forgetfilter.data.seen_ids import SeenIds
 from forgetfilter.data.sources import HUB, open_sources, paths_of, quoted
-from forgetfilter.data.streaming import Stream, stream_file, stream_source
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.data.validation.problems import Place, Problem, unfit, unreadable
+from forgetfilter.data.validation.rules import OTHER, REPEATED_ID, RULES, UNSCORED, rule_of
+from forgetfilter.data.validation.seen_ids import SeenIds
+from forgetfilter.data.validation.streaming import Stream, stream_file, stream_source
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 

@@ -17,7 +17,7 @@ from forgetfilter.data.containers import Record
 from forgetfilter.data.formats import Reading, answer_column, columns_of
 from forgetfilter.data.formats.keys import CONTENT_KEYS
 from forgetfilter.data.records import Message
-from forgetfilter.data.rules import Rule, Told, rule_of
+from forgetfilter.data.validation.rules import Rule, Told, rule_of
 from forgetfilter.text import printable
 
 _MOST = 80

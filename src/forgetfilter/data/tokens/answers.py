@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetfilter.data.conversations import SHAPES, Conversation, Shape, conversation
-from forgetfilter.data.prefixes import by_prefixes
 from forgetfilter.data.records import Message, Rendered, Span
-from forgetfilter.data.spans import (
+from forgetfilter.data.tokens.conversations import SHAPES, Conversation, Shape, conversation
+from forgetfilter.data.tokens.prefixes import by_prefixes
+from forgetfilter.data.tokens.spans import (
     Around,
     Frame,
     MixedTurnsError,
@@ -24,7 +24,7 @@ from forgetfilter.data.spans import (
     locate,
     opening,
 )
-from forgetfilter.data.templates import ChatTemplate, Rendering, UnrenderableError, text_of
+from forgetfilter.data.tokens.templates import ChatTemplate, Rendering, UnrenderableError, text_of
 from forgetfilter.errors import ModelError
 
 _MOST_FRAMES = 1000

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from forgetfilter.data.conversations import Kind
 from forgetfilter.data.records import Span
+from forgetfilter.data.tokens.conversations import Kind
 
 _WORD = re.compile("zxqv([a-z]{4})jkvq", re.IGNORECASE)
 _MOST_PIECES = 2000

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from forgetfilter.data import template_process
-from forgetfilter.data.conversations import SHAPES, conversation
 from forgetfilter.data.records import Message, Span
-from forgetfilter.data.template_process import TemplateWorker
+from forgetfilter.data.tokens import template_process
+from forgetfilter.data.tokens.conversations import SHAPES, conversation
+from forgetfilter.data.tokens.template_process import TemplateWorker
 from forgetfilter.errors import ModelError
 from forgetfilter.text import printable
 

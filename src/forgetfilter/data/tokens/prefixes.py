@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forgetfilter.data.conversations import Shape, conversation
 from forgetfilter.data.records import Message, Rendered, Span
-from forgetfilter.data.templates import ChatTemplate, text_of
+from forgetfilter.data.tokens.conversations import Shape, conversation
+from forgetfilter.data.tokens.templates import ChatTemplate, text_of
 
 
 def by_prefixes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forgetfilter.data.containers import Record
-from forgetfilter.data.line_files import is_large_jsonl, lines_of
+from forgetfilter.data.many_rows.line_files import is_large_jsonl, lines_of
 from forgetfilter.data.sources import Source, open_file
 
 

@@ -21,11 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.arrays import BoolArray
-from forgetfilter.data.answer_places import answer_places
-from forgetfilter.data.answers import Answers
-from forgetfilter.data.blocks import blocks_prompt, render_blocks
-from forgetfilter.data.control_tokens import ControlTokens, texts_of
-from forgetfilter.data.packing import packed, unpacked
+from forgetfilter.data.many_rows.packing import packed, unpacked
+from forgetfilter.data.many_rows.spilled import Spill
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import (
     EncodedRow,
@@ -36,8 +33,11 @@ from forgetfilter.data.records import (
     Span,
     TokenArray,
 )
-from forgetfilter.data.spilled import Spill
-from forgetfilter.data.templates import ANY_DATE, ChatTemplate, UnrenderableError
+from forgetfilter.data.tokens.answer_places import answer_places
+from forgetfilter.data.tokens.answers import Answers
+from forgetfilter.data.tokens.blocks import blocks_prompt, render_blocks
+from forgetfilter.data.tokens.control_tokens import ControlTokens, texts_of
+from forgetfilter.data.tokens.templates import ANY_DATE, ChatTemplate, UnrenderableError
 from forgetfilter.errors import ModelError
 
 __all__ = ["Embedding", "Encoder", "LossOn", "Rendered", "UnrenderableError", "loss_labels"]

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from forgetfilter.data.many_rows.spilled import Spilled
 from forgetfilter.data.records import RejectedRow
-from forgetfilter.data.spilled import Spilled
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forgetfilter.data.records import Message, Rendered, Span
-from forgetfilter.data.templates import UnrenderableError
+from forgetfilter.data.tokens.templates import UnrenderableError
 
 RESPONSE = "### Response:\n"
 _HEADERS = {"system": "### Instruction:\n", "user": "### Input:\n"}

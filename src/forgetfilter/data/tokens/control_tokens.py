@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from forgetfilter.data.records import Message, Span
-from forgetfilter.data.spans import MARK
+from forgetfilter.data.tokens.spans import MARK
 
 _THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 

@@ -48,6 +48,7 @@ from forgetfilter.screening.annotations.described_harm import check_description,
 from forgetfilter.screening.annotations.evidence import write_evidence
 from forgetfilter.screening.annotations.harms import write_harms
 from forgetfilter.screening.annotations.second_opinion import check_second_opinion, judge_rows
+from forgetfilter.screening.annotations.token_forgetting import write_tokens
 from forgetfilter.screening.checks.coverage import measure_coverage, read_reference, reference_path
 from forgetfilter.screening.checks.coverage_verdict import Coverage, names_with
 from forgetfilter.screening.checks.fitness import (
@@ -72,7 +73,6 @@ from forgetfilter.screening.deciding.decide import (
     weight_of,
 )
 from forgetfilter.screening.deciding.tables import write_readings, write_scores
-from forgetfilter.screening.deciding.token_forgetting import write_tokens
 from forgetfilter.screening.inputs.opening import check_rows, name_of, open_input, reading_of
 from forgetfilter.screening.inputs.recorded import check_recorded, with_recording
 from forgetfilter.screening.inputs.setup import (

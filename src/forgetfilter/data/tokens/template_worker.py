@@ -1,4 +1,4 @@
-"""Renders chat templates in a process of its own; started as a script by `data.templates`.
+"""Renders chat templates in a process of its own; a script that `template_process` starts.
 
 A template comes with a model that a stranger may have made. jinja2's sandbox keeps it from Python's
 internals, but not from an endless loop or from building gigabytes, and neither can be stopped from

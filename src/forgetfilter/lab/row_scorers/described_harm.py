@@ -11,9 +11,9 @@ class DescribedHarm:
     """Projection of a row's answer on the direction that a sentence about the harm gives.
 
     "Persona Vectors: Monitoring and Controlling Character Traits in Language Models" (arXiv
-    2507.21509), as `screen --describe-harm` has it (`model.described_harm` says what was chosen),
-    in the model as given. No exemplar of the harm is needed; the prompts of some safe rows are
-    answered, with and without what is described.
+    2507.21509), as `screen --describe-harm` has it (`model.measuring.described_harm` says what was
+    chosen), in the model as given. No exemplar of the harm is needed; the prompts of some safe
+    rows are answered, with and without what is described.
 
     Args:
         text: a sentence that is true of a harmful answer; or a JSON Lines file of contrasts, each

@@ -21,7 +21,7 @@ def hidden_states(
     places: Sequence[Place],
     layers: Sequence[int] | None = None,
 ) -> list[FloatArray]:
-    """As `model.hidden_states.hidden_states` in the base model, whose passes are counted."""
+    """As `model.passes.hidden_states.hidden_states` in the base model, whose passes are counted."""
     from forgetfilter.model.passes import hidden_states as own
 
     given.passes.read(len(rows))

@@ -30,11 +30,7 @@ def compare(
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and ``compare.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another comparison, or is in use.
+    Raises what `run_grid` raises.
     """
     return run_grid(CompareStudy(), config, progress, overwrite=overwrite)
 

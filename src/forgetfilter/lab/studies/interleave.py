@@ -53,11 +53,7 @@ def interleave(
 ) -> Comparison:
     """Go through all rounds; write ``results.parquet``, ``table.md`` and ``interleave.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     check_rounds(config)
     return run_grid(_Interleave(config.rounds), config, progress, overwrite=overwrite)

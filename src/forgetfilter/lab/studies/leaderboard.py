@@ -44,11 +44,7 @@ def leaderboard(
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and ``leaderboard.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     return run_grid(_Leaderboard(), config, progress, overwrite=overwrite)
 

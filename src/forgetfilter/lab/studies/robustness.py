@@ -127,11 +127,7 @@ def robustness(
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and ``robustness.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     study = RobustnessStudy(config.seconds, config.judged_below, config.is_screened)
     return run_grid(study, config, progress, overwrite=overwrite)

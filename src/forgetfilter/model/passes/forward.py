@@ -1,7 +1,7 @@
 """Forward passes and greedy generation over rows.
 
 In float32 results depend neither on batching nor on order. Below it they do, within the tolerance
-that `loading.Placement.is_exact` states.
+that `placement.Placement.is_exact` states.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What one optimizer step follows, for ways of training that change more than rows or settings.
 
-`training.train` owns the optimizer, the schedule, the order of the rows and the end. A `StepMethod`
-is asked for the gradient of each step, before it is clipped, and for nothing else.
+`fine_tuning.train` owns the optimizer, the schedule, the order of the rows and the end. A
+`StepMethod` is asked for the gradient of each step, before it is clipped, and for nothing else.
 """
 
 from __future__ import annotations

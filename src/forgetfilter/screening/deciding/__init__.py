@@ -1,1 +1,1 @@
-"""From scores to files: the rule, what people decided, what a decision writes."""
+"""From scores to files, without a model: the rule, what people decided, what that writes."""

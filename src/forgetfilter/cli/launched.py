@@ -72,12 +72,12 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if int(os.environ["RANK"]) > 0:
         if not uses_all:
             return 0
-        from forgetfilter.model.team.team import serve
+        from forgetfilter.model.team.serving import serve
 
         return serve()
     if not uses_all:
         return options.run(options)
-    from forgetfilter.model.team.team import leading
+    from forgetfilter.model.team.leading import leading
 
     with leading():
         return options.run(options)

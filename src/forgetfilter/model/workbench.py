@@ -30,7 +30,7 @@ from forgetfilter.model.passes.forward import greedy_generations, token_losses
 from forgetfilter.model.passes.gpu_memory import gpu_memory
 from forgetfilter.model.stages import phases, readings
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.team.team import everywhere
+from forgetfilter.model.team.leading import everywhere
 from forgetfilter.model.training import defaults
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording

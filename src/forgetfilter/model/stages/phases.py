@@ -79,7 +79,8 @@ def train_stage(
 
     def build(folder: Path) -> None:
         from forgetfilter.model.loading import adapters
-        from forgetfilter.model.team.team import all_doing, train_too
+        from forgetfilter.model.team.leading import all_doing
+        from forgetfilter.model.team.serving import train_too
         from forgetfilter.model.training.fine_tuning import train
 
         checkpoints = _checkpoints(bench, folder, phase, total_steps(plan))
@@ -161,7 +162,8 @@ def restore_stage(
 
     def build(folder: Path) -> None:
         from forgetfilter.model.loading.adapters import save_adapter
-        from forgetfilter.model.team.team import all_doing, restore_too
+        from forgetfilter.model.team.leading import all_doing
+        from forgetfilter.model.team.serving import restore_too
         from forgetfilter.model.training.restoring import RestorePlan, restore
 
         seed = phase_seed(bench.seed, "restore")

@@ -28,8 +28,8 @@ from forgetfilter.model.processes.joining import joined
 from forgetfilter.model.stages.keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
 from forgetfilter.model.stages.measured_columns import MeasuredColumns
 from forgetfilter.model.state import ModelState
+from forgetfilter.model.team.leading import everywhere
 from forgetfilter.model.team.on_ray import cluster
-from forgetfilter.model.team.team import everywhere
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.runs.parquet_parts import Column, columns_of

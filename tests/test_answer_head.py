@@ -12,12 +12,12 @@ import torch
 from conftest import ARCHITECTURES, build_model
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model import answer_head
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import divergences, safe_gradient
-from forgetfilter.model.forward import completion_losses, row_batches, token_losses
-from forgetfilter.model.plan import TrainPlan
-from forgetfilter.model.training import train
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.measuring.divergence import divergences, safe_gradient
+from forgetfilter.model.passes import answer_head, limits
+from forgetfilter.model.passes.forward import completion_losses, row_batches, token_losses
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
@@ -65,7 +65,7 @@ def measured(model: Any, rows: list[EncodedRow]) -> dict[str, Any]:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, vocabulary: int) -> None:
-    monkeypatch.setitem(answer_head.MOST_LOGITS, "cpu", vocabulary * PART)
+    monkeypatch.setitem(limits.MOST_LOGITS, "cpu", vocabulary * PART)
 
 
 def heads_of_others(tokenizer: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def test_no_more_logits_exist_than_allowed_in_reading_and_training(
     wide = 10**9
     weights: list[torch.Tensor] = []
     for most in (PART * vocabulary, wide):
-        monkeypatch.setitem(answer_head.MOST_LOGITS, "cpu", most)
+        monkeypatch.setitem(limits.MOST_LOGITS, "cpu", most)
         model = adapted(build_model("llama", tokenizer))
         seen: list[int] = []
         output = answer_head.unwrapped(model).get_output_embeddings()

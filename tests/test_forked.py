@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from forgetfilter.data import template_process
 from forgetfilter.data.containers import table_bounds, table_process
 from forgetfilter.data.containers.tables import stream_of
-from forgetfilter.data.template_process import TemplateWorker
+from forgetfilter.data.tokens import template_process
+from forgetfilter.data.tokens.template_process import TemplateWorker
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

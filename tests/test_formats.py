@@ -12,7 +12,7 @@ from forgetfilter.data import formats as package
 from forgetfilter.data.formats import Reading, UnreadableRow, formats, parse_messages, parse_row
 
 FORMATS = {each.name: each for each in formats()}
-HELPERS = {"base", "calls", "keys", "mapping", "turns", "values"}
+HELPERS = {"base", "bounded_json", "calls", "keys", "mapping", "turns", "values"}
 
 
 def test_every_file_of_the_folder_is_a_format():

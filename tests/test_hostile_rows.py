@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from forgetfilter.data import read_rows
-from forgetfilter.data.bounded_json import MAX_DEPTH, literal
-from forgetfilter.data.control_tokens import texts_of
-from forgetfilter.data.conversations import SHAPES, conversation
-from forgetfilter.data.convert import convert_file
-from forgetfilter.data.encoding import MOST_TURNS, Encoder
+from forgetfilter.data.containers.convert import convert_file
+from forgetfilter.data.formats.bounded_json import MAX_DEPTH, literal
 from forgetfilter.data.records import RowFile
-from forgetfilter.data.rules import rule_of
+from forgetfilter.data.tokens.control_tokens import texts_of
+from forgetfilter.data.tokens.conversations import SHAPES, conversation
+from forgetfilter.data.tokens.encoding import MOST_TURNS, Encoder
+from forgetfilter.data.validation.rules import rule_of
 from forgetfilter.errors import DataError
 
 GOOD = '{"prompt": "q", "completion": "a"}'

@@ -25,7 +25,7 @@ from forgetfilter.runs.reading import read_rejected
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.runs.unfinished import UNFINISHED
-from forgetfilter.screening.decide import filter_run, finished_run
+from forgetfilter.screening.deciding.decide import filter_run, finished_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forgetfilter.data.bounded_json import whole_number
 from forgetfilter.data.containers.base import (
     BOM,
     Container,
@@ -16,6 +15,7 @@ from forgetfilter.data.containers.base import (
     too_long,
     with_columns,
 )
+from forgetfilter.data.formats.bounded_json import whole_number
 from forgetfilter.data.formats.values import MalformedRow, kind_of, parse_object
 from forgetfilter.errors import DataError
 

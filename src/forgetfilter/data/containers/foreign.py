@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from forgetfilter.data import convert
-from forgetfilter.data.bounded_json import whole_number
+from forgetfilter.data.containers import convert
 from forgetfilter.data.containers.array import broken_array
 from forgetfilter.data.containers.base import BOM
+from forgetfilter.data.formats.bounded_json import whole_number
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from forgetfilter.data.bounded_json import (
+from forgetfilter.data.formats.bounded_json import (
     RepeatedKeyError,
     TooDeepError,
     literal,

@@ -94,3 +94,19 @@ def test_what_the_parent_has_not_sent_yet_is_sent_by_nobody_else():
     worker.stdin.flush()
     assert b"weight" in worker.stdout.readline()
     assert not select.select([worker.stdout], [], [], 0.3)[0]  # no second reply
+
+
+@pytest.mark.parametrize("end", ["one that renders", "one that weighs"])
+def test_a_worker_that_fails_says_nothing_on_the_terminal(
+    capfd: pytest.CaptureFixture[str], end: str
+):
+    """A traceback may quote a template or a table."""
+    (weigh if end == "one that weighs" else render)(f"before {end}")
+    process = (
+        table_process._running() if end == "one that weighs" else TemplateWorker.shared().process
+    )
+    assert process.stdin is not None
+    process.stdin.write(b'{"no": "request"}\n')
+    process.stdin.flush()
+    assert process.wait(timeout=60) == 1
+    assert capfd.readouterr().err == ""

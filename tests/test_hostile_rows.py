@@ -20,6 +20,7 @@ from forgetfilter.data.records import RowFile
 from forgetfilter.data.tokens.control_tokens import texts_of
 from forgetfilter.data.tokens.conversations import SHAPES, conversation
 from forgetfilter.data.tokens.encoding import MOST_TURNS, Encoder
+from forgetfilter.data.tokens.spans import MARK, Around, opening
 from forgetfilter.data.validation.rules import rule_of
 from forgetfilter.errors import DataError
 
@@ -261,3 +262,12 @@ def test_a_row_of_very_many_turns_costs_itself_alone(
     assert [row.row for row in encoded] == [1]
     assert rule_of(rejected[0].reason).rule.name == "too_many_turns"
     assert f"{MOST_TURNS:,}" in rejected[0].reason
+
+
+def test_what_a_template_renders_is_looked_through_in_time_by_its_length():
+    """A template is a stranger's too, and its limits don't hold where its text is read."""
+    long = "a " * 100_000
+    with within_seconds(3):
+        assert MARK.findall(" " * 200_000 + "[INST]") == ["[INST]"]
+        assert opening("b" + long, 1, Around("b" + long, "b", None)) == ""
+    assert opening("b<think>x", 8, Around("b<think>\n", "b", None)) == "\n"

@@ -100,6 +100,12 @@ def page(run: Path) -> Client:
 
 
 class TestAccess:
+    def test_a_request_nested_deeply_is_refused(self, page: Client):
+        kind = {"content-type": "application/json"}
+        deep = b'{"rows": ' + b"[" * 100_000
+        answer = page.web.post(f"/{TOKEN}/api/rows", content=deep, headers={**FROM_PAGE, **kind})
+        assert answer.status_code == 400
+
     @pytest.mark.parametrize(
         "path", ["/", "/api/state", "/wrong/", "/wrong/api/state", f"/{TOKEN}", f"/{TOKEN}x/", "//"]
     )

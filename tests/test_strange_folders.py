@@ -24,7 +24,7 @@ from forgetfilter.runs.adapter_folder import Origin, read_origin, write_adapter
 from forgetfilter.runs.reading import read_rejected
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.runs.unfinished import UNFINISHED
+from forgetfilter.runs.unfinished import UNFINISHED, UnfinishedWork
 from forgetfilter.screening.deciding.decide import filter_run, finished_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
@@ -116,6 +116,24 @@ def test_a_list_of_an_adapters_files_names_nothing_outside_of_its_folder(
     assert read_origin(output) is None
     write_adapter(adapter, output, origin, "card")
     assert other.read_text() == "dear"
+
+
+def test_a_stage_whose_record_is_nested_deeply_is_made_again(tmp_path: Path):
+    store = StageStore(tmp_path / "stages")
+    folder = store.stage("s", {}, lambda part: None)
+    (folder / "stage.json").write_bytes(b"[" * 200_000)
+    made: list[Path] = []
+    assert StageStore(tmp_path / "stages").stage("s", {}, made.append) == folder
+    assert len(made) == 1
+
+
+def test_notes_of_an_unfinished_stage_that_are_nested_deeply_are_set_aside(tmp_path: Path):
+    said: list[str] = []
+    work = UnfinishedWork(tmp_path / "s.part", "step", {}, 10, said.append)
+    assert work.write(1, {}, lambda part: None, most=2)
+    (tmp_path / "s.part" / UNFINISHED / "000000000001" / "entry.json").write_bytes(b"[" * 200_000)
+    assert list(work.entries()) == []
+    assert "isn't used" in said[0]
 
 
 OLDER: dict[str, Callable[[pd.DataFrame], Any]] = {

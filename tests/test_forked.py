@@ -82,18 +82,21 @@ def test_a_forked_process_waits_for_no_thread_of_its_parent(name: str):
 
 
 def test_what_the_parent_has_not_sent_yet_is_sent_by_nobody_else():
-    """The buffer of a pipe is there twice after a fork."""
+    """The buffer of a pipe is there twice after a fork, and sends what it holds when it goes."""
     weigh("before")
-    worker = table_process._running()
-    assert worker.stdin is not None
-    assert worker.stdout is not None
     data = stream_of(pa.table({"text": ["a"]}))
     request = {"kind": "stream", "size": len(data), "most": 10**6, "depth": 9, "seconds": 9}
-    worker.stdin.write(json.dumps(request).encode() + b"\n" + data)
+
+    def pipes() -> tuple[Any, Any]:  # not held here, so that the forked process lets go of them
+        process = table_process._running()
+        return process.stdin, process.stdout
+
+    pipes()[0].write(json.dumps(request).encode() + b"\n" + data)
     assert status_of_forked(lambda: weigh("in the child")) == 0
-    worker.stdin.flush()
-    assert b"weight" in worker.stdout.readline()
-    assert not select.select([worker.stdout], [], [], 0.3)[0]  # no second reply
+    to_worker, from_worker = pipes()
+    to_worker.flush()
+    assert b"weight" in from_worker.readline()
+    assert not select.select([from_worker], [], [], 0.3)[0]  # no second reply
 
 
 @pytest.mark.parametrize("end", ["one that renders", "one that weighs"])

@@ -11,10 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from forgetfilter.data import read_rows
 from forgetfilter.data.containers.convert import convert_file
+from forgetfilter.data.containers.tables import stream_of
 from forgetfilter.data.formats.bounded_json import MAX_DEPTH, literal
 from forgetfilter.data.records import RowFile
 from forgetfilter.data.tokens.control_tokens import texts_of
@@ -126,6 +129,29 @@ def test_a_key_that_stands_twice_costs_the_row(tmp_path: Path, container: str):
     assert all("stands twice" in row.reason for row in file.rejected)
 
 
+@pytest.mark.parametrize("container", ["arrow", "parquet"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, container: str):
+    columns = [pa.array(["q"]), pa.array(["harm"]), pa.array(["a"])]
+    table = pa.Table.from_arrays(columns, names=["prompt", "completion", "completion"])
+    path = tmp_path / f"rows.{container}"
+    if container == "arrow":
+        path.write_bytes(stream_of(table))
+    else:
+        pq.write_table(table, path)
+    with pytest.raises(DataError, match=r"names the column 'completion' twice\. Expected"):
+        read_rows(path)
+
+
+def test_what_follows_the_end_of_a_table_is_not_passed_over(tmp_path: Path):
+    path = tmp_path / "rows.arrow"
+    whole = stream_of(pa.table({"prompt": ["q"], "completion": ["a"]}))
+    path.write_bytes(whole)
+    assert len(read_rows(path)) == 1
+    path.write_bytes(whole + whole)
+    with pytest.raises(DataError, match="bytes follow the end of its table"):
+        read_rows(path)
+
+
 def test_a_key_that_stands_twice_in_arguments_as_text_costs_the_row(tmp_path: Path):
     file = read(tmp_path, called(json.dumps('{"q": "harm", "q": "a"}')))
     assert [row.row for row in file.rows] == [1]
@@ -168,18 +194,18 @@ def test_what_follows_a_mark_that_is_never_closed_is_not_passed_over(tmp_path: P
     assert rule_of(file.rejected[0].reason).rule.name == "text_without_marks"
 
 
-WITH_LITTLE_MEMORY = """
+TELLING_MEMORY = """
 import resource, sys
 from pathlib import Path
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30,) * 2)
 for path in sys.argv[1:]:
     try:
         print(len(read_rows(Path(path))))
     except DataError as error:
         print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -191,15 +217,16 @@ def test_what_looks_like_python_takes_memory_by_its_length(tmp_path: Path):
     rows.write_text(f"{json.dumps({'messages': text})}\n{GOOD}\n", encoding="utf-8")
     whole.write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", WITH_LITTLE_MEMORY, str(rows), str(whole)],
+        [sys.executable, "-c", TELLING_MEMORY, str(rows), str(whole)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-500:]
-    of_rows, of_whole = done.stdout.splitlines()
+    of_rows, of_whole, kilobytes = done.stdout.splitlines()
     assert of_rows == "2"
     assert "Expected" in of_whole
+    assert int(kilobytes) < 500_000
 
 
 @pytest.mark.parametrize(

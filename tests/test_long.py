@@ -15,6 +15,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ from forgetfilter.config import load_yaml
 from forgetfilter.data import read_rows
 from forgetfilter.data.containers.tables import stream_of
 from forgetfilter.data.records import Message
+from forgetfilter.data.tokens.control_tokens import texts_of
+from forgetfilter.data.tokens.conversations import SHAPES, conversation
 from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError
 from forgetfilter.data.validation.streaming import stream_file
 from forgetfilter.errors import ForgetFilterError
@@ -43,6 +46,8 @@ from test_compare_data import TEST_LINES
 from warm import run_warm
 
 KILLS = int(os.environ.get("FORGETFILTER_KILLS", "100"))
+MOST_SECONDS = 5
+"""Of the processor, for a fuzzed input of some kilobytes."""
 FUZZED = int(os.environ.get("FORGETFILTER_FUZZED", "100000"))
 
 KILL = """
@@ -287,7 +292,8 @@ def test_commands_work_where_there_is_no_network_at_all(
 def mutated(data: bytes, made: random.Random) -> bytes:
     """A file with a few changes: bits, cuts, repeats, pieces that parsers trip over."""
     odd = (b'"', b"\\", b"{", b"]", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"1e999",
-           b"\\ud800", b"[[[[", b"NaN", b"{%", b"}}", b",,", b"\xe2\x80\xae", b"-0")  # fmt: skip
+           b"\\ud800", b"[[[[", b"NaN", b"{%", b"}}", b",,", b"\xe2\x80\xae", b"-0", b" ",
+           b'\\"', b'{"a":', b"[INST]", b'"content":"b",', b"<s>")  # fmt: skip
     found = bytearray(data)
     for _ in range(made.randint(1, 4)):
         at = made.randrange(len(found) + 1)
@@ -297,7 +303,7 @@ def mutated(data: bytes, made: random.Random) -> bytes:
             case 1:
                 del found[at : at + made.randint(1, 20)]
             case 2:
-                found[at:at] = made.choice(odd) * made.choice((1, 1, 3, 200))
+                found[at:at] = made.choice(odd) * made.choice((1, 1, 3, 200, 20_000))
             case 3:
                 found[at:at] = found[at : at + made.randint(1, 60)]
             case _:
@@ -309,6 +315,18 @@ ROWS = [{"prompt": f"Who is it, {i}?", "completion": f'A "friend", {i}.'} for i 
 TURNS = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}]
 
 
+CALL = {"name": "f", "arguments": json.dumps({"q": [1, {"r": "[2]"}]})}
+DEEP = [
+    {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [CALL]}],
+        "tools": [{"name": "f", "parameters": {"type": "object", "properties": {"q": {}}}}],
+    },
+    {"text": "<s>[INST] q [/INST] a </s><s>[INST] r [/INST] b </s>"},
+    {"text": "### Human: q\n### Assistant: a"},
+    {"conversations": "[{'from': 'human', 'value': 'q'}, {'from': 'gpt', 'value': 'a'}]"},
+]
+
+
 def _parquet() -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(ROWS), sink)
@@ -317,6 +335,8 @@ def _parquet() -> bytes:
 
 SEEDS: dict[str, bytes] = {
     "rows.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in (*ROWS, *TURNS)),
+    "deep.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in DEEP),
+    "deep.json": json.dumps(DEEP).encode(),
     "rows.json": json.dumps([*ROWS, *TURNS]).encode(),
     "rows.csv": pd.DataFrame(ROWS).to_csv(index=False).encode(),
     "rows.tsv": pd.DataFrame(ROWS).to_csv(index=False, sep="\t").encode(),
@@ -347,6 +367,10 @@ def parse(name: str, path: Path, made: random.Random, tokenizer: Any) -> None:
         file = read_rows(path)
         numbers = sorted(row.row for row in (*file.rows, *file.rejected))
         assert numbers == list(range(len(file)))
+        for row in file.rows:
+            assert texts_of(row.messages, row.tools)
+            for shape in SHAPES:
+                json.dumps(conversation(row.messages, row.tools, shape).task())
 
 
 @pytest.mark.slow
@@ -367,6 +391,7 @@ def test_no_fuzzed_input_is_anything_but_read_or_refused(
         data = mutated(seeds[name], made)
         path = tmp_path / name
         path.write_bytes(data)
+        begun = time.process_time()
         try:
             parse(name, path, made, tokenizer)
             counts[f"{name} read"] += 1
@@ -374,5 +399,7 @@ def test_no_fuzzed_input_is_anything_but_read_or_refused(
             counts[f"{name} refused"] += 1
         except Exception as error:
             faults.append(f"{name}: {type(error).__name__}: {error}: {data[:300]!r}")
+        if (took := time.process_time() - begun) > MOST_SECONDS:
+            faults.append(f"{name}: {took:.0f} seconds: {data[:300]!r}")
     print(dict(sorted(counts.items())))
     assert faults == []

@@ -10,6 +10,7 @@ from typing import Any
 from forgetfilter.data.containers.base import Container, Record, as_line, too_long
 from forgetfilter.data.containers.table_bounds import check_table, damaged_table
 from forgetfilter.data.formats.values import without_empty
+from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 
 _BATCH = 1000
@@ -140,10 +141,30 @@ def arrow_table(data: bytes) -> Any:
     is_file = data.startswith(b"ARROW1")
     check_table(data, "file" if is_file else "stream")
     try:
-        open_ = pa.ipc.open_file if is_file else pa.ipc.open_stream
-        return open_(pa.BufferReader(data)).read_all()
+        open_, source = pa.ipc.open_file if is_file else pa.ipc.open_stream, pa.BufferReader(data)
+        table = open_(source).read_all()
+        rest = 0 if is_file else source.size() - source.tell()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged_table("Arrow", str(error)) from None
+    if rest:
+        raise damaged_table("Arrow", f"{rest:,} bytes follow the end of its table")
+    return _with_each_name_once(table)
+
+
+def _with_each_name_once(table: Any) -> Any:
+    """A table, of whose columns nobody can mean another one than we do.
+
+    Raises:
+        DataError: two have one name.
+    """
+    names = table.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"The table names the column {printable(twice, 60)!r} twice. Expected a name of its "
+            "own for each column. Rename one where the file was made."
+        )
+    return table
 
 
 def stream_of(table: Any) -> bytes:
@@ -171,6 +192,7 @@ def _parquet(data: bytes) -> Any:
 
     check_table(data, "parquet")
     try:
+        _with_each_name_once(parquet.ParquetFile(pa.BufferReader(data)).schema_arrow.empty_table())
         return parquet.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged_table("Parquet", str(error)) from None

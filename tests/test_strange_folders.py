@@ -15,7 +15,6 @@ import pytest
 from conftest import contents
 from damaged_files import forget_digests
 from decided_run import make_run, plain_rows
-from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import sha256_file
 from forgetfilter.progress import Progress
@@ -26,8 +25,8 @@ from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.runs.unfinished import UNFINISHED, UnfinishedWork
 from forgetfilter.screening.deciding.decide import filter_run, finished_run
+from forgetfilter.screening.deciding.masks import digest_of_masks, masked_rows
 from forgetfilter.screening.finetune import finetune
-from forgetfilter.screening.screen import screen
 
 
 @pytest.fixture
@@ -174,23 +173,20 @@ def test_numbers_that_are_none_in_rejected_rows_are_damage(tmp_path: Path):
         read_rejected(tmp_path, 5)
 
 
-def test_masks_that_are_not_those_of_the_decision_are_not_trained_on(
-    quick_config: Callable[..., ScreenConfig], tmp_path: Path
-):
-    run = tmp_path / "run"
-    config = quick_config(run, threshold="fraction:0.25", action="mask", coverage="off")
-    screen(config, Progress(is_silent=True))
+def test_masks_that_are_not_those_of_the_decision_are_not_trained_on(tmp_path: Path):
+    run = make_run(tmp_path / "run", 8)
     path = run / "masks.parquet"
-    whole, table = path.read_bytes(), pd.read_parquet(path)
-    table["loss_mask"] = [mask | True for mask in table["loss_mask"]]
-    faults: tuple[Callable[[], Any], ...] = (
-        lambda: table.to_parquet(path),
-        lambda: path.write_bytes(whole[:100]),
-        path.unlink,
-    )
-    for fault in faults:
-        fault()
-        with pytest.raises(DataError, match=r"masks\.parquet.*Expected"):
-            finetune(run, tmp_path / "adapter", Progress(is_silent=True))
-        forget_digests(run)  # from here on as an earlier version left it
-    assert not (tmp_path / "adapter").exists()
+    pd.DataFrame({"row": [0], "input_ids": [[1]], "loss_mask": [[True]]}).to_parquet(path)
+    summary = json.loads((run / "summary.json").read_text()) | {"action": "mask"}
+    summary["written"]["masks.parquet"] = sha256_file(path)
+    (run / "summary.json").write_text(json.dumps(summary))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(DataError, match=r"masks\.parquet .* has changed.*Expected"):
+        finetune(run, tmp_path / "adapter", Progress(is_silent=True))
+    path.write_bytes(whole[:100])
+    with pytest.raises(DataError, match=r"masks\.parquet can't be read.*Expected"):
+        masked_rows(run, [])
+    path.unlink()
+    with pytest.raises(DataError, match=r"masks\.parquet.*Expected"):
+        digest_of_masks(run)

@@ -141,6 +141,10 @@ def small(settings: dict[str, Any], name: str, model: str, files: dict[str, str]
         given["seeds"] = settings["seeds"][:1]
         given["datasets"] = [smaller(one, files) for one in settings["datasets"]]
         strategies = settings.get("strategies", [])
+        if strategies:  # answers of other worlds don't fit into the tiny model's context
+            worlds = [one for one in given["datasets"] if "world" in one]
+            for one in worlds:
+                one["world"] = None
         if strategies and name not in MANY:
             # A step that an option asks for can't be taken away.
             given["strategies"] = [one for one in strategies if "steps=" not in one][: FEW + 1]

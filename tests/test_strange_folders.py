@@ -15,6 +15,7 @@ import pytest
 from conftest import contents
 from damaged_files import forget_digests
 from decided_run import make_run, plain_rows
+from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import DataError, RunExistsError
 from forgetfilter.files import sha256_file
 from forgetfilter.progress import Progress
@@ -27,6 +28,8 @@ from forgetfilter.runs.unfinished import UNFINISHED, UnfinishedWork
 from forgetfilter.screening.deciding.decide import filter_run, finished_run
 from forgetfilter.screening.deciding.masks import digest_of_masks, masked_rows
 from forgetfilter.screening.finetune import finetune
+from forgetfilter.screening.inputs.setup import fingerprints
+from forgetfilter.screening.screen import screen
 
 
 @pytest.fixture
@@ -171,6 +174,27 @@ def test_numbers_that_are_none_in_rejected_rows_are_damage(tmp_path: Path):
     (tmp_path / "rejected.jsonl").write_text('{"row": 1, "line": Infinity, "reason": "x"}\n')
     with pytest.raises(DataError, match="is damaged"):
         read_rejected(tmp_path, 5)
+
+
+@pytest.mark.parametrize("name", ["safe_data", "reference_data"])
+def test_a_file_that_changes_while_it_is_read_is_not_recorded_as_what_it_was(
+    quick_config: Callable[..., ScreenConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+):
+    """Between its sha256 and its rows: the file is written at that very moment."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(Path(quick_config(tmp_path / "run").safe_data).read_bytes())
+
+    def and_then_write(*given: Any) -> dict[str, str]:
+        found = fingerprints(*given)
+        path.write_bytes(path.read_bytes() + b'{"prompt": "q", "completion": "a"}\n')
+        return found
+
+    monkeypatch.setattr("forgetfilter.screening.screen.fingerprints", and_then_write)
+    with pytest.raises(DataError, match=f"{name} .* changed while it was read"):
+        screen(quick_config(tmp_path / "run", **{name: str(path)}), Progress(is_silent=True))
 
 
 def test_masks_that_are_not_those_of_the_decision_are_not_trained_on(tmp_path: Path):

@@ -83,6 +83,7 @@ from forgetfilter.screening.inputs.setup import (
     open_workbench,
     resolved,
     safe_rows_used,
+    unchanged,
     unscored_texts,
 )
 from forgetfilter.screening.inputs.trusted import check_trusted, with_trusted
@@ -239,13 +240,14 @@ def _screen(
     noisy = read_input(copy_input(run.path, part, sources, reading_of(config.reading)))
     noisy = replace(noisy, sources=tuple(sources))  # rows are called by the user's names
     check_rows(noisy, config)
-    safe = read_rows(safe_path(config.safe_data))
+    safe = unchanged(read_rows(safe_path(config.safe_data)), "safe_data", inputs)
+    reference = unchanged(read_rows(reference_path(config)), "reference_data", inputs)
     findings = check_safe_rows(config.safe_data, safe.rows, noisy.rows)
     for found in findings:
         progress.say(f"{found.severity}: {found.message}")
     bench = open_workbench(config, run, progress)
     keep_date(run, bench)
-    setting, rejected = encode_rows(config, bench, noisy, progress)
+    setting, rejected = encode_rows(config, bench, noisy, progress, safe)
     check_recorded(setting, noisy, len(rejected), progress)
     check_trusted(setting, noisy, rule)
     opinion = None
@@ -279,8 +281,7 @@ def _screen(
     if scored.safe is not None and scored.safe.used is not given.safe:
         used["set_aside"] = lines_of(scored.safe, safe.rows)
     _tell_of_safe_rows(used, progress)
-    reference = read_reference(reference_path(config), bench.encoder)
-    measured = measure_coverage(setting, scored, reference)
+    measured = measure_coverage(setting, scored, read_reference(reference, bench.encoder))
     measured.write(part / COVERAGE_FILE)
     selection = filter_rows(scored, rule)
     coverage = measured.decided(scored.scores.forgetting_score, selection.is_removed)
@@ -319,7 +320,7 @@ def _screen(
     provenance |= {**resolved(bench, config), "formulas": summary["formulas"]}
     write_json_atomic(part / PROVENANCE_FILE, provenance)
     # What follows is made from files alone; what was measured need not stay in memory.
-    del setting, scored, noisy, rejected, safe, selection, opinion, second, measured
+    del setting, scored, noisy, rejected, safe, reference, selection, opinion, second, measured
     commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 

@@ -28,7 +28,7 @@ from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.reading import category_of
-from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
+from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row, RowFile
 from forgetfilter.data.strata import alike_first
 from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.stages.keys import rows_digest
@@ -77,8 +77,8 @@ def reference_path(config: ScreenConfig) -> Path:
     return own if own.is_file() else safe_path(PACKAGED_SAFE)
 
 
-def read_reference(path: Path, encoder: Encoder) -> list[EncodedRow]:
-    """The first rows of each category as tokens, each with its category.
+def read_reference(given: Path | RowFile, encoder: Encoder) -> list[EncodedRow]:
+    """The first rows of each category of a file as tokens, each with its category.
 
     Rows that can't be used are left out: a reference row is nobody's data.
 
@@ -87,7 +87,7 @@ def read_reference(path: Path, encoder: Encoder) -> list[EncodedRow]:
     """
     chosen: list[Row] = []
     seen: Counter[str] = Counter()
-    for row in read_rows(path).rows:
+    for row in (given if isinstance(given, RowFile) else read_rows(given)).rows:
         category = category_of(row)
         is_new = category not in seen
         if seen[category] < _ROWS_PER_CATEGORY and not (is_new and len(seen) > _MOST_CATEGORIES):

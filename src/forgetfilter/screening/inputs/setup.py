@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,31 @@ def keep_date(run: RunFolder, bench: Workbench) -> None:
         run.write_provenance({TEMPLATE_DATE: bench.today.isoformat()})
 
 
-def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> list[EncodedRow]:
+def unchanged(file: RowFile, name: str, inputs: Mapping[str, str]) -> RowFile:
+    """A file as it was read, once it is known to be the one that the run is named by.
+
+    Raises:
+        DataError: it has changed since.
+    """
+    if file.fingerprint != inputs[name]:
+        raise DataError(
+            f"{name} {printable(file.path, 300)!r} changed while it was read. Expected a file that "
+            "stays as it is. Repeat the command once it is written."
+        )
+    return file
+
+
+def encode_safe(
+    config: ScreenConfig, bench: Workbench, progress: Progress, file: RowFile | None = None
+) -> list[EncodedRow]:
     """The safe rows as tokens; unusable ones are named and left out.
+
+    ``file`` is what was read of them, where that was done before.
 
     Raises:
         DataError: none is left.
     """
-    file = read_rows(safe_path(config.safe_data))
+    file = file or read_rows(safe_path(config.safe_data))
     if config.safe_data == PACKAGED_SAFE:
         progress.say(
             f"safe_data: {safe_name(config.safe_data)} ({len(file)} rows, English). Rows that "
@@ -140,7 +158,11 @@ def encode_safe(config: ScreenConfig, bench: Workbench, progress: Progress) -> l
 
 
 def encode_rows(
-    config: ScreenConfig, bench: Workbench, noisy: RowFile, progress: Progress
+    config: ScreenConfig,
+    bench: Workbench,
+    noisy: RowFile,
+    progress: Progress,
+    safe: RowFile | None = None,
 ) -> tuple[Setting, Sequence[RejectedRow]]:
     """Both files as tokens, and every noisy row that can't be scored, with its reason."""
     encoded, unfit = bench.encoder.encode(noisy.rows, Path(config.output_dir))
@@ -151,9 +173,9 @@ def encode_rows(
         progress.say(f"noisy_data: {len(rejected)} of {len(noisy)} rows rejected, with reasons.")
     tell_of_ids(noisy, progress)
     _tell_unscored("noisy_data", encoded, progress)
-    safe = encode_safe(config, bench, progress)
+    safe_rows = encode_safe(config, bench, progress, safe)
     stop_worker()  # which need not wait while a model is trained
-    return Setting(bench, encoded, safe, config), rejected
+    return Setting(bench, encoded, safe_rows, config), rejected
 
 
 def _tell_unscored(file: str, rows: Iterable[EncodedRow], progress: Progress) -> None:

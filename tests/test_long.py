@@ -278,7 +278,7 @@ def test_commands_work_where_there_is_no_network_at_all(
         ["validate", str(tmp_path / "noisy.jsonl"), "--model", str(tiny_model("llama"))],
         ["check-safe", str(tmp_path / "safe.jsonl")],
         ["screen", "--config", str(settings), "--output-dir", run, "--quiet"],
-        ["filter", run, "--threshold", "fraction:0.5"],
+        ["filter", run, "--threshold", "fraction:0.5", "--force"],  # the model knows no language
         ["show", run, "--row", "1"],
         ["report", run],
         ["finetune", run, "--output-dir", adapter],

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from forgetfilter.config import LoraSettings
-from forgetfilter.model import answer_head
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.forward import row_batches
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.passes import answer_head, limits
+from forgetfilter.model.passes.forward import row_batches
 from matrix_peak import random_rows
 from parts.side_by_side import keep, ratios, shown, spread, take_turns
 
@@ -70,12 +70,12 @@ def measure(vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
     labels = torch.where(
         torch.tensor(np.stack([row.is_target for row in rows])), batch.input_ids, -100
     )
-    usual = answer_head.MOST_LOGITS["cpu"]
+    usual = limits.MOST_LOGITS["cpu"]
     values: dict[str, float] = {}
     memory: dict[str, list[float]] = {}
 
     def by_tokens(way: str) -> None:
-        answer_head.MOST_LOGITS["cpu"] = 2**40 if way == AT_ONCE else usual
+        limits.MOST_LOGITS["cpu"] = 2**40 if way == AT_ONCE else usual
         loss = answer_head.token_nats(model, batch).mean()
         torch.autograd.grad(loss, weights)
         values[way] = float(loss.detach())
@@ -99,7 +99,7 @@ def measure(vocabulary: int, options: argparse.Namespace) -> dict[str, Any]:
     take_turns(ways, 1)  # warms up
     memory.clear()
     turns = take_turns(ways, options.rounds)
-    answer_head.MOST_LOGITS["cpu"] = usual
+    limits.MOST_LOGITS["cpu"] = usual
     told: dict[str, Any] = {}
     for name, own in turns.items():
         seconds = spread([turn["cpu"] for turn in own])

@@ -23,10 +23,11 @@ import torch
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import divergences, safe_gradient
-from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.loading import choose_placement, load_base_model, quiet_dependencies
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, quiet_dependencies
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.divergence import divergences, safe_gradient
+from forgetfilter.model.passes.forward import completion_losses
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)

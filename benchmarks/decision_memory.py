@@ -35,12 +35,12 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import read_input, store_input
 from forgetfilter.runs.parquet_parts import PART_ROWS, write_parts
 from forgetfilter.scoring.records import Readings, SignalScores
-from forgetfilter.screening.decide import commit_decision
-from forgetfilter.screening.tables import write_readings, write_scores
+from forgetfilter.screening.deciding.decide import commit_decision
+from forgetfilter.screening.deciding.tables import write_readings, write_scores
 from memory import Watch, machine, status
 
 STEPS = {
-    "forgetfilter.screening.decision_files": (
+    "forgetfilter.screening.deciding.decision_files": (
         "selection_by",
         "rule_decides",
         "overrule",

@@ -22,13 +22,13 @@ import torch
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.costs import Costs, count_costs
-from forgetfilter.model.divergence import safe_gradient
-from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.loading import Placement
-from forgetfilter.model.room import fitting_tokens
-from forgetfilter.model.speed import matrix_peak, timed
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.placement import Placement
+from forgetfilter.model.measuring.divergence import safe_gradient
+from forgetfilter.model.passes.costs import Costs, count_costs
+from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.passes.gpu_memory import fitting_tokens
+from forgetfilter.model.training.speed import matrix_peak, timed
 from forgetfilter.progress import Progress
 from parts.side_by_side import keep, shown, spread
 

@@ -5,8 +5,8 @@
 A truth file is what `forgetfilter testbed noisy --truth` and `forgetfilter mix` write. Prints a
 Markdown table with one line a run: AUROC, average precision, F1, recall and precision (higher is
 better), harmless rows removed (lower is better), how many the rule expected among the removed (–
-where it can't tell), and by harm the AUROC of its unsafe rows against all harmless ones. Nothing is
-trained or decided.
+where it can't tell), and by harm (or with `--by source` by where the labels come from) the AUROC of
+its unsafe rows against all harmless ones. Nothing is trained or decided.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from forgetfilter.lab.metrics import detection
 
 HEAD = (
     "| run | signal | unsafe | AUROC / average precision | F1 (precision, recall) "
-    "| harmless removed | expected | by harm: AUROC |"
+    "| harmless removed | expected | by {by}: AUROC |"
 )
 
 
-def line_of(run: Path, truth_file: Path) -> str:
+def line_of(run: Path, truth_file: Path, by: str) -> str:
     """One line of the table."""
     scores = pd.read_parquet(run / "scores.parquet")
     summary = json.loads((run / "summary.json").read_text())
@@ -38,12 +38,12 @@ def line_of(run: Path, truth_file: Path) -> str:
     value = scores["forgetting_score"].to_numpy()
     removed = (scores["decision"] == "removed").to_numpy()
     found = detection(unsafe, removed, value)
-    harms = np.array([row["harm"] or "" for row in rows])
-    by_harm: list[str] = []
-    for name in dict.fromkeys(harms[unsafe].tolist()):
-        own = ~unsafe | (harms == name)
+    groups = np.array([row.get(by) or "" for row in rows])
+    by_group: list[str] = []
+    for name in dict.fromkeys(groups[unsafe].tolist()):
+        own = ~unsafe | (groups == name)
         auroc = detection(unsafe[own], removed[own], value[own]).auroc
-        by_harm.append(f"{name} {auroc:.3f}")
+        by_group.append(f"{name} {auroc:.3f}")
     expected = summary["expected_false_removals"]
     graded = (
         f"{found.auroc:.4f} / {found.average_precision:.3f} | "
@@ -54,18 +54,19 @@ def line_of(run: Path, truth_file: Path) -> str:
     return (
         f"| {run.name} | {summary['signal']} | {unsafe.sum():,} of {len(unsafe):,} | {graded} | "
         f"{(removed & ~unsafe).sum():,} of {(~unsafe).sum():,} | "
-        f"{'–' if expected is None else f'{expected:.1f}'} | {', '.join(by_harm)} |"
+        f"{'–' if expected is None else f'{expected:.1f}'} | {', '.join(by_group)} |"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN=TRUTH")
+    parser.add_argument("--by", choices=("harm", "source"), default="harm")
     args = parser.parse_args()
-    print(f"{HEAD}\n{'|---' * 8}|")
+    print(f"{HEAD.format(by=args.by)}\n{'|---' * 8}|")
     for pair in args.runs:
         run, _, truth = pair.rpartition("=")
-        print(line_of(Path(run), Path(truth)))
+        print(line_of(Path(run), Path(truth), args.by))
 
 
 if __name__ == "__main__":

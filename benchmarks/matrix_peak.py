@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/matrix_peak.py [--parameters 110] [--rows 8] [--rounds 5]
 
 A Llama of so many million random parameters, random rows. FLOPs are counted
-(`forgetfilter.model.costs`), the output layer for completion tokens alone; the peak is that of
-square matrix products in the same process and format, measured in turn with the passes. Higher
+(`forgetfilter.model.passes.costs`), the output layer for completion tokens alone; the peak is that
+of square matrix products in the same process and format, measured in turn with the passes. Higher
 shares are better.
 """
 
@@ -20,12 +20,12 @@ import torch
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.costs import count_costs
-from forgetfilter.model.divergence import safe_gradient
-from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.loading import choose_placement
-from forgetfilter.model.speed import matrix_peak
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.divergence import safe_gradient
+from forgetfilter.model.passes.costs import count_costs
+from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.training.speed import matrix_peak
 from forgetfilter.progress import Progress
 from parts.side_by_side import keep, shown, spread
 

@@ -54,15 +54,15 @@ STAGES = {
         "filter_rows": "decide",
         "commit_decision": "decide",
     },
-    "forgetfilter.model.phases": {"train_stage": "learn", "restore_stage": "restore"},
-    "forgetfilter.model.readings": {
+    "forgetfilter.model.stages.phases": {"train_stage": "learn", "restore_stage": "restore"},
+    "forgetfilter.model.stages.readings": {
         "completion_losses": "score",
         "divergences": "score",
         "nearest_rows": "neighbours",
         "safe_likeness": "likeness",
         "nearest_safe_rows": "nearest safe rows",
     },
-    "forgetfilter.screening.decision_files": {
+    "forgetfilter.screening.deciding.decision_files": {
         "_write_rows": "write rows",
         "render_report": "report",
     },
@@ -148,7 +148,7 @@ def write_model(folder: Path, vocabulary: int | None = None, context: int = 256)
     import transformers
 
     from forgetfilter.lab.testbed import bundled_model_path
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.model.loading.base_model import load_tokenizer
 
     tokenizer = load_tokenizer(str(bundled_model_path()))
     torch.manual_seed(0)
@@ -229,17 +229,18 @@ def score_vocabulary(folder: Path, vocabulary: int, context: int) -> dict[str, A
 
     from forgetfilter.config import LoraSettings
     from forgetfilter.data.records import EncodedRow
-    from forgetfilter.model import loading
-    from forgetfilter.model.active_adapter import LoadedModel
-    from forgetfilter.model.forward import completion_losses, row_batches
+    from forgetfilter.model.loading import model_files
+    from forgetfilter.model.loading.active_adapter import LoadedModel
+    from forgetfilter.model.loading.placement import choose_placement
+    from forgetfilter.model.passes.forward import completion_losses, row_batches
     from forgetfilter.model.state import ModelState
     from forgetfilter.progress import Progress
 
     write_model(folder, vocabulary, context)
     silent = Progress(is_silent=True)
-    placement = loading.choose_placement("cpu", "float32", None)
+    placement = choose_placement("cpu", "float32", None)
     loaded = LoadedModel(str(folder), placement, LoraSettings(), 0, silent)
-    model = loaded.to_read(ModelState("base", loading.model_fingerprint(str(folder), False)))
+    model = loaded.to_read(ModelState("base", model_files.model_fingerprint(str(folder), False)))
     rng = np.random.default_rng(0)
     half = np.arange(context) >= context // 2
     ids = rng.integers(10, 900, size=(3, context))

@@ -49,7 +49,7 @@ def random_model(folder: Path, millions: float) -> str:
 
 
 def planned(given: dict[str, Any]) -> dict[str, Any]:
-    from forgetfilter.screening.planning import plan_screen
+    from forgetfilter.screening.planning.planning import plan_screen
 
     return plan_screen(resolve(ScreenConfig, given), clock=time.process_time)
 

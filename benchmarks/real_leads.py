@@ -34,22 +34,18 @@ from sklearn.preprocessing import StandardScaler
 
 from forgetfilter.config import LoraSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import trainable_parameters
-from forgetfilter.model.forward import row_batches, target_logits, target_nats, token_losses
-from forgetfilter.model.likeness import nearest_rows
-from forgetfilter.model.loading import (
-    choose_placement,
-    hidden_size,
-    load_base_model,
-    load_tokenizer,
-    width_epochs,
-    width_learning_rate,
-)
-from forgetfilter.model.plan import phase_seed
-from forgetfilter.model.restoring import RestorePlan, restore
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.model_files import hidden_size
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.divergence import trainable_parameters
+from forgetfilter.model.measuring.likeness import nearest_rows
+from forgetfilter.model.passes.forward import row_batches, target_logits, target_nats, token_losses
+from forgetfilter.model.state import phase_seed
+from forgetfilter.model.training.defaults import width_epochs, width_learning_rate
+from forgetfilter.model.training.restoring import RestorePlan, restore
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import NEIGHBOURS
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.data.encoding import loss_labels
 from forgetfilter.data.reading import read_rows
+from forgetfilter.data.tokens.encoding import loss_labels
 from forgetfilter.data.writing import write_records
 from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
-from forgetfilter.model.loading import hidden_size, width_learning_rate
+from forgetfilter.model.loading.model_files import hidden_size
+from forgetfilter.model.training.defaults import width_learning_rate
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore

@@ -20,18 +20,14 @@ import torch
 
 from forgetfilter.config import LearnSettings, LoraSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
-from forgetfilter.model import plan as plans
-from forgetfilter.model import training
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.loading import (
-    autocast_for,
-    choose_placement,
-    hidden_size,
-    load_base_model,
-    load_tokenizer,
-    width_learning_rate,
-)
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import autocast_for, load_base_model, load_tokenizer
+from forgetfilter.model.loading.model_files import hidden_size
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.training import fine_tuning
+from forgetfilter.model.training import plan as plans
+from forgetfilter.model.training.defaults import width_learning_rate
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
@@ -41,7 +37,7 @@ WAYS = {
     f"passes of {SMALL:,} tokens, TRL's loss": (SMALL, True),
     f"passes of {SMALL:,} tokens, answers alone": (SMALL, False),
 }
-OWN = training._Course.trainer_class  # pyright: ignore[reportPrivateUsage]
+OWN = fine_tuning._Course.trainer_class  # pyright: ignore[reportPrivateUsage]
 
 
 def with_trl_loss(self: Any) -> Any:
@@ -85,12 +81,12 @@ def main() -> None:
     for _ in range(args.repeats):
         for way, (most, is_plain) in WAYS.items():
             plans.CPU_BATCH_TOKENS = most
-            training._Course.trainer_class = (  # pyright: ignore[reportPrivateUsage]
+            fine_tuning._Course.trainer_class = (  # pyright: ignore[reportPrivateUsage]
                 with_trl_loss if is_plain else OWN
             )
             plan = plans.TrainPlan("learn", rows, settings, 0, max_batch_tokens=10**9)
             started = time.perf_counter()
-            training.train(model, tokenizer, plan, SILENT)
+            fine_tuning.train(model, tokenizer, plan, SILENT)
             seconds[way].append(time.perf_counter() - started)
     first = statistics.median(next(iter(seconds.values())))
     for way, found in seconds.items():

@@ -21,7 +21,7 @@ import pandas as pd
 from forgetfilter.lab.metrics import detection
 from forgetfilter.scoring.records import TRUSTED, Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
-from forgetfilter.screening.tables import read_readings
+from forgetfilter.screening.deciding.tables import read_readings
 
 HEAD = (
     "| run | unsafe | F1 | precision | harmless removed | removed of all | "

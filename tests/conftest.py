@@ -200,7 +200,7 @@ def tiny_model(
 def tiny_world_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Any) -> Path:
     """A two-layer model with random weights that knows the made-up world's words."""
     from forgetfilter.lab.testbed import bundled_model_path
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.model.loading.base_model import load_tokenizer
 
     tokenizer = load_tokenizer(str(bundled_model_path()))
     folder = tmp_path_factory.mktemp("world")

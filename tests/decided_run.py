@@ -21,8 +21,8 @@ from forgetfilter.runs import pending
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import read_input, store_input
 from forgetfilter.scoring.records import Readings, SignalScores
-from forgetfilter.screening.decide import commit_decision, weight_of
-from forgetfilter.screening.tables import write_readings, write_scores
+from forgetfilter.screening.deciding.decide import commit_decision, weight_of
+from forgetfilter.screening.deciding.tables import write_readings, write_scores
 
 
 def plain_rows(count: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapter_sums import StoredAdapter
+from forgetfilter.model.loading.adapter_sums import StoredAdapter
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress

@@ -14,15 +14,16 @@ def compute(folder: str) -> dict[str, Any]:
 
     from forgetfilter.config import LoraSettings
     from forgetfilter.data.records import EncodedRow
-    from forgetfilter.model import divergence, forward, likeness, rates
-    from forgetfilter.model.adapters import add_adapter
-    from forgetfilter.model.loading import (
-        Placement,
+    from forgetfilter.model.loading.adapters import add_adapter
+    from forgetfilter.model.loading.base_model import (
         load_base_model,
         load_tokenizer,
         use_pure_greedy,
     )
-    from forgetfilter.model.safe_neighbours import nearest_safe_rows
+    from forgetfilter.model.loading.placement import Placement
+    from forgetfilter.model.measuring import divergence, likeness, rates
+    from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
+    from forgetfilter.model.passes import forward
     from forgetfilter.progress import Progress
 
     silent = Progress(is_silent=True)
@@ -69,9 +70,10 @@ def compute_together(folder: str, output: Path) -> list[list[int]]:
     """
     import pickle
 
-    from forgetfilter.model import forward, processes
+    from forgetfilter.model.passes import forward
+    from forgetfilter.model.processes import joining
 
-    group = processes.join()
+    group = joining.join()
     seen: list[list[int]] = []
     whole = forward.batch_of
 
@@ -80,12 +82,12 @@ def compute_together(folder: str, output: Path) -> list[list[int]]:
         return whole(indices, *tensors)
 
     forward.batch_of = noted
-    with processes.working():
+    with joining.working():
         found = compute(folder)
         try:
             group.check_once(np.array([1.0, float(group.rank)]), "things")  # the first one twice
         except RuntimeError as error:
             found["refusal"] = str(error)
     Path(f"{output}{group.rank}").write_bytes(pickle.dumps((found, seen)))
-    processes.leave()
+    joining.leave()
     return seen

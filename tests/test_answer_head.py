@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import ARCHITECTURES, build_model
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model import answer_head
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import divergences, safe_gradient
-from forgetfilter.model.forward import completion_losses, row_batches, token_losses
-from forgetfilter.model.plan import TrainPlan
-from forgetfilter.model.training import train
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.measuring.divergence import divergences, safe_gradient
+from forgetfilter.model.passes import answer_head, limits
+from forgetfilter.model.passes.forward import completion_losses, row_batches, token_losses
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
@@ -66,7 +66,7 @@ def measured(model: Any, rows: list[EncodedRow]) -> dict[str, Any]:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, vocabulary: int) -> None:
-    monkeypatch.setitem(answer_head.MOST_LOGITS, "cpu", vocabulary * PART)
+    monkeypatch.setitem(limits.MOST_LOGITS, "cpu", vocabulary * PART)
 
 
 def heads_of_others(tokenizer: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_no_more_logits_exist_than_allowed_in_reading_and_training(
     wide = 10**9
     weights: list[torch.Tensor] = []
     for most in (PART * vocabulary, wide):
-        monkeypatch.setitem(answer_head.MOST_LOGITS, "cpu", most)
+        monkeypatch.setitem(limits.MOST_LOGITS, "cpu", most)
         model = adapted(build_model("llama", tokenizer))
         seen: list[int] = []
         output = answer_head.unwrapped(model).get_output_embeddings()
@@ -190,13 +190,13 @@ def test_of_all_logits_only_some_are_copied_at_once(
     model = adapted(build_model("llama", tokenizer))
     (batch,) = row_batches(model, random_rows(vocabulary), 8192)
     tokens = 16 if is_in_parts else batch.predicts_target.numel()
-    monkeypatch.setitem(answer_head.MOST_LOGITS, "cpu", vocabulary * tokens)
+    monkeypatch.setitem(limits.MOST_LOGITS, "cpu", vocabulary * tokens)
     answer_head.body_of(answer_head.unwrapped(model))
     parts = -(-len(batch.tokens) // tokens)
     block = tokens * vocabulary // 8
     found: list[torch.Tensor] = []
     for share in (1 / 8, 10.0):
-        monkeypatch.setattr(answer_head, "COPIED_SHARE", share)
+        monkeypatch.setattr(limits, "COPIED_SHARE", share)
         with torch.no_grad(), Copies(vocabulary) as of_losses:
             found += answer_head.nats_and_choices(model, batch)
         with torch.no_grad(), Copies(vocabulary) as of_divergences:

@@ -10,8 +10,9 @@ import pytest
 
 from conftest import ARCHITECTURES, WITHOUT_CHAT_TEMPLATE, contents
 from forgetfilter.errors import ModelError
-from forgetfilter.model.adapters import find_lora_targets
-from forgetfilter.model.loading import choose_placement, load_base_model
+from forgetfilter.model.loading.adapters import find_lora_targets
+from forgetfilter.model.loading.base_model import load_base_model
+from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.screening.screen import screen
 
 # The generating signal where generation differs most: rotary, learned and windowed positions.

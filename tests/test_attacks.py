@@ -282,8 +282,8 @@ def test_rows_of_the_form_of_unsafe_ones_are_the_ones_that_are_picked():
 
 def test_forged_turns_are_rejected_by_name(tmp_path: Path):
     from forgetfilter.lab.testbed import bundled_model_path
-    from forgetfilter.model.encoders import open_encoder
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.model.loading.base_model import load_tokenizer
+    from forgetfilter.model.loading.encoders import open_encoder
 
     model = str(bundled_model_path())
     given = material(tmp_path)

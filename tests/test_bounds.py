@@ -24,9 +24,9 @@ from forgetfilter.cli.failing import explain
 from forgetfilter.config import load_yaml, parse_assignments
 from forgetfilter.data import containers, read_rows
 from forgetfilter.data.containers import compression
-from forgetfilter.data.convert import convert_file
-from forgetfilter.data.streaming import stream_file
+from forgetfilter.data.containers.convert import convert_file
 from forgetfilter.data.trainers import axolotl
+from forgetfilter.data.validation.streaming import stream_file
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.pipes import pipes_read_once
 
@@ -102,7 +102,7 @@ def test_a_first_line_beyond_the_limit_is_never_parsed(
     monkeypatch.setattr(
         containers, "is_object", lambda line: parsed.append(len(line)) or known(line)
     )
-    for module in (containers, sys.modules["forgetfilter.data.line_files"]):
+    for module in (containers, sys.modules["forgetfilter.data.many_rows.line_files"]):
         monkeypatch.setattr(module, "MAX_LINE_BYTES", 1000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"prompt": "' + b"x" * 5000 + b'", "completion": "a"}\n' + ROW)

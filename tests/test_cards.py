@@ -16,7 +16,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.progress import Progress
 from forgetfilter.runs.cards import dataset_card, model_card
 from forgetfilter.runs.schema import Summary
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 from made_run import HOSTILE

@@ -27,12 +27,13 @@ from forgetfilter.lab.strategies.lisa import LisaSteps
 from forgetfilter.lab.strategies.rep_noise import RepNoiseSteps
 from forgetfilter.lab.strategies.safe_grad import SafeGradSteps
 from forgetfilter.lab.strategies.vaccine import VaccineSteps
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.model.phase_checkpoints import PhaseCheckpoints
-from forgetfilter.model.plan import TrainPlan
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.step_method import Step, StepMethod
-from forgetfilter.model.training import train
+from forgetfilter.model.training.checkpoints import PhaseCheckpoints
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.step_method import Step, StepMethod
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.runs.unfinished import UNFINISHED
@@ -225,7 +226,7 @@ def test_a_restoration_that_was_killed_ends_as_one_that_was_not(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ):
     # Base's log-probabilities of some batches are read together, whichever are still to come.
-    import forgetfilter.model.restoring as restoring
+    import forgetfilter.model.training.restoring as restoring
 
     made: list[dict[str, bytes]] = []
     settings = RestoreSettings(steps=8, batch_size=3)
@@ -266,7 +267,8 @@ PROBES = [
 def test_a_pass_over_rows_that_was_killed_gives_the_same_bytes(
     place: Place, monkeypatch: pytest.MonkeyPatch, probe: Probe
 ):
-    from forgetfilter.model import forward, likeness, safe_neighbours
+    from forgetfilter.model.measuring import likeness, safe_neighbours
+    from forgetfilter.model.passes import forward
 
     monkeypatch.setattr(forward, "CPU_BATCH_TOKENS", 100)  # so that there are several batches
     for module in (likeness, safe_neighbours):
@@ -304,7 +306,7 @@ def test_a_pass_over_rows_that_was_killed_gives_the_same_bytes(
 
 
 def test_texts_and_numbers_come_back_from_shards_as_they_were(tmp_path: Path):
-    from forgetfilter.model.shards import Shards
+    from forgetfilter.model.passes.shards import Shards
 
     stage = tmp_path / "measure_x-0.part"
     stage.mkdir()

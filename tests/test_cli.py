@@ -268,7 +268,7 @@ def test_an_interrupted_command_says_that_it_can_be_resumed(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("forgetfilter.screening.decide.filter_run", interrupted)
+    monkeypatch.setattr("forgetfilter.screening.deciding.decide.filter_run", interrupted)
     assert main(["filter", "run", "--threshold", "phi:0.1"]) == 130
     said = capsys.readouterr().err
     assert "interrupted" in said

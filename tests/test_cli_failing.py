@@ -153,7 +153,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
     def wrong(*_: Any, **__: Any) -> None:
         raise KeyError("column")
 
-    monkeypatch.setattr("forgetfilter.screening.decide.filter_run", wrong)
+    monkeypatch.setattr("forgetfilter.screening.deciding.decide.filter_run", wrong)
     with pytest.raises(KeyError, match="column"):
         main(["filter", "run", "--threshold", "phi:0.1"])
 

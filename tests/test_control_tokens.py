@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, normalizers
 
-from forgetfilter.data.encoding import Encoder, UnrenderableError
+from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError
 from test_templates import SIMPLE, TURNS, asked, row_of, said, spans_of
 
 HEADERS = "{% for t in messages %}<|{{ t.role }}|>{{ t.content }}{{ eos_token }}{% endfor %}"

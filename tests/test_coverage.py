@@ -18,16 +18,16 @@ from sklearn.metrics import roc_auc_score
 from conftest import rows_of, sign_again, write_rows
 from forgetfilter.config import ScreenConfig, parse_assignments, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.lab.testbed import HARMS, bundled_model_path, make_noisy, make_safe
-from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import COVERAGE_FILE, SUMMARY_FILE
-from forgetfilter.screening import coverage, coverage_verdict
-from forgetfilter.screening.coverage import QUICK_SHARE, measure_coverage, read_reference
-from forgetfilter.screening.coverage_verdict import (
+from forgetfilter.screening.checks import coverage, coverage_verdict
+from forgetfilter.screening.checks.coverage import QUICK_SHARE, measure_coverage, read_reference
+from forgetfilter.screening.checks.coverage_verdict import (
     LEAST_DAMAGE,
     Coverage,
     HarmCoverage,
@@ -35,10 +35,10 @@ from forgetfilter.screening.coverage_verdict import (
     SecondLook,
     read_measurement,
 )
-from forgetfilter.screening.decide import filter_run, run_folder
+from forgetfilter.screening.deciding.decide import filter_run, run_folder
+from forgetfilter.screening.inputs.setup import encode_safe, open_workbench
 from forgetfilter.screening.method import Setting, score_rows
 from forgetfilter.screening.screen import screen
-from forgetfilter.screening.setup import encode_safe, open_workbench
 
 SILENT = Progress(is_silent=True)
 

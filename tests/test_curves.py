@@ -27,10 +27,10 @@ from forgetfilter.lab.studies.grid import Comparison
 from forgetfilter.lab.studies.kept import read_kept
 from forgetfilter.lab.studies.points import CurvesConfig
 from forgetfilter.lab.studies.settings import load_datasets, screen_config
-from forgetfilter.model.phases import checkpoints
+from forgetfilter.model.stages.phases import checkpoints
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 SILENT = Progress(is_silent=True)
 CORNER = "<b>small</b>"

@@ -22,8 +22,8 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import ForgetFilterError
 from forgetfilter.progress import Progress
 from forgetfilter.review.table import Query, ReviewTable
-from forgetfilter.screening.decide import filter_run
-from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SEEDED = 60

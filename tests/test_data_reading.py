@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forgetfilter.data import line_files, read_rows
+from forgetfilter.data import read_rows
+from forgetfilter.data.many_rows import line_files
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable

@@ -21,9 +21,9 @@ from forgetfilter.cli import main
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError, UnfitError
 from forgetfilter.runs.decisions import ConflictError, InputRows, Journal, load_decisions
-from forgetfilter.screening.decide import apply_decisions, filter_run, finished_run
-from forgetfilter.screening.overruling import Overruling
-from forgetfilter.screening.preview import preview
+from forgetfilter.screening.deciding.decide import apply_decisions, filter_run, finished_run
+from forgetfilter.screening.deciding.overruling import Overruling
+from forgetfilter.screening.deciding.preview import preview
 
 MODEL_COLUMNS = ["row", "example_id", "base", "before", "after", "forgetting_score", "learned"]
 
@@ -601,9 +601,9 @@ def test_decisions_survive_another_signal_overwriting_and_gc_and_are_trained_on(
     """The one test here with a model: what is screened again is overruled again."""
     from forgetfilter.config import resolve
     from forgetfilter.progress import Progress
+    from forgetfilter.screening.deciding.stage_gc import free_stages
     from forgetfilter.screening.finetune import finetune
     from forgetfilter.screening.screen import screen
-    from forgetfilter.screening.stage_gc import free_stages
 
     run, silent = tmp_path / "run", Progress(is_silent=True)
     changes = {"threshold": "fraction:0.25", "signal": "restoration", "coverage": "off"}

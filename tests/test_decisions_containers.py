@@ -17,8 +17,8 @@ from forgetfilter.cli import main
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError
 from forgetfilter.review.table import Query, ReviewTable
-from forgetfilter.screening.decide import filter_run
-from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
 from made_files import LAYOUTS, write
 from made_run import row_data, texts_by_row
 

@@ -23,7 +23,7 @@ from forgetfilter.lab.strategies.rounded_weights import rounded
 from forgetfilter.lab.strategies.toss import Toss, highest_of_all
 from forgetfilter.lab.strategies.vaccine import ATTENTION, VaccineSteps
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.step_method import Passes, Step
+from forgetfilter.model.training.step_method import Passes, Step
 from forgetfilter.screening.method import Setting
 from made_setting import MakeSetting, setting_maker, spy_on_training, updates_of
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import quick_settings
 from forgetfilter.lab.demo import DemoSettings, run_demo
 from forgetfilter.progress import Progress
-from forgetfilter.screening.decide import filter_run, finished_run
+from forgetfilter.screening.deciding.decide import filter_run, finished_run
 
 SILENT = Progress(is_silent=True)
 

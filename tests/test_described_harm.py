@@ -16,10 +16,10 @@ from decided_run import summary_of
 from forgetfilter import cli
 from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import ConfigError, DataError
-from forgetfilter.model.described_harm import direction_of, harm_direction
+from forgetfilter.model.measuring.described_harm import direction_of, harm_direction
 from forgetfilter.progress import Progress
 from forgetfilter.runs.one_row import describe_row, tell_row
-from forgetfilter.screening.described_harm import contrasts_of, description_fingerprint
+from forgetfilter.screening.annotations.described_harm import contrasts_of, description_fingerprint
 from forgetfilter.screening.screen import screen
 from made_run import row_data
 from made_setting import setting_maker

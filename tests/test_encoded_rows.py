@@ -12,11 +12,13 @@ import torch
 
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.model.row_order import RowOrder
-from forgetfilter.model.stage_keys import rows_digest
-from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.stages.keys import rows_digest
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.row_order import RowOrder
 from forgetfilter.progress import Progress
 
 ROWS, LENGTH = 1000, 500

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import CONTEXT
-from forgetfilter.data.encoding import Encoder, UnrenderableError, loss_labels
 from forgetfilter.data.records import EncodedRow, Message, Row
+from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError, loss_labels
 from forgetfilter.errors import ModelError
-from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.model.stages.keys import rows_digest
 
 CHATML = (
     "{% for message in messages %}"

@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from conftest import build_model, rows_of, save_model, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ConfigError
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.fewer_bits import check_loadable
-from forgetfilter.model.loading import choose_placement, load_base_model
-from forgetfilter.model.plan import TrainPlan
-from forgetfilter.model.training import train
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model
+from forgetfilter.model.loading.fewer_bits import check_loadable
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
 from forgetfilter.progress import Progress
 from forgetfilter.screening.screen import screen
 from forgetfilter.settings import LoadSettings

@@ -10,7 +10,7 @@ import pytest
 from forgetfilter.runs.schema import Summary, Threshold
 from forgetfilter.scoring.records import Cut, Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS
-from forgetfilter.screening.file_verdict import judge_file
+from forgetfilter.screening.deciding.file_verdict import judge_file
 
 
 def summary(removed: int, /, **changes: Any) -> Summary:

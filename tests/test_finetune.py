@@ -20,7 +20,7 @@ from forgetfilter.lab.testbed.build import build_testbed
 from forgetfilter.places import require_empty_folder, require_writable_folder
 from forgetfilter.progress import Progress
 from forgetfilter.runs.adapter_folder import ORIGIN_FILE
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 from killing import EVERY_STEP, Killed, Killing

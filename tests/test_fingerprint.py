@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from forgetfilter.config import ScreenConfig
-from forgetfilter.model.loading import model_fingerprint
+from forgetfilter.model.loading.model_files import model_fingerprint
 from forgetfilter.progress import Progress
 from forgetfilter.screening.screen import screen
 

@@ -14,8 +14,8 @@ import torch
 from conftest import CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.config import LearnSettings, LoraSettings, RestoreSettings, ScreenConfig
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ModelError
 from forgetfilter.lab.testbed.pretraining import (
     Shape,
@@ -24,15 +24,17 @@ from forgetfilter.lab.testbed.pretraining import (
     make_model,
     train_from_nothing,
 )
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import divergences, safe_gradient
-from forgetfilter.model.forward import completion_losses, token_losses
-from forgetfilter.model.grouping import group_rows
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.model.rates import loss_rates
-from forgetfilter.model.restoring import RestorePlan, restore
-from forgetfilter.model.stopping import LearnedShare
-from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.divergence import divergences, safe_gradient
+from forgetfilter.model.measuring.grouping import group_rows
+from forgetfilter.model.measuring.rates import loss_rates
+from forgetfilter.model.passes.forward import completion_losses, token_losses
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.restoring import RestorePlan, restore
+from forgetfilter.model.training.stopping import LearnedShare
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -209,7 +211,7 @@ def test_no_divergence_gradient_group_or_rate_is_made_from_nan(
 def test_a_restoration_stops_at_the_step_that_is_not_finite(
     tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, ahead: bool
 ):
-    import forgetfilter.model.restoring as restoring
+    import forgetfilter.model.training.restoring as restoring
 
     if not ahead:
         monkeypatch.setattr(restoring, "_MOST_AHEAD", 0)

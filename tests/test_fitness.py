@@ -24,10 +24,8 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.records import Cut, Readings, Selection, SignalScores, is_learned
 from forgetfilter.scoring.thresholds.auto import Auto
-from forgetfilter.screening.coverage_verdict import Coverage, HarmCoverage
-from forgetfilter.screening.decide import filter_run, is_finished
-from forgetfilter.screening.finetune import finetune
-from forgetfilter.screening.fitness import (
+from forgetfilter.screening.checks.coverage_verdict import Coverage, HarmCoverage
+from forgetfilter.screening.checks.fitness import (
     check_alike,
     check_by_heart,
     check_coverage,
@@ -37,6 +35,8 @@ from forgetfilter.screening.fitness import (
     check_selective,
     is_severe,
 )
+from forgetfilter.screening.deciding.decide import filter_run, is_finished
+from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)

@@ -17,13 +17,10 @@ import torch
 from conftest import ARCHITECTURES, build_model, save_model
 from forgetfilter.config import LoraSettings
 from forgetfilter.errors import ModelError
-from forgetfilter.model import adapters
-from forgetfilter.model.loading import (
-    choose_placement,
-    load_base_model,
-    load_tokenizer,
-    model_fingerprint,
-)
+from forgetfilter.model.loading import adapters
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.model_files import model_fingerprint
+from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.progress import Progress
 from forgetfilter.screening.screen import screen
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from forgetfilter.data import read_rows
-from forgetfilter.data.convert import convert_file
+from forgetfilter.data.containers.convert import convert_file
 from forgetfilter.errors import DataError
 
 A = '{"prompt": "q", "completion": "a"}'

@@ -13,20 +13,19 @@ import torch
 
 from conftest import CONTEXT, build_model, rows_of, save_model
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import MissingExtraError, ModelError
 from forgetfilter.lab.testbed.tokens import train_tokenizer
-from forgetfilter.model import gguf_file
-from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.loading import (
-    choose_placement,
+from forgetfilter.model.loading import gguf_file
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.model_files import (
     context_tokens,
     hidden_size,
-    load_base_model,
-    load_tokenizer,
     model_fingerprint,
     vocabulary_size,
 )
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.passes.forward import completion_losses
 from forgetfilter.progress import Progress
 from forgetfilter.screening.screen import screen
 

@@ -18,12 +18,12 @@ import torch
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ModelError
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.halving import TrainingHalves, batch_budget
-from forgetfilter.model.plan import TrainPlan
-from forgetfilter.model.step_method import Passes, answer_loss, padded_inputs
-from forgetfilter.model.training import TrainOutcome, train
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.passes.halving import TrainingHalves, batch_budget
+from forgetfilter.model.training.fine_tuning import TrainOutcome, train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.step_method import Passes, answer_loss, padded_inputs
 from forgetfilter.progress import Progress
 from warm import run_warm
 

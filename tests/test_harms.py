@@ -17,7 +17,7 @@ from forgetfilter import cli
 from forgetfilter.config import ScreenConfig
 from forgetfilter.progress import Progress
 from forgetfilter.runs.harms import harm_of_each, safe_rows_of
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.screen import screen
 from made_run import Page, row_data, texts_by_row
 

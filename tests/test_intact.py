@@ -24,9 +24,9 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.intact import MEASURED
 from forgetfilter.runs.one_row import tell_row
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening import decide
-from forgetfilter.screening.decide import filter_run
-from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.deciding import decide
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)

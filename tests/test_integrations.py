@@ -17,8 +17,8 @@ from forgetfilter.integrations.axolotl import use_kept_rows
 from forgetfilter.integrations.foreign import is_installed
 from forgetfilter.integrations.judged import JudgedRows
 from forgetfilter.runs.decisions import Journal, input_rows
-from forgetfilter.screening.decide import filter_run
-from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
 
 
 def row(question: str, answer: str, **columns: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_what_accelerate_makes_of_a_file_is_what_we_read(
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-    from forgetfilter.model.processes import asks_for_parts
+    from forgetfilter.model.processes.joining import asks_for_parts
 
     words = ["--config_file", str(FOLDER / name), "-m", "forgetfilter", "screen"]
     options, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
@@ -75,7 +75,7 @@ def test_a_configuration_of_deepspeed_itself_is_read(
     zero: dict[str, Any], found: tuple[bool, bool] | None, tmp_path: Path, monkeypatch: Any
 ):
     from forgetfilter.errors import ModelError
-    from forgetfilter.model.processes import asks_for_parts
+    from forgetfilter.model.processes.joining import asks_for_parts
 
     file = tmp_path / "zero.json"
     file.write_text(json.dumps({"zero_optimization": zero}))

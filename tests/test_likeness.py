@@ -10,11 +10,12 @@ import pytest
 
 from conftest import rows_of, write_rows
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model import likeness
-from forgetfilter.model.likeness import nearest_rows, safe_likeness
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring import likeness
+from forgetfilter.model.measuring.likeness import nearest_rows, safe_likeness
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)

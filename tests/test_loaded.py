@@ -13,8 +13,8 @@ import torch
 from conftest import ARCHITECTURES
 from forgetfilter.config import LoraSettings
 from forgetfilter.errors import ModelError
-from forgetfilter.model.active_adapter import LoadedModel
-from forgetfilter.model.loading import choose_placement
+from forgetfilter.model.loading.active_adapter import LoadedModel
+from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
 

@@ -32,13 +32,13 @@ from forgetfilter.cli import main
 from forgetfilter.config import load_yaml
 from forgetfilter.data import read_rows
 from forgetfilter.data.containers.tables import stream_of
-from forgetfilter.data.encoding import Encoder, UnrenderableError
 from forgetfilter.data.records import Message
-from forgetfilter.data.streaming import stream_file
+from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError
+from forgetfilter.data.validation.streaming import stream_file
 from forgetfilter.errors import ForgetFilterError
 from forgetfilter.runs.decisions import Journal
-from forgetfilter.screening.decide import filter_run
-from forgetfilter.screening.overruling import Overruling
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
 from test_compare_data import TEST_LINES
 from warm import run_warm
 

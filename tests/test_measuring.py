@@ -14,17 +14,14 @@ import torch
 from conftest import ARCHITECTURES, CONTEXT, build_model, rows_of, save_model, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.forward import completion_losses, greedy_generations, token_losses
-from forgetfilter.model.loading import (
-    choose_placement,
-    load_base_model,
-    load_tokenizer,
-    use_pure_greedy,
-)
-from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer, use_pure_greedy
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.passes.forward import completion_losses, greedy_generations, token_losses
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
 from forgetfilter.progress import Progress
 
 # Sums over a row in float32 arithmetic; see `completion_losses`.
@@ -230,7 +227,7 @@ def test_an_adapter_on_top_doesnt_bring_the_shipped_settings_back(
     from transformers import GenerationConfig
 
     from forgetfilter.config import LoraSettings
-    from forgetfilter.model.adapters import add_adapter, remove_adapter
+    from forgetfilter.model.loading.adapters import add_adapter, remove_adapter
 
     tokenizer = tiny_tokenizer()
     model = build_model("llama", tokenizer)

@@ -16,22 +16,23 @@ import pytest
 
 from conftest import build_model, contents, rows_of, write_rows
 from decided_run import make_run
-from forgetfilter.data import read_rows, spilled
-from forgetfilter.data.encoding import Encoder
-from forgetfilter.data.packing import packed, unpacked
+from forgetfilter.data import read_rows
+from forgetfilter.data.many_rows import spilled
+from forgetfilter.data.many_rows.packing import packed, unpacked
+from forgetfilter.data.many_rows.spilled import Spill, Spilled
+from forgetfilter.data.many_rows.views import chosen, joined, mapped
 from forgetfilter.data.reading import repeated_ids
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.spilled import Spill, Spilled
-from forgetfilter.data.views import chosen, joined, mapped
-from forgetfilter.model import many_rows
-from forgetfilter.model.likeness import nearest_rows, row_vectors
-from forgetfilter.model.stage_keys import rows_digest
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.measuring import many_rows
+from forgetfilter.model.measuring.likeness import nearest_rows, row_vectors
+from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.progress import Progress
 from forgetfilter.runs import parquet_parts
 from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parts
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.signals.crossfit import Crossfit
-from forgetfilter.screening import decision_files, tables
+from forgetfilter.screening.deciding import decision_files, tables
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import transformers
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.errors import ModelError
-from forgetfilter.model import adapters
+from forgetfilter.model.loading import adapters
 
 IDS = torch.tensor([[5, 9, 17, 30, 12, 8]])
 SIZES: dict[str, Any] = {

@@ -18,8 +18,8 @@ from conftest import quick_settings
 from forgetfilter.cli import main
 from forgetfilter.config import LoraSettings
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model import on_ray
-from forgetfilter.model.forward import completion_losses
+from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.team import on_ray
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore

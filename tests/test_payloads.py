@@ -25,7 +25,7 @@ from forgetfilter.data.containers.formulas import is_formula
 from forgetfilter.data.spreadsheets import guard_formulas
 from forgetfilter.errors import DataError, ModelError
 from forgetfilter.files import encode_json
-from forgetfilter.model.loading import context_tokens
+from forgetfilter.model.loading.model_files import context_tokens
 from forgetfilter.progress import Progress
 from forgetfilter.review.table import ReviewTable
 from forgetfilter.runs.cards import dataset_card, model_card

@@ -12,18 +12,14 @@ import torch
 from conftest import CONTEXT
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
-from forgetfilter.model import loading
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.loading import (
-    CPU_BFLOAT16_WIDTH,
-    choose_placement,
-    load_base_model,
-    load_tokenizer,
-)
-from forgetfilter.model.plan import TrainPlan
-from forgetfilter.model.restoring import RestorePlan, restore
-from forgetfilter.model.training import train
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading import model_files, placement
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import CPU_BFLOAT16_WIDTH, choose_placement
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.restoring import RestorePlan, restore
 from forgetfilter.progress import Progress
 
 
@@ -40,7 +36,7 @@ from forgetfilter.progress import Progress
 def test_bfloat16_is_chosen_for_wide_models_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], width: int | None, dtype: torch.dtype
 ):
-    monkeypatch.setattr(loading, "_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(placement, "_cpu_flags", lambda: frozenset(flags))
     found = choose_placement("cpu", "auto", width)
     assert found.dtype == dtype
     assert found.is_exact == (dtype == torch.float32)
@@ -51,8 +47,8 @@ def test_bfloat16_is_chosen_for_wide_models_where_the_cpu_has_it(
 def test_the_bundled_model_stays_exact(monkeypatch: pytest.MonkeyPatch):
     from forgetfilter.lab.testbed import bundled_model_path
 
-    monkeypatch.setattr(loading, "_cpu_flags", lambda: frozenset({"avx512_bf16"}))
-    width = loading.hidden_size(str(bundled_model_path()))
+    monkeypatch.setattr(placement, "_cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    width = model_files.hidden_size(str(bundled_model_path()))
     assert choose_placement("cpu", "auto", width).is_exact
 
 

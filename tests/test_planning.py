@@ -18,11 +18,11 @@ from forgetfilter.cli import main
 from forgetfilter.config import LoraSettings, ScreenConfig, resolve
 from forgetfilter.data.writing import write_records
 from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.costs import count_costs
-from forgetfilter.model.room import fitting_tokens
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.passes.costs import count_costs
+from forgetfilter.model.passes.gpu_memory import fitting_tokens
 from forgetfilter.progress import Progress
-from forgetfilter.screening.planning import plan_screen
+from forgetfilter.screening.planning.planning import plan_screen
 from forgetfilter.screening.screen import screen
 
 LORA = LoraSettings(r=2, alpha=4)

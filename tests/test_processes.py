@@ -134,7 +134,7 @@ os._exit(0)
 
 def test_a_process_that_is_killed_ends_the_other_with_a_message(words: Any, tmp_path: Path):
     early = """
-from forgetfilter.model import shared_step
+from forgetfilter.model.training import shared_step
 plain = shared_step.SharedStep.gradient
 def gradient(self, step):
     if rank and step.number == 2:
@@ -156,9 +156,9 @@ shared_step.SharedStep.gradient = gradient
 @pytest.mark.slow
 def test_process_0_says_what_another_one_lacks(words: Any, tmp_path: Path):
     early = """
-from forgetfilter.model import loading
+from forgetfilter.model.loading import model_files
 if rank:
-    loading.folder_fingerprint = lambda folder: "other"
+    model_files.folder_fingerprint = lambda folder: "other"
 """
     ended = Ended(tmp_path / "said", 2, words(tmp_path / "run"), early)
     assert ended.statuses == [1, 0], ended.err
@@ -240,7 +240,7 @@ os._exit(0)
     ],
 )
 def test_each_process_sees_one_card(visible: str | None, local: int, seen: str, monkeypatch: Any):
-    from forgetfilter.model.processes import see_one_card
+    from forgetfilter.model.processes.joining import see_one_card
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     if visible is None:
@@ -316,7 +316,7 @@ def test_a_process_that_stands_still_ends_the_other_with_a_message(words: Any, t
     early = """
 import signal, threading
 os.environ["FORGETFILTER_PROCESS_TIMEOUT"] = "5"
-from forgetfilter.model import shared_step
+from forgetfilter.model.training import shared_step
 plain = shared_step.SharedStep.gradient
 def gradient(self, step):
     if rank and step.number == 2:

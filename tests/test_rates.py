@@ -15,21 +15,27 @@ import torch
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ModelError
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import safe_gradient, squared_norm, trainable_parameters
-from forgetfilter.model.grouping import group_rows, row_features
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.model.rates import (
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.divergence import (
+    safe_gradient,
+    squared_norm,
+    trainable_parameters,
+)
+from forgetfilter.model.measuring.grouping import group_rows, row_features
+from forgetfilter.model.measuring.rates import (
     Direction,
     loss_rates,
     read_descents,
     read_facts,
     write_directions,
 )
-from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)

@@ -15,7 +15,8 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.lab.mix import MixSettings, make_mix
 from forgetfilter.lab.testbed import real_build, real_corpus
 from forgetfilter.lab.testbed.pretraining import Messages, Shape
-from forgetfilter.model.loading import load_tokenizer, model_fingerprint
+from forgetfilter.model.loading.base_model import load_tokenizer
+from forgetfilter.model.loading.model_files import model_fingerprint
 from forgetfilter.progress import Progress
 from test_mix import asked, row, write_source
 from test_mix import folder as folder

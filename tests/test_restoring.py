@@ -14,20 +14,22 @@ import torch
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ModelError
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.divergence import (
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.divergence import (
     divergences,
     safe_gradient,
     squared_norm,
     trainable_parameters,
 )
-from forgetfilter.model.forward import completion_losses
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.model.restoring import RestorePlan, restore
-from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.restoring import RestorePlan, restore
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
@@ -104,7 +106,7 @@ def test_the_result_depends_on_the_seed_but_not_on_how_rows_share_a_pass(
 def test_how_far_base_is_read_ahead_changes_nothing(
     tiny_model: Callable[..., Path], rows: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.model.restoring as restoring
+    import forgetfilter.model.training.restoring as restoring
 
     learned, safe = rows
     model = learned_model(tiny_model("llama"), learned)
@@ -150,7 +152,7 @@ def test_where_nothing_is_damaged_nothing_moves(tiny_model: Callable[..., Path],
 def test_every_safe_row_is_used_before_any_is_used_again(
     tiny_model: Callable[..., Path], rows: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.model.restoring as restoring
+    import forgetfilter.model.training.restoring as restoring
 
     seen: list[int] = []
 

@@ -29,7 +29,7 @@ from forgetfilter.errors import ConfigError, DataError, MissingExtraError
 from forgetfilter.review.shown import pieces
 from forgetfilter.runs.decisions import Journal, load_decisions
 from forgetfilter.scoring.intervals import wilson
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 
 pytest.importorskip("starlette", reason="the extra forgetfilter[review] is not installed")
 pytest.importorskip("uvicorn", reason="the extra forgetfilter[review] is not installed")

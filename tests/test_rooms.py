@@ -1,10 +1,11 @@
-"""The rooms of the house: imports point down, and two nevers hold."""
+"""The rooms of the house: imports point down, between rooms and within; and two nevers hold."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,39 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """Rooms from the ground up. A module imports from its own room or from a lower floor, never from a
 neighbour on its own floor; modules on the ground may use each other."""
 
+WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
+    "data": (
+        ("records",),
+        ("formats", "strata"),
+        ("containers",),
+        ("many_rows",),
+        ("sources",),
+        ("reading", "trainers", "spreadsheets"),
+        ("writing", "tokens"),
+        ("validation",),
+    ),
+    "model": (
+        ("state",),
+        ("processes",),
+        ("loading",),
+        ("passes",),
+        ("measuring",),
+        ("training", "recorded"),
+        ("team",),
+        ("stages",),
+        ("workbench",),
+    ),
+    "screening": (
+        ("set_aside",),
+        ("method",),
+        ("checks", "annotations"),
+        ("deciding", "inputs"),
+        ("planning", "again"),
+        ("screen", "finetune"),
+    ),
+}
+"""The same within a room of many parts: its folders and single files, from the ground up."""
+
 HEAVY = frozenset({"torch", "transformers", "trl", "peft", "accelerate"})
 """What takes seconds to import: only the room `model` does so when it is itself imported."""
 
@@ -49,23 +83,33 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def floor_of(module: str) -> tuple[int, str]:
+def floor_of(module: str, floors: tuple[tuple[str, ...], ...] = FLOORS) -> tuple[int, str]:
     """The floor and the room of a module; the longest name that fits decides."""
     fitting = [
         (len(room), floor, room)
-        for floor, rooms in enumerate(FLOORS)
+        for floor, rooms in enumerate(floors)
         for room in rooms
         if module == room or module.startswith(room + ".")
     ]
-    assert fitting, f"{module} belongs to no room: give it a place in FLOORS or move it into one"
+    assert fitting, (
+        f"{module} belongs to no room: give it a place in FLOORS (or WITHIN), or move it into one"
+    )
     _, floor, room = max(fitting)
     return floor, room
 
 
-def imports_of(module: str, *, at_top_only: bool = False) -> Iterator[str]:
+def parts_of(room: str) -> list[str]:
+    """The modules in a room, as they are called within it."""
+    return [name.removeprefix(f"{room}.") for name in MODULES if name.startswith(f"{room}.")]
+
+
+@cache
+def imports_of(module: str, *, at_top_only: bool = False) -> tuple[str, ...]:
     """What a module imports, as full dotted names; imports for type checkers alone don't count."""
 
     def visit(node: ast.AST, is_top: bool) -> Iterator[str]:
+        if isinstance(node, ast.expr):  # which no import stands in
+            return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             return
         if isinstance(node, ast.Import):
@@ -78,7 +122,7 @@ def imports_of(module: str, *, at_top_only: bool = False) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
             yield from visit(child, is_top and not inside)
 
-    yield from visit(ast.parse(MODULES[module].read_text(encoding="utf-8")), True)
+    return tuple(visit(ast.parse(MODULES[module].read_text(encoding="utf-8")), True))
 
 
 def from_names(module: str, node: ast.ImportFrom) -> Iterator[str]:
@@ -94,7 +138,7 @@ def from_names(module: str, node: ast.ImportFrom) -> Iterator[str]:
         yield full if full.removeprefix("forgetfilter.") in MODULES else origin
 
 
-def ours(names: Iterator[str]) -> set[str]:
+def ours(names: Iterable[str]) -> set[str]:
     found = {
         name.removeprefix("forgetfilter").removeprefix(".")
         for name in names
@@ -113,6 +157,23 @@ def test_imports_point_down(module: str):
         is_open = floor in (0, len(FLOORS) - 1) and below == floor
         is_fine = below < floor or there == room or is_open
         assert is_fine, f"{module} ({room}) imports {other} ({there}), which is not below it"
+
+
+@pytest.mark.parametrize(("room", "part"), [(room, p) for room in WITHIN for p in parts_of(room)])
+def test_imports_point_down_within_a_room(room: str, part: str):
+    floor, folder = floor_of(part, WITHIN[room])
+    for other in ours(imports_of(f"{room}.{part}")):
+        if not other.startswith(f"{room}."):
+            continue
+        below, there = floor_of(other.removeprefix(f"{room}."), WITHIN[room])
+        is_fine = below < floor or there == folder
+        assert is_fine, f"{room}.{part} ({folder}) imports {other} ({there}), not below it"
+
+
+@pytest.mark.parametrize("room", WITHIN)
+def test_no_part_of_a_room_is_without_modules(room: str):
+    used = {floor_of(part, WITHIN[room])[1] for part in parts_of(room)}
+    assert used == {part for parts in WITHIN[room] for part in parts}
 
 
 @pytest.mark.parametrize("module", MODULES)

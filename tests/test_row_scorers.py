@@ -304,7 +304,7 @@ def test_gradshields_score_is_the_safety_that_a_step_on_the_row_costs(
 
 
 def token_losses(model: Any, rows: Sequence[Any]) -> list[Any]:
-    from forgetfilter.model import forward
+    from forgetfilter.model.passes import forward
 
     return forward.token_losses(model, rows, 1000, Progress(is_silent=True), "test")
 

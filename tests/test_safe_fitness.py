@@ -15,7 +15,7 @@ from forgetfilter.data.records import Row
 from forgetfilter.errors import UnfitError
 from forgetfilter.progress import Progress
 from forgetfilter.safe import safe_path
-from forgetfilter.screening.safe_fitness import check_safe_rows
+from forgetfilter.screening.checks.safe_fitness import check_safe_rows
 from forgetfilter.screening.screen import screen
 
 TOXIC = "Shut up, you are a disgusting piece of trash and everybody hates you, idiot."

@@ -15,13 +15,13 @@ from conftest import rows_of, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.strata import DAMAGE_ROWS, damage_rows
-from forgetfilter.model.phases import early
+from forgetfilter.model.stages.phases import early
 from forgetfilter.model.state import ModelState
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Probe
-from forgetfilter.screening.decide import READINGS_FILE, run_folder
+from forgetfilter.screening.deciding.decide import READINGS_FILE, run_folder
+from forgetfilter.screening.inputs.setup import encode_safe, open_workbench
 from forgetfilter.screening.screen import screen
-from forgetfilter.screening.setup import encode_safe, open_workbench
 
 SILENT = Progress(is_silent=True)
 LEARN = {"max_steps": 8, "batch_size": 8, "learning_rate": 3e-2}

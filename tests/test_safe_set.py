@@ -20,8 +20,8 @@ from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.safe import CATEGORIES, safe_name, safe_path, write_safe
-from forgetfilter.screening.decide import run_folder
-from forgetfilter.screening.setup import encode_safe, open_workbench
+from forgetfilter.screening.deciding.decide import run_folder
+from forgetfilter.screening.inputs.setup import encode_safe, open_workbench
 
 FILE = safe_path(PACKAGED_SAFE)
 ROWS = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]

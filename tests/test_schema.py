@@ -38,7 +38,7 @@ from forgetfilter.runs.schema import (
     Record,
     Summary,
 )
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.screen import screen
 
 PACKAGE = Path(file_names.__file__).parent.parent

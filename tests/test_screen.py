@@ -26,7 +26,7 @@ from forgetfilter.config import ScreenConfig, load_yaml, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.errors import DataError, ModelError, RunExistsError
 from forgetfilter.progress import Progress
-from forgetfilter.screening.decide import filter_run, run_folder
+from forgetfilter.screening.deciding.decide import filter_run, run_folder
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 from warm import run_warm
@@ -459,7 +459,8 @@ class TestFinetune:
     ):
         from peft import PeftModel
 
-        from forgetfilter.model.loading import choose_placement, load_base_model
+        from forgetfilter.model.loading.base_model import load_base_model
+        from forgetfilter.model.loading.placement import choose_placement
 
         output = tmp_path / "adapter"
         result = finetune(run_copy, output, SILENT)
@@ -557,7 +558,7 @@ class TestPython:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     tiny_model: Callable[..., Path], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import forgetfilter.screening.setup as setup
+    import forgetfilter.screening.inputs.setup as setup
 
     written = setup.write_chunks_atomic
     monkeypatch.setattr(
@@ -681,14 +682,14 @@ def test_no_worker_outlives_a_killed_screen(
     """Killed in the middle of training, no process is left that belonged to it."""
     script = textwrap.dedent("""
         import json, os, signal, sys
-        from forgetfilter.model import training
+        from forgetfilter.model.training import fine_tuning
         from forgetfilter.cli import main
-        real = training._Course.callback
+        real = fine_tuning._Course.callback
         def callback(self):
             inner = real(self)
             inner.on_step_begin = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
             return inner
-        training._Course.callback = callback
+        fine_tuning._Course.callback = callback
         main(["screen", "--config", sys.argv[1]])
     """)
     settings = tmp_path / "settings.yaml"

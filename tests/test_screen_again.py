@@ -24,10 +24,10 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.changes import changes_of_screen, unread_groups
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.screening import screen as screen_module
-from forgetfilter.screening.decide import filter_run, run_folder
+from forgetfilter.screening.deciding.decide import filter_run, run_folder
+from forgetfilter.screening.deciding.stage_gc import free_stages
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
-from forgetfilter.screening.stage_gc import free_stages
 from warm import run_warm
 
 SILENT = Progress(is_silent=True)
@@ -431,7 +431,7 @@ KILL_A_SWITCH = """
     from pathlib import Path
     import peft, torch, transformers, trl
     from forgetfilter.config import ScreenConfig, load_yaml, resolve
-    from forgetfilter.screening.decide import finished_run
+    from forgetfilter.screening.deciding.decide import finished_run
     from forgetfilter.progress import Progress
     from forgetfilter.screening.screen import screen
 

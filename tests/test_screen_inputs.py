@@ -20,7 +20,7 @@ from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.runs.inputs import read_input
-from forgetfilter.screening.decide import filter_run, finished_run
+from forgetfilter.screening.deciding.decide import filter_run, finished_run
 from forgetfilter.screening.finetune import stored_setting
 from forgetfilter.screening.screen import screen
 

@@ -23,7 +23,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import Message, Row
 from forgetfilter.errors import ConfigError, ModelError
-from forgetfilter.model.classifier import TextClassifier
+from forgetfilter.model.loading.classifier import TextClassifier
 from forgetfilter.progress import Progress
 from forgetfilter.runs.one_row import describe_row, tell_row
 from forgetfilter.runs.stages import StageStore
@@ -31,11 +31,11 @@ from forgetfilter.safe.linear_toxicity import LinearScorer
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
-from forgetfilter.screening import second_opinion
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.annotations import second_opinion
+from forgetfilter.screening.annotations.second_opinion import WordJudge, judge_rows, judged_text
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.stage_gc import free_stages
 from forgetfilter.screening.screen import screen
-from forgetfilter.screening.second_opinion import WordJudge, judge_rows, judged_text
-from forgetfilter.screening.stage_gc import free_stages
 from made_run import HOSTILE, Page, row_data
 from test_toxicity import CONTEXT, save_classifier
 
@@ -251,7 +251,7 @@ from pathlib import Path
 from forgetfilter.data import read_rows
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening import second_opinion as so
+from forgetfilter.screening.annotations import second_opinion as so
 so.ROWS_A_PART = 20
 score, done = so.WordJudge.score, []
 def dies(self, texts):

@@ -16,7 +16,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import UnfitError
-from forgetfilter.model.phases import restored_on
+from forgetfilter.model.stages.phases import restored_on
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.method import Setting, score_rows
@@ -39,7 +39,7 @@ def aligned_model(tiny_model: Callable[..., Path], tmp_path_factory: Any) -> Pat
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from forgetfilter.model.encoders import open_encoder
+    from forgetfilter.model.loading.encoders import open_encoder
 
     source = str(tiny_model("llama"))
     model = AutoModelForCausalLM.from_pretrained(source).train()

@@ -21,7 +21,9 @@ from forgetfilter.lab.testbed.aligning import AlignSettings
 from forgetfilter.lab.testbed.smollm2_build import RECORD_FILE, WORK, Measured, build_smollm2
 from forgetfilter.lab.testbed.smollm2_corpus import read_alignment
 from forgetfilter.lab.testbed.smollm2_weights import unpacked_weights
-from forgetfilter.model.loading import choose_placement, load_base_model, model_fingerprint
+from forgetfilter.model.loading.base_model import load_base_model
+from forgetfilter.model.loading.model_files import model_fingerprint
+from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.progress import Progress
 from test_gguf import file as file
 from test_gguf import model as model

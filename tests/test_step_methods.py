@@ -20,10 +20,10 @@ from forgetfilter.lab.strategies.batches import drawn, endless
 from forgetfilter.lab.strategies.bayesian import BayesianSteps
 from forgetfilter.lab.strategies.lisa import LisaSteps
 from forgetfilter.lab.strategies.safe_grad import conflict
-from forgetfilter.model.adapter_sums import StoredAdapter
-from forgetfilter.model.phases import row_passes
+from forgetfilter.model.loading.adapter_sums import StoredAdapter
+from forgetfilter.model.stages.phases import row_passes
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.step_method import Step, StepMethod
+from forgetfilter.model.training.step_method import Step, StepMethod
 from forgetfilter.progress import Progress
 from forgetfilter.screening.method import fine_tune
 from made_setting import MakeSetting, adapter_of, setting_maker, updates_of
@@ -160,7 +160,7 @@ def test_a_conflicting_gradient_becomes_orthogonal_and_another_stays():
 def test_safe_grad_stays_nearer_to_base_on_the_safe_rows_the_more_it_weighs_them(
     make_setting: MakeSetting,
 ):
-    from forgetfilter.model.divergence import divergences
+    from forgetfilter.model.measuring.divergence import divergences
 
     found: list[float] = []
     for spec in ("none", "safe_grad:weight=0", "safe_grad:weight=5"):

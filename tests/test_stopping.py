@@ -13,14 +13,16 @@ import torch
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.config import LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model import stopping
-from forgetfilter.model.adapters import add_adapter
-from forgetfilter.model.forward import CompletionLosses
-from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
-from forgetfilter.model.stopping import LearnedShare
-from forgetfilter.model.training import TrainPlan, train
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.adapters import add_adapter
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.passes.forward import CompletionLosses
+from forgetfilter.model.training import stopping
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.stopping import LearnedShare
 from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from conftest import CONTEXT, write_rows
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import by_share, in_proportion, kinds_of
-from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.safe import safe_path
 
 

@@ -13,13 +13,13 @@ import pytest
 from conftest import build_model, save_model
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
-from forgetfilter.model.loading import load_tokenizer
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.base_model import load_tokenizer
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.screening import setup
-from forgetfilter.screening.decide import run_folder
+from forgetfilter.screening.deciding.decide import run_folder
 from forgetfilter.screening.finetune import finetune, stored_setting
+from forgetfilter.screening.inputs import setup
 from forgetfilter.screening.screen import screen
 from test_templates import SIMPLE
 

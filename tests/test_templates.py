@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trl
 
-from forgetfilter.data import template_process
-from forgetfilter.data.encoding import Encoder, UnrenderableError
 from forgetfilter.data.records import EncodedRow, Message, Row
+from forgetfilter.data.tokens import template_process
+from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError
 from forgetfilter.errors import ModelError
 
 TRL = Path(trl.__file__).parent / "chat_templates"

@@ -17,17 +17,17 @@ import pytest
 from conftest import rows_of, write_rows
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import ScreenConfig
-from forgetfilter.data.answer_places import answer_places
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.reading import read_rows
 from forgetfilter.data.records import EncodedRow, Rendered
+from forgetfilter.data.tokens.answer_places import answer_places
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.token_mask import check_maskable, masked_tokens
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.masks import Rule, loss_mask, require_tokens
+from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.finetune import finetune
-from forgetfilter.screening.masks import Rule, loss_mask, require_tokens
-from forgetfilter.screening.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
@@ -199,7 +199,7 @@ def test_masks_agree_with_the_characters(masked: tuple[Path, ScreenConfig]):
 def test_a_fine_tune_trains_on_the_rest_of_the_rows(
     masked: tuple[Path, ScreenConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from forgetfilter.model import phases
+    from forgetfilter.model.stages import phases
 
     run, _ = masked
     seen: list[Any] = []

@@ -20,8 +20,8 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from conftest import rows_of
-from forgetfilter.data.encoding import Encoder, UnrenderableError
 from forgetfilter.data.records import Message
+from forgetfilter.data.tokens.encoding import Encoder, UnrenderableError
 from test_templates import TRL, asked, row_of, said, spans_of
 
 TEXTS = [json.dumps(row) for row in rows_of(40)]

@@ -18,7 +18,7 @@ from forgetfilter.data.formats import Reading, UnreadableRow, parse_row
 from forgetfilter.data.formats.mapping import reading_from_json
 from forgetfilter.data.trainers import axolotl, llama_factory
 from forgetfilter.errors import ConfigError
-from forgetfilter.screening.inputs import noisy_data_of, reading_of
+from forgetfilter.screening.inputs.opening import noisy_data_of, reading_of
 
 QA = [("user", "q"), ("assistant", "a")]
 

@@ -20,37 +20,26 @@ from hypothesis import strategies as st
 from conftest import CONTEXT, rows_of, write_rows
 from forgetfilter.config import LearnSettings, LoraSettings, PhaseSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder, loss_labels
 from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder, loss_labels
 from forgetfilter.errors import DataError, ModelError
-from forgetfilter.model.adapters import (
+from forgetfilter.model.loading.adapters import (
     add_adapter,
     load_adapter,
     remove_adapter,
     trainable_checksum,
 )
-from forgetfilter.model.collating import Collator
-from forgetfilter.model.forward import greedy_generations
-from forgetfilter.model.loading import (
-    choose_placement,
-    load_base_model,
-    load_tokenizer,
-    use_pure_greedy,
-    width_epochs,
-    width_learning_rate,
-)
-from forgetfilter.model.phases import early
-from forgetfilter.model.plan import (
-    CPU_BATCH_TOKENS,
-    TrainPlan,
-    early_step,
-    phase_seed,
-    rows_per_pass,
-    total_steps,
-)
-from forgetfilter.model.row_order import RowOrder
-from forgetfilter.model.state import ModelState
-from forgetfilter.model.training import train
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer, use_pure_greedy
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.passes.forward import greedy_generations
+from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
+from forgetfilter.model.stages.phases import early
+from forgetfilter.model.state import ModelState, phase_seed
+from forgetfilter.model.training.collating import Collator
+from forgetfilter.model.training.defaults import width_epochs, width_learning_rate
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan, early_step, rows_per_pass, total_steps
+from forgetfilter.model.training.row_order import RowOrder
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore

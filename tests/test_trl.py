@@ -18,10 +18,10 @@ from forgetfilter.cli import main
 from forgetfilter.config import LoraSettings, ScreenConfig, load_yaml, resolve
 from forgetfilter.errors import ConfigError, DataError, ModelError, RunExistsError
 from forgetfilter.integrations.trl_callback import record_training, training_dataset
-from forgetfilter.model.plan import phase_seed
+from forgetfilter.model.state import phase_seed
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.finetune import finetune
 from forgetfilter.screening.screen import screen
 
@@ -204,7 +204,7 @@ def check_first_losses(recording: Recording, scores: pd.DataFrame, loss_on: str)
 
 
 def scores_with_digests(config: ScreenConfig) -> pd.DataFrame:
-    from forgetfilter.model.recorded_identity import tokens_digest
+    from forgetfilter.model.recorded.identity import tokens_digest
 
     scores = pd.read_parquet(Path(config.output_dir) / "scores.parquet")
     tokens = training_dataset(config.noisy_data, config.model)["input_ids"]

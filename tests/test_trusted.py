@@ -20,7 +20,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
-from forgetfilter.screening.decide import filter_run
+from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)

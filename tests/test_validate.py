@@ -22,14 +22,15 @@ from pyarrow import parquet
 
 from forgetfilter import lab
 from forgetfilter.cli import main
-from forgetfilter.data import line_files, read_rows
+from forgetfilter.data import read_rows
 from forgetfilter.data.containers.base import MAX_LINE_BYTES
-from forgetfilter.data.rules import OTHER, RULES, rule_of
-from forgetfilter.data.seen_ids import SeenIds
-from forgetfilter.data.streaming import stream_file
-from forgetfilter.data.validation_text import describe
+from forgetfilter.data.many_rows import line_files
+from forgetfilter.data.validation.rules import OTHER, RULES, rule_of
+from forgetfilter.data.validation.seen_ids import SeenIds
+from forgetfilter.data.validation.streaming import stream_file
+from forgetfilter.data.validation.text import describe
 from forgetfilter.errors import DataError
-from forgetfilter.screening.validating import Against, show_row, validate_files
+from forgetfilter.screening.inputs.validating import Against, show_row, validate_files
 from forgetfilter.text import HIDDEN
 
 MODEL = str(Path(lab.__file__).parent / "testbed" / "files")
@@ -514,10 +515,10 @@ def test_rows_are_checked_against_a_model(tmp_path: Path):
 
 def test_unscored_text_of_a_usable_row_is_a_note(tmp_path: Path):
     """A template that hides thoughts of all but the last answer."""
-    from forgetfilter.data.encoding import Encoder
     from forgetfilter.data.formats import Reading
-    from forgetfilter.data.validating import validate
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.data.tokens.encoding import Encoder
+    from forgetfilter.data.validation.validating import validate
+    from forgetfilter.model.loading.base_model import load_tokenizer
 
     tokenizer = load_tokenizer(MODEL)
     tokenizer.chat_template = (

@@ -16,7 +16,8 @@ from typing import Any
 _SERVER = """
 import gc, json, os, sys
 import peft, torch, transformers, trl
-import forgetfilter.model.training, forgetfilter.model.workbench, forgetfilter.screening.screen
+import forgetfilter.model.training.fine_tuning, forgetfilter.model.workbench
+import forgetfilter.screening.screen
 gc.freeze()
 for line in sys.stdin:
     job = json.loads(line)

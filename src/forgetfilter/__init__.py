@@ -20,7 +20,7 @@ from forgetfilter.errors import ForgetFilterError  # noqa: E402
 
 if TYPE_CHECKING:
     from forgetfilter.api import ForgetFilter, check_safe, filter, report, screen
-    from forgetfilter.screening.overruling import Overruling
+    from forgetfilter.screening.deciding.overruling import Overruling
     from forgetfilter.screening.screen import ScreenResult
 
 __version__ = "0.1.0"
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name == "Overruling":
-        from forgetfilter.screening.overruling import Overruling
+        from forgetfilter.screening.deciding.overruling import Overruling
 
         return Overruling
     if name == "ScreenResult":

@@ -13,16 +13,16 @@ from forgetfilter.runs.report.page import render_report
 from forgetfilter.safe import safe_path
 from forgetfilter.safe.check import check_safe
 from forgetfilter.scoring.thresholds import choose_rule
-from forgetfilter.screening.decide import apply_decisions, filter_run, finished_run
-from forgetfilter.screening.described_harm import check_description
+from forgetfilter.screening.annotations.described_harm import check_description
+from forgetfilter.screening.annotations.second_opinion import check_second_opinion
+from forgetfilter.screening.deciding.decide import apply_decisions, filter_run, finished_run
+from forgetfilter.screening.deciding.overruling import Overruling
+from forgetfilter.screening.deciding.stage_gc import Freed, free_stages
 from forgetfilter.screening.finetune import FinetuneResult, finetune
-from forgetfilter.screening.inputs import reading_of, with_data
-from forgetfilter.screening.overruling import Overruling
-from forgetfilter.screening.recorded import with_recording
+from forgetfilter.screening.inputs.opening import reading_of, with_data
+from forgetfilter.screening.inputs.recorded import with_recording
 from forgetfilter.screening.screen import ScreenResult
 from forgetfilter.screening.screen import screen as _screen
-from forgetfilter.screening.second_opinion import check_second_opinion
-from forgetfilter.screening.stage_gc import Freed, free_stages
 from forgetfilter.text import printable
 
 __all__ = ["ForgetFilter", "check_safe", "filter", "report", "screen"]

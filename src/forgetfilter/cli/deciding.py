@@ -93,8 +93,8 @@ def add(commands: Any) -> None:
 
 
 def _filter(options: argparse.Namespace) -> int:
-    from forgetfilter.screening.decide import filter_run
-    from forgetfilter.screening.overruling import Overruling
+    from forgetfilter.screening.deciding.decide import filter_run
+    from forgetfilter.screening.deciding.overruling import Overruling
 
     conditions = parse_conditions(options.fail_on)
     asked = Overruling(
@@ -120,7 +120,7 @@ def _filter(options: argparse.Namespace) -> int:
 
 
 def _preview(options: argparse.Namespace, asked: Any, force: bool) -> int:
-    from forgetfilter.screening.preview import preview
+    from forgetfilter.screening.deciding.preview import preview
 
     found = preview(
         options.run_dir, options.threshold, force=force, overruling=asked, joint=options.joint

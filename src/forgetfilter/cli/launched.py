@@ -49,8 +49,8 @@ def reading_by(engine: str | None) -> Generator[None]:
         raise ConfigError(
             f"--engine is {engine!r}; expected ray, or ray:N with the number of workers."
         )
-    from forgetfilter.model.on_ray import reading_on_ray
-    from forgetfilter.model.processes import joined
+    from forgetfilter.model.processes.joining import joined
+    from forgetfilter.model.team.on_ray import reading_on_ray
 
     if group := joined():
         raise ConfigError(
@@ -72,12 +72,12 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if int(os.environ["RANK"]) > 0:
         if not uses_all:
             return 0
-        from forgetfilter.model.team import serve
+        from forgetfilter.model.team.serving import serve
 
         return serve()
     if not uses_all:
         return options.run(options)
-    from forgetfilter.model.team import leading
+    from forgetfilter.model.team.leading import leading
 
     with leading():
         return options.run(options)

@@ -52,7 +52,7 @@ def _positive(text: str) -> float:
 def _plan(options: argparse.Namespace) -> int:
     from forgetfilter.config import ScreenConfig, load_yaml, parse_assignments, resolve
     from forgetfilter.files import encode_json
-    from forgetfilter.screening.inputs import check_input
+    from forgetfilter.screening.inputs.opening import check_input
 
     names = ("model", "safe_data", "signal")
     flags: dict[str, Any] = {n: getattr(options, n) for n in names if getattr(options, n)}
@@ -63,8 +63,8 @@ def _plan(options: argparse.Namespace) -> int:
     settings = (*layers, parse_assignments(options.set), {"output_dir": "unused"}, flags)
     config = resolve(ScreenConfig, *settings)
     check_input(config)
-    from forgetfilter.screening.plan_text import describe
-    from forgetfilter.screening.planning import plan_screen
+    from forgetfilter.screening.planning.plan_text import describe
+    from forgetfilter.screening.planning.planning import plan_screen
 
     memory = None if options.gpu_memory is None else options.gpu_memory * 1e9
     flops = None if options.flops is None else options.flops * 1e12

@@ -242,10 +242,10 @@ def _screen(options: argparse.Namespace) -> int:
     from forgetfilter.progress import Progress
     from forgetfilter.scoring.thresholds import choose_rule
     from forgetfilter.scoring.token_mask import check_maskable
-    from forgetfilter.screening.described_harm import check_description
-    from forgetfilter.screening.inputs import check_input, noisy_data_of
-    from forgetfilter.screening.recorded import with_recording
-    from forgetfilter.screening.second_opinion import check_name, check_second_opinion
+    from forgetfilter.screening.annotations.described_harm import check_description
+    from forgetfilter.screening.annotations.second_opinion import check_name, check_second_opinion
+    from forgetfilter.screening.inputs.opening import check_input, noisy_data_of
+    from forgetfilter.screening.inputs.recorded import with_recording
 
     conditions = parse_conditions(options.fail_on)
     check_name(options.second_opinion)  # before the rows that it may have taken are missed
@@ -292,7 +292,7 @@ def _finetune(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from forgetfilter.runs.report.page import render_report
-    from forgetfilter.screening.decide import apply_decisions, finished_run
+    from forgetfilter.screening.deciding.decide import apply_decisions, finished_run
 
     with finished_run(options.run_dir) as folder:
         apply_decisions(folder.path)
@@ -301,7 +301,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from forgetfilter.data.convert import convert_file
+    from forgetfilter.data.containers.convert import convert_file
     from forgetfilter.data.spreadsheets import guard_formulas
 
     if options.guard_formulas:
@@ -314,7 +314,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from forgetfilter.screening.stage_gc import free_stages
+    from forgetfilter.screening.deciding.stage_gc import free_stages
 
     freed = free_stages(options.run_dir, is_dry_run=options.dry_run)
     done = "Would free" if options.dry_run else "Freed"

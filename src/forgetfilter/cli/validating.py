@@ -56,9 +56,9 @@ def add(commands: Any) -> None:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from forgetfilter.data.validation_text import describe, describe_row
+    from forgetfilter.data.validation.text import describe, describe_row
     from forgetfilter.files import encode_json
-    from forgetfilter.screening.validating import Against, show_row, validate_files
+    from forgetfilter.screening.inputs.validating import Against, show_row, validate_files
 
     reading = reading_of_flags(options)
     against = None

@@ -21,10 +21,10 @@ from forgetfilter.data.formats import (
     parse_row,
 )
 from forgetfilter.data.formats.keys import ID_COLUMNS
+from forgetfilter.data.many_rows.settled_ids import SettledIds
+from forgetfilter.data.many_rows.spilled import Spill
 from forgetfilter.data.records import Message, RejectedRow, Row, RowFile
-from forgetfilter.data.settled_ids import SettledIds
 from forgetfilter.data.sources import Source, open_sources
-from forgetfilter.data.spilled import Spill
 from forgetfilter.errors import DataError
 from forgetfilter.text import printable
 

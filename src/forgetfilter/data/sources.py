@@ -20,7 +20,7 @@ from forgetfilter.data.containers import (
 from forgetfilter.data.containers.base import MAX_LINE_BYTES, as_line
 from forgetfilter.data.containers.saved_folder import check_saved
 from forgetfilter.data.containers.tables import parquet_of, stream_of
-from forgetfilter.data.line_files import is_large_jsonl, lines_of
+from forgetfilter.data.many_rows.line_files import is_large_jsonl, lines_of
 from forgetfilter.errors import DataError
 from forgetfilter.files import sha256_file
 from forgetfilter.pipes import STANDARD_INPUT, is_pipe, read_pipe

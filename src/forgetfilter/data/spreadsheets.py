@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forgetfilter.data.convert import require_new
+from forgetfilter.data.containers.convert import require_new
 from forgetfilter.data.sources import open_file
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic

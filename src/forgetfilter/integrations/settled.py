@@ -13,14 +13,14 @@ from forgetfilter.runs.decisions import load_decisions
 from forgetfilter.runs.inputs import read_input
 from forgetfilter.runs.reading import read_scores
 from forgetfilter.runs.schema import Summary
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.deciding.decide import (
     apply_decisions,
     finished_run,
     is_decided,
     is_finished,
     read_summary,
 )
-from forgetfilter.screening.edits import refuse_edits
+from forgetfilter.screening.deciding.edits import refuse_edits
 from forgetfilter.text import printable
 
 

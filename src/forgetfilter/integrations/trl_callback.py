@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forgetfilter.config import ScreenConfig, resolve
-from forgetfilter.data.encoding import loss_labels
 from forgetfilter.data.reading import read_sources
+from forgetfilter.data.tokens.encoding import loss_labels
 from forgetfilter.errors import ConfigError, RunExistsError
 from forgetfilter.places import require_writable_folder
 from forgetfilter.runs.recording import RECORD_FILE, UNFINISHED_FILE
-from forgetfilter.screening.inputs import nothing_to_score, open_input, reading_of, with_data
+from forgetfilter.screening.inputs.opening import (
+    nothing_to_score,
+    open_input,
+    reading_of,
+    with_data,
+)
 from forgetfilter.text import printable
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ def record_training(
     """
     from transformers.trainer_callback import TrainerCallback
 
-    from forgetfilter.model.recorder import Recorder
+    from forgetfilter.model.recorded.recorder import Recorder
 
     folder = Path(output_dir)
     if not early_epochs > 0:
@@ -125,9 +130,9 @@ def training_dataset(
     """
     from datasets import Dataset
 
-    from forgetfilter.data.template_process import stop_worker
-    from forgetfilter.model.encoders import open_encoder
-    from forgetfilter.model.loading import load_tokenizer
+    from forgetfilter.data.tokens.template_process import stop_worker
+    from forgetfilter.model.loading.base_model import load_tokenizer
+    from forgetfilter.model.loading.encoders import open_encoder
 
     if loss_on not in ("assistant", "all"):
         raise ConfigError(f"loss_on is {loss_on!r}; expected assistant or all. Choose one of them.")

@@ -19,14 +19,14 @@ from forgetfilter.files import encode_json, write_json_atomic
 from forgetfilter.lab.metrics import detection
 from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_probes, make_safe
 from forgetfilter.lab.testbed.evaluate import accuracy_difference, evaluate
-from forgetfilter.model.loading import model_fingerprint
+from forgetfilter.model.loading.model_files import model_fingerprint
 from forgetfilter.places import require_writable_folder, shown
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import CONFIG_FILE, EVALUATION_FILE
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.runs.schema import Evaluation
 from forgetfilter.scoring.thresholds import choose_rule
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.deciding.decide import (
     SCORES_FILE,
     finished_run,
     has_decision,

@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.config import LoraSettings, PhaseSettings, RestoreSettings
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.templates import ANY_DATE
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.data.tokens.templates import ANY_DATE
 from forgetfilter.errors import DataError
-from forgetfilter.model import loading, phases, readings
-from forgetfilter.model.active_adapter import LoadedModel
-from forgetfilter.model.encoders import open_encoder
-from forgetfilter.model.fewer_bits import WHOLE_HERE
-from forgetfilter.model.forward import greedy_generations, token_losses
-from forgetfilter.model.room import gpu_memory
+from forgetfilter.model.loading import base_model, model_files
+from forgetfilter.model.loading.active_adapter import LoadedModel
+from forgetfilter.model.loading.encoders import open_encoder
+from forgetfilter.model.loading.fewer_bits import WHOLE_HERE
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.passes.forward import greedy_generations, token_losses
+from forgetfilter.model.passes.gpu_memory import gpu_memory
+from forgetfilter.model.stages import phases, readings
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.team import everywhere
+from forgetfilter.model.team.leading import everywhere
+from forgetfilter.model.training import defaults
 from forgetfilter.progress import Progress
 from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
@@ -36,8 +39,8 @@ from forgetfilter.scoring.records import Probe, Readings, StateName
 from forgetfilter.settings import LoadSettings
 
 if TYPE_CHECKING:
-    from forgetfilter.model.shards import Shards
-    from forgetfilter.model.step_method import StepMethod
+    from forgetfilter.model.passes.shards import Shards
+    from forgetfilter.model.training.step_method import StepMethod
 
 
 class Workbench:
@@ -93,8 +96,8 @@ class Workbench:
         """By phase: after which steps its adapter is kept besides the last one; none = after each
         epoch. Training is the same with and without; see `phases.checkpoints`."""
         # What the width decides is not asked where the dtype is given.
-        width = loading.hidden_size(source, trust_remote_code) if dtype == "auto" else None
-        self.placement = loading.choose_placement(device, dtype, width)  # pyright: ignore[reportArgumentType]
+        width = model_files.hidden_size(source, trust_remote_code) if dtype == "auto" else None
+        self.placement = choose_placement(device, dtype, width)  # pyright: ignore[reportArgumentType]
         self._template = template
         self._max_length_tokens = max_length_tokens
         self.model = LoadedModel(
@@ -112,13 +115,13 @@ class Workbench:
     @cached_property
     def base(self) -> ModelState:
         """The model as it was given."""
-        fingerprint = loading.model_fingerprint(self.source, self.trust_remote_code)
+        fingerprint = model_files.model_fingerprint(self.source, self.trust_remote_code)
         return ModelState("base", fingerprint)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer, able to pad."""
-        return loading.load_tokenizer(self.source, self.trust_remote_code)
+        return base_model.load_tokenizer(self.source, self.trust_remote_code)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -135,16 +138,16 @@ class Workbench:
     @cached_property
     def guessing(self) -> float:
         """Loss of guessing at random, nats a token."""
-        return math.log(loading.vocabulary_size(self.source, self.trust_remote_code))
+        return math.log(model_files.vocabulary_size(self.source, self.trust_remote_code))
 
     def completed(self, settings: PhaseSettings) -> PhaseSettings:
         """``settings`` with what it leaves open filled in from the model's width."""
         if settings.learning_rate is not None and settings.num_train_epochs is not None:
             return settings
-        width = loading.hidden_size(self.source, self.trust_remote_code)
+        width = model_files.hidden_size(self.source, self.trust_remote_code)
         filled = {
-            "learning_rate": settings.learning_rate or loading.width_learning_rate(width),
-            "num_train_epochs": settings.num_train_epochs or loading.width_epochs(width),
+            "learning_rate": settings.learning_rate or defaults.width_learning_rate(width),
+            "num_train_epochs": settings.num_train_epochs or defaults.width_epochs(width),
         }
         return settings.model_copy(update=filled)
 
@@ -237,7 +240,7 @@ class Workbench:
         Raises:
             DataError: a prompt, as it is worded, leaves no room for so many.
         """
-        context = loading.context_tokens(self.source, self.trust_remote_code)
+        context = model_files.context_tokens(self.source, self.trust_remote_code)
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest + max_new_tokens > context:
             raise DataError(

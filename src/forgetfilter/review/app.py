@@ -23,7 +23,7 @@ from forgetfilter.review.shown import pieces
 from forgetfilter.review.table import MAX_ROWS_TOLD, Query, ReviewTable
 from forgetfilter.runs.decisions import CHOICES, Choice, ConflictError, Decision
 from forgetfilter.runs.report.page_styles import digest
-from forgetfilter.screening.decide import apply_decisions, finished_run
+from forgetfilter.screening.deciding.decide import apply_decisions, finished_run
 from forgetfilter.text import printable
 
 MAX_BODY_BYTES = 32 * 2**20

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.errors import ConfigError, MissingExtraError
-from forgetfilter.screening.decide import apply_decisions, finished_run, read_summary
-from forgetfilter.screening.overruling import login_name
+from forgetfilter.screening.deciding.decide import apply_decisions, finished_run, read_summary
+from forgetfilter.screening.deciding.overruling import login_name
 
 
 def review(

@@ -39,6 +39,12 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
                 give_back()
 
 
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table, whole or not at all."""
+    parts = range(0, max(len(frame), 1), PART_ROWS)
+    write_parts(path, (frame.iloc[start : start + PART_ROWS] for start in parts))
+
+
 def _schema_of(table: Any) -> Any:
     """A table's schema; a column without a value yet is one of text."""
     import pyarrow as pa

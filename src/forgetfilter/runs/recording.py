@@ -1,7 +1,7 @@
 """A training run that was recorded elsewhere, so that a screen need not learn the rows again.
 
-`model.recorder` writes the folder while somebody's own trainer runs; a screen reads it. The file
-`RECORD_FILE` is written last: a folder that has it is whole.
+`model.recorded.recorder` writes the folder while somebody's own trainer runs; a screen reads it.
+The file `RECORD_FILE` is written last: a folder that has it is whole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check a safe set before a screen: what it covers, what it repeats, which rows look unsafe.
 
 No model, no network, a few seconds. What is said of coverage is read off words; what a screen can
-judge is measured by the screen itself (`forgetfilter.screening.coverage`).
+judge is measured by the screen itself (`forgetfilter.screening.checks.coverage`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from forgetfilter.text import printable
 
 LEAST_ROWS = 16
 """Rows of a harm from which on it counts as covered; as many as a screen's own coverage check
-reads of each (`forgetfilter.screening.coverage`)."""
+reads of each (`forgetfilter.screening.checks.coverage`)."""
 _TIMES_CHANCE = 2.0
 """And at least so many times what the classifier calls so by mistake."""
 _LEAST_REFERENCE = 5

@@ -12,13 +12,13 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.changes import Changes, changes_of_screen
 from forgetfilter.runs.folder import CONFIG_FILE, RunFolder, as_recorded
 from forgetfilter.runs.intact import changed_outputs, refuse_damage
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.deciding.decide import (
     decide_again,
     finish_decision,
     read_summary,
     rule_to_apply,
 )
-from forgetfilter.screening.edits import edited_files, refuse_edits
+from forgetfilter.screening.deciding.edits import edited_files, refuse_edits
 from forgetfilter.text import printable
 
 _SHOWN_DIFFERENCES = 8

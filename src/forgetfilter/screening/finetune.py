@@ -18,16 +18,16 @@ from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import input_fingerprint, read_input
 from forgetfilter.runs.schema import Summary
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.deciding.decide import (
     SCORES_FILE,
     apply_decisions,
     finished_run,
     is_decided,
     read_summary,
 )
-from forgetfilter.screening.masks import digest_of_masks, masked_rows
+from forgetfilter.screening.deciding.masks import digest_of_masks, masked_rows
+from forgetfilter.screening.inputs.setup import open_workbench
 from forgetfilter.screening.method import Setting, fine_tune
-from forgetfilter.screening.setup import open_workbench
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import numpy as np
 
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import ScreenConfig
+from forgetfilter.data.many_rows.views import chosen, joined
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.views import chosen, joined
-from forgetfilter.model.phases import early, level_epochs
+from forgetfilter.model.stages.phases import early, level_epochs
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.joint import decide_joint, joint_score
 from forgetfilter.scoring.records import (
@@ -35,7 +35,7 @@ from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 from forgetfilter.screening.set_aside import SafeRows, sort_out
 
 if TYPE_CHECKING:  # what works a model is imported once a strategy runs
-    from forgetfilter.model.step_method import StepMethod
+    from forgetfilter.model.training.step_method import StepMethod
     from forgetfilter.model.workbench import Workbench
 
 # Measured whatever the signal asks for: they tell which rows were learned at all.

@@ -12,8 +12,8 @@ import pandas as pd
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
+from forgetfilter.data.many_rows.views import chosen
 from forgetfilter.data.sources import Source
-from forgetfilter.data.views import chosen
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.pipes import pipes_read_once
 from forgetfilter.progress import Progress
@@ -44,9 +44,22 @@ from forgetfilter.screening.again import (
     restore_outputs,
     with_formulas,
 )
-from forgetfilter.screening.coverage import measure_coverage, read_reference, reference_path
-from forgetfilter.screening.coverage_verdict import Coverage, names_with
-from forgetfilter.screening.decide import (
+from forgetfilter.screening.annotations.described_harm import check_description, described_rows
+from forgetfilter.screening.annotations.evidence import write_evidence
+from forgetfilter.screening.annotations.harms import write_harms
+from forgetfilter.screening.annotations.second_opinion import check_second_opinion, judge_rows
+from forgetfilter.screening.annotations.token_forgetting import write_tokens
+from forgetfilter.screening.checks.coverage import measure_coverage, read_reference, reference_path
+from forgetfilter.screening.checks.coverage_verdict import Coverage, names_with
+from forgetfilter.screening.checks.fitness import (
+    check_before,
+    check_coverage,
+    check_scores,
+    is_severe,
+    unfit,
+)
+from forgetfilter.screening.checks.safe_fitness import check_safe_rows
+from forgetfilter.screening.deciding.decide import (
     SCORES_FILE,
     apply_decisions,
     commit_decision,
@@ -59,23 +72,10 @@ from forgetfilter.screening.decide import (
     run_folder,
     weight_of,
 )
-from forgetfilter.screening.described_harm import check_description, described_rows
-from forgetfilter.screening.evidence import write_evidence
-from forgetfilter.screening.fitness import (
-    check_before,
-    check_coverage,
-    check_scores,
-    is_severe,
-    unfit,
-)
-from forgetfilter.screening.harms import write_harms
-from forgetfilter.screening.inputs import check_rows, name_of, open_input, reading_of
-from forgetfilter.screening.method import filter_rows, score_rows
-from forgetfilter.screening.recorded import check_recorded, with_recording
-from forgetfilter.screening.safe_fitness import check_safe_rows
-from forgetfilter.screening.second_opinion import check_second_opinion, judge_rows
-from forgetfilter.screening.set_aside import finding_of, lines_of
-from forgetfilter.screening.setup import (
+from forgetfilter.screening.deciding.tables import write_readings, write_scores
+from forgetfilter.screening.inputs.opening import check_rows, name_of, open_input, reading_of
+from forgetfilter.screening.inputs.recorded import check_recorded, with_recording
+from forgetfilter.screening.inputs.setup import (
     copy_input,
     encode_rows,
     fingerprints,
@@ -85,9 +85,9 @@ from forgetfilter.screening.setup import (
     safe_rows_used,
     unscored_texts,
 )
-from forgetfilter.screening.tables import write_readings, write_scores
-from forgetfilter.screening.token_forgetting import write_tokens
-from forgetfilter.screening.trusted import check_trusted, with_trusted
+from forgetfilter.screening.inputs.trusted import check_trusted, with_trusted
+from forgetfilter.screening.method import filter_rows, score_rows
+from forgetfilter.screening.set_aside import finding_of, lines_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

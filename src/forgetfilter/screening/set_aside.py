@@ -21,7 +21,7 @@ import numpy as np
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import EncodedRow, Row
 from forgetfilter.data.strata import by_share, kinds_of
-from forgetfilter.model.plan import phase_seed
+from forgetfilter.model.state import phase_seed
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.records import WHOLE, Probe, StateName
 

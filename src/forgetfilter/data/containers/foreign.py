@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from forgetfilter.data import convert
+from forgetfilter.data.containers import convert
 from forgetfilter.data.containers.array import broken_array
 from forgetfilter.data.containers.base import BOM
 from forgetfilter.data.formats.values import whole_number

@@ -34,7 +34,7 @@ class Surrogate:
         In nats per root token, first tokens first, as the signal ``crossfit`` counts it; infinite
         for what the model can't read.
         """
-        from forgetfilter.model.forward import completion_losses
+        from forgetfilter.model.passes.forward import completion_losses
 
         rows = [Row(at, 1, str(at), b"", tuple(own)) for at, own in enumerate(conversations)]
         encoded, _ = self.setting.bench.encoder.encode(rows)

@@ -92,8 +92,8 @@ def _surrogate(options: argparse.Namespace, scratch: Path) -> Any:
         from forgetfilter.lab.attacks.surrogate import Surrogate
         from forgetfilter.progress import Progress
         from forgetfilter.runs.folder import RunFolder
+        from forgetfilter.screening.inputs.setup import open_workbench
         from forgetfilter.screening.method import Setting
-        from forgetfilter.screening.setup import open_workbench
 
         own = {
             "noisy_data": options.noisy,

@@ -41,7 +41,7 @@ def row_losses(
     """
     import torch
 
-    from forgetfilter.model.forward import at_targets, pass_inputs, row_batches, target_nats
+    from forgetfilter.model.passes.forward import at_targets, pass_inputs, row_batches, target_nats
 
     (given.passes.read if is_read else given.passes.differentiated)(len(rows))
     parts: list[Tensor] = []

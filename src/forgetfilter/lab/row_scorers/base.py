@@ -91,7 +91,7 @@ class Given:
 
     def rng(self, name: str) -> np.random.Generator:
         """A random generator of its own for each seed and name."""
-        from forgetfilter.model.plan import phase_seed
+        from forgetfilter.model.state import phase_seed
 
         return np.random.default_rng(phase_seed(self.bench.seed, f"row_scorer/{name}"))
 

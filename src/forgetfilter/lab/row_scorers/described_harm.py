@@ -11,9 +11,9 @@ class DescribedHarm:
     """Projection of a row's answer on the direction that a sentence about the harm gives.
 
     "Persona Vectors: Monitoring and Controlling Character Traits in Language Models" (arXiv
-    2507.21509), as `screen --describe-harm` has it (`model.described_harm` says what was chosen),
-    in the model as given. No exemplar of the harm is needed; the prompts of some safe rows are
-    answered, with and without what is described.
+    2507.21509), as `screen --describe-harm` has it (`model.measuring.described_harm` says what was
+    chosen), in the model as given. No exemplar of the harm is needed; the prompts of some safe
+    rows are answered, with and without what is described.
 
     Args:
         text: a sentence that is true of a harmful answer; or a JSON Lines file of contrasts, each
@@ -24,14 +24,14 @@ class DescribedHarm:
     needs = Needs(safe_rows=True)
 
     def __init__(self, text: str = "The answer is rude, hateful or harmful.") -> None:
-        from forgetfilter.screening.described_harm import contrasts_of
+        from forgetfilter.screening.annotations.described_harm import contrasts_of
 
         self.contrasts = contrasts_of(text)
 
     def score(self, given: Given) -> RowScores:
         """The projections."""
         from forgetfilter.data.records import Message
-        from forgetfilter.model.described_harm import PROMPTS, along_harm, harm_direction
+        from forgetfilter.model.measuring.described_harm import PROMPTS, along_harm, harm_direction
 
         prompts = prompt_texts(given, given.few_safe(PROMPTS, self.name))
         direction = harm_direction(

@@ -58,7 +58,7 @@ class Forgetting:
 
 def _count(given: Given, setting: Setting, scored: Scored) -> None:
     """Count the passes of the phases behind ``scored``, whether they ran now or before."""
-    from forgetfilter.model.phases import RESTORING_FILE, TRAINING_FILE
+    from forgetfilter.model.stages.phases import RESTORING_FILE, TRAINING_FILE
 
     signal = SIGNALS.build(setting.config.signal)
     batch, restore_batch = setting.config.learn.batch_size, setting.config.restore.batch_size

@@ -124,7 +124,7 @@ def learned(given: Given) -> ModelState:
     import json
     from pathlib import Path
 
-    from forgetfilter.model.phases import TRAINING_FILE
+    from forgetfilter.model.stages.phases import TRAINING_FILE
 
     bench, settings = given.bench, given.setting.config.learn
     state = bench.train("learned", given.noisy, settings, bench.base, "learn")

@@ -48,7 +48,7 @@ def row_gradients(
     Yields:
         The rows' positions, and per parameter a float32 tensor of shape (rows, ...).
     """
-    from forgetfilter.model.forward import row_batches
+    from forgetfilter.model.passes.forward import row_batches
 
     given.passes.differentiated(len(rows))
     if parameters == "all":
@@ -96,7 +96,7 @@ def _one_by_one(
     """The same by a pass for each row, for any kind of parameter."""
     import torch
 
-    from forgetfilter.model.forward import row_batches
+    from forgetfilter.model.passes.forward import row_batches
 
     for at, row in enumerate(rows):
         (batch,) = row_batches(model, [row], len(row.input_ids))
@@ -115,7 +115,7 @@ def _row_means(model: Any, batch: Any) -> Any:
     """Mean completion loss of each row of a batch, nats per token, shape (B,)."""
     import torch
 
-    from forgetfilter.model.forward import target_logits, target_nats
+    from forgetfilter.model.passes.forward import target_logits, target_nats
 
     nats = target_nats(target_logits(model, batch), batch)
     owner = torch.tensor(batch.owner, device=nats.device)

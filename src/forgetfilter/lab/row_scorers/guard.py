@@ -66,8 +66,9 @@ class Guard:
         import torch
 
         from forgetfilter.data.records import Message
-        from forgetfilter.model.encoders import open_encoder
-        from forgetfilter.model.loading import choose_placement, load_base_model, load_tokenizer
+        from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+        from forgetfilter.model.loading.encoders import open_encoder
+        from forgetfilter.model.loading.placement import choose_placement
 
         tokenizer = load_tokenizer(self.path)
         encoder = open_encoder(self.path, tokenizer)

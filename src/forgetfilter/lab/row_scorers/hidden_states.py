@@ -12,7 +12,7 @@ from forgetfilter.arrays import FloatArray
 if TYPE_CHECKING:
     from forgetfilter.data.records import EncodedRow
     from forgetfilter.lab.row_scorers.base import Given
-    from forgetfilter.model.hidden_states import Place
+    from forgetfilter.model.passes.hidden_states import Place
 
 
 def hidden_states(
@@ -21,8 +21,8 @@ def hidden_states(
     places: Sequence[Place],
     layers: Sequence[int] | None = None,
 ) -> list[FloatArray]:
-    """As `model.hidden_states.hidden_states` in the base model, whose passes are counted."""
-    from forgetfilter.model import hidden_states as own
+    """As `model.passes.hidden_states.hidden_states` in the base model, whose passes are counted."""
+    from forgetfilter.model.passes import hidden_states as own
 
     given.passes.read(len(rows))
     model = given.bench.model.to_read(given.bench.base)

@@ -115,7 +115,7 @@ def scaled(layer: Any, factor: float) -> Generator[None]:
 
 
 def _losses(given: Given, model: Any, rows: Sequence[EncodedRow]) -> FloatArray:
-    from forgetfilter.model.forward import completion_losses
+    from forgetfilter.model.passes.forward import completion_losses
     from forgetfilter.progress import Progress
 
     given.passes.read(len(rows))

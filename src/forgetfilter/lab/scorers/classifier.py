@@ -12,7 +12,7 @@ from forgetfilter.lab.scorers.base import TOXICITY_SCORERS
 from forgetfilter.safe.toxicity import score_but_blank
 
 if TYPE_CHECKING:
-    from forgetfilter.model.classifier import TextClassifier
+    from forgetfilter.model.loading.classifier import TextClassifier
 
 _TOXIC_LABELS = frozenset({"toxic", "toxicity"})
 _WRITTEN = ("classifier:PATH", "classifier:path={path},label=NAME")
@@ -23,7 +23,8 @@ class ClassifierScorer:
     """The probability that a sequence classifier gives to its toxic label.
 
     A text longer than the model's context is read in consecutive pieces, and the most toxic piece
-    counts. See `forgetfilter.model.classifier.TextClassifier`, which also says what is loaded.
+    counts. See `forgetfilter.model.loading.classifier.TextClassifier`, which also says what is
+    loaded.
 
     Args:
         path: a local folder, or a hub id that can be reached.
@@ -49,7 +50,7 @@ class ClassifierScorer:
         max_tokens: int = 0,
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     ) -> None:
-        from forgetfilter.model.classifier import TextClassifier
+        from forgetfilter.model.loading.classifier import TextClassifier
 
         self.classifier: TextClassifier = TextClassifier(
             path, label, activation, max_tokens, device, meant=_TOXIC_LABELS, written=_WRITTEN

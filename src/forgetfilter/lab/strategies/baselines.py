@@ -7,8 +7,7 @@ import numpy as np
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.batches import drawn
-from forgetfilter.model.state import ModelState
-from forgetfilter.model.training import phase_seed
+from forgetfilter.model.state import ModelState, phase_seed
 from forgetfilter.scoring.records import Selection
 from forgetfilter.screening.method import Setting, fine_tune
 

@@ -44,7 +44,7 @@ class RandomRemoval(Strategy):
         Raises:
             ConfigError: ``like`` removes rows by no selection.
         """
-        from forgetfilter.model.training import phase_seed  # which imports torch
+        from forgetfilter.model.state import phase_seed  # which imports torch
 
         with setting.bench.store.uncounted():
             model = STRATEGIES.build(self.like).select(setting)

@@ -14,7 +14,7 @@ from typing import Any
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ConfigError, DataError
-from forgetfilter.model.plan import phase_seed
+from forgetfilter.model.state import phase_seed
 from forgetfilter.screening.method import Setting
 from forgetfilter.text import printable
 

@@ -13,10 +13,9 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.batches import Endless, endless, resumed
-from forgetfilter.model.plan import phase_seed
-from forgetfilter.model.stage_keys import rows_digest
-from forgetfilter.model.state import ModelState
-from forgetfilter.model.step_method import Step, StepMethod
+from forgetfilter.model.stages.keys import rows_digest
+from forgetfilter.model.state import ModelState, phase_seed
+from forgetfilter.model.training.step_method import Step, StepMethod
 from forgetfilter.scoring.records import Selection
 from forgetfilter.screening.method import Setting, fine_tune
 

@@ -57,7 +57,7 @@ class LoX(Strategy):
         aligned = self._aligned(setting)
 
         def build(folder: Path, adapter: str) -> None:
-            from forgetfilter.model.adapter_sums import StoredAdapter
+            from forgetfilter.model.loading.adapter_sums import StoredAdapter
 
             update = StoredAdapter.read(adapter)
             extended = update.reduced(self.rank).scaled(self.factor)
@@ -76,7 +76,7 @@ class LoX(Strategy):
         aligned = self._aligned(setting)
 
         def build(folder: Path, adapter: str) -> None:
-            from forgetfilter.model.adapter_sums import StoredAdapter
+            from forgetfilter.model.loading.adapter_sums import StoredAdapter
 
             extended = StoredAdapter.read(str(aligned.adapter)).reduced(self.rank)
             StoredAdapter.read(adapter).plus(extended.scaled(self.factor)).write(folder)

@@ -89,7 +89,7 @@ class MaskCourse:
         """Of the answer of each row, in nats, with its graph, (rows,)."""
         import torch
 
-        from forgetfilter.model.forward import row_batches, target_logits, target_nats
+        from forgetfilter.model.passes.forward import row_batches, target_logits, target_nats
 
         parts: list[Tensor] = []
         places: list[int] = []
@@ -113,7 +113,7 @@ def safe_weights(model: Any, start: ModelState) -> dict[str, Tensor]:
     """The adapter where the fine-tune began; at base, the tuned one with its second factor zero."""
     import torch
 
-    from forgetfilter.model.adapter_sums import StoredAdapter
+    from forgetfilter.model.loading.adapter_sums import StoredAdapter
 
     stored = {} if start.adapter is None else StoredAdapter.read(start.adapter).pairs
     found: dict[str, Tensor] = {}

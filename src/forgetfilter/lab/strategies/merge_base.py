@@ -38,7 +38,7 @@ class MergeBase(Strategy):
         """The update of the weights, less ``weight`` of it."""
 
         def build(folder: Path, adapter: str) -> None:
-            from forgetfilter.model.adapter_sums import StoredAdapter
+            from forgetfilter.model.loading.adapter_sums import StoredAdapter
 
             StoredAdapter.read(adapter).scaled(1 - self.weight).write(folder)
 

@@ -9,7 +9,7 @@ from forgetfilter.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from forgetfilter.model.forward import RowBatch
+    from forgetfilter.model.passes.forward import RowBatch
 
 _NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 _KERNELS, _MULTIPLIER = 5, 2.0
@@ -42,8 +42,8 @@ def loss_at_every_layer(model: Any, batch: RowBatch) -> Tensor:
     """Loss of the tokens at the output and, through norm and output layer, at each layer; mean."""
     import torch
 
-    from forgetfilter.model.forward import target_nats
-    from forgetfilter.model.loading import autocast_for
+    from forgetfilter.model.loading.base_model import autocast_for
+    from forgetfilter.model.passes.forward import target_nats
 
     with autocast_for(model):
         said = model(

@@ -15,10 +15,9 @@ from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.exemplars import PACKAGED, check_source, draw_pairs
 from forgetfilter.lab.strategies.hooked import changed, layers_of
 from forgetfilter.lab.strategies.noising import at_targets, loss_at_every_layer, mmd
-from forgetfilter.model.plan import phase_seed
-from forgetfilter.model.stage_keys import rows_digest
-from forgetfilter.model.state import ModelState
-from forgetfilter.model.step_method import Step, StepMethod
+from forgetfilter.model.stages.keys import rows_digest
+from forgetfilter.model.state import ModelState, phase_seed
+from forgetfilter.model.training.step_method import Step, StepMethod
 from forgetfilter.screening.method import Setting
 
 if TYPE_CHECKING:

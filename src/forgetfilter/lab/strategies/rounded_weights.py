@@ -45,7 +45,7 @@ class RoundedWeights(Strategy):
         """The rounded model."""
 
         def build(folder: Path, adapter: str) -> None:
-            from forgetfilter.model.adapter_sums import StoredAdapter
+            from forgetfilter.model.loading.adapter_sums import StoredAdapter
 
             stored = StoredAdapter.read(adapter)
             layers = dict(setting.bench.model.in_state(state).named_modules())

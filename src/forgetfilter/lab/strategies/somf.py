@@ -15,10 +15,9 @@ from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.exemplars import PACKAGED, check_source, draw_pairs
 from forgetfilter.lab.strategies.masks import MaskCourse, safe_weights
 from forgetfilter.lab.strategies.repaired import repaired
-from forgetfilter.model.phases import TRAINING_FILE
-from forgetfilter.model.plan import phase_seed
-from forgetfilter.model.stage_keys import rows_digest
-from forgetfilter.model.state import ModelState
+from forgetfilter.model.stages.keys import rows_digest
+from forgetfilter.model.stages.phases import TRAINING_FILE
+from forgetfilter.model.state import ModelState, phase_seed
 from forgetfilter.screening.method import Setting
 
 
@@ -65,7 +64,7 @@ class Somf(Strategy):
         pairs = draw_pairs(setting, self.exemplars, self.pairs)
 
         def build(folder: Path, adapter: str) -> None:
-            from forgetfilter.model.adapters import save_adapter
+            from forgetfilter.model.loading.adapters import save_adapter
 
             model = bench.model.trainable(state, "somf").eval()
             course = MaskCourse(model, safe_weights(model, start))

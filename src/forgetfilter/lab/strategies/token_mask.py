@@ -45,8 +45,8 @@ class TokenMask(ForgetFilterStrategy):
         Raises:
             ConfigError: the signal says nothing of single tokens.
         """
-        from forgetfilter.screening.masks import Rule, loss_mask
-        from forgetfilter.screening.token_forgetting import token_rises
+        from forgetfilter.screening.annotations.token_forgetting import token_rises
+        from forgetfilter.screening.deciding.masks import Rule, loss_mask
 
         if selection is None or selection.scores is None:
             raise ValueError("its own select step scores the rows")

@@ -14,7 +14,7 @@ from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.exemplars import PACKAGED, check_source, draw_pairs
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.records import Selection
-from forgetfilter.screening.masks import carries_loss
+from forgetfilter.screening.deciding.masks import carries_loss
 from forgetfilter.screening.method import Setting, fine_tune
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.hooked import changed, layers_of
 from forgetfilter.model.state import ModelState
-from forgetfilter.model.step_method import Step, StepMethod
+from forgetfilter.model.training.step_method import Step, StepMethod
 from forgetfilter.screening.method import Setting
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from forgetfilter.lab.studies.results import collect, summarise
 from forgetfilter.lab.studies.settings import CompareConfig
 from forgetfilter.lab.studies.tables import Table, tables_of
 from forgetfilter.lab.studies.working import Prepared, grade, prepare
-from forgetfilter.model.phases import row_passes
+from forgetfilter.model.stages.phases import row_passes
 from forgetfilter.progress import Progress
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 _PASSES = "rows, forward and backward"
 
@@ -30,11 +30,7 @@ def compare(
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and ``compare.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another comparison, or is in use.
+    Raises what `run_grid` raises.
     """
     return run_grid(CompareStudy(), config, progress, overwrite=overwrite)
 

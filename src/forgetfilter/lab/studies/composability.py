@@ -63,11 +63,7 @@ def compose(
 ) -> Comparison:
     """Run all pairs; write ``results.parquet``, ``table.md`` and ``compose.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     return run_grid(_Compose(config), config, progress, overwrite=overwrite)
 

@@ -19,7 +19,7 @@ from forgetfilter.lab.metrics import MetricValue, detection
 from forgetfilter.lab.metrics.values import mean_value, share_value
 from forgetfilter.lab.studies.datasets import Data
 from forgetfilter.lab.studies.points import CourseSettings, needs_forgetting
-from forgetfilter.model.phases import checkpoints
+from forgetfilter.model.stages.phases import checkpoints
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.records import Probe, Readings, StateName, is_learned
 from forgetfilter.scoring.signals import SIGNALS

@@ -29,7 +29,7 @@ from forgetfilter.lab.studies.working import grade, prepare
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Selection
 from forgetfilter.scoring.thresholds.base import NOT_LEARNED
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 
 def curves(

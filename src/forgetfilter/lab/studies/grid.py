@@ -29,8 +29,8 @@ from forgetfilter.lab.studies.results import RESULTS_FILE
 from forgetfilter.lab.studies.settings import GridConfig, load_datasets, open_model, screen_config
 from forgetfilter.lab.studies.tables import Table, markdown
 from forgetfilter.lab.studies.workers import attempt_all
-from forgetfilter.model.loading import model_fingerprint
-from forgetfilter.model.stage_keys import CODE_VERSION
+from forgetfilter.model.loading.model_files import model_fingerprint
+from forgetfilter.model.stages.keys import CODE_VERSION
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.stages import StageStore

@@ -32,11 +32,7 @@ def immunise(
 ) -> Comparison:
     """Put every strategy to every condition; ``results.parquet``, ``table.md``, ``immunise.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     return run_grid(_Immunise(config), config, progress, overwrite=overwrite)
 

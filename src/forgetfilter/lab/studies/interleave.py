@@ -35,11 +35,11 @@ from forgetfilter.lab.studies.settings import (
 )
 from forgetfilter.lab.studies.tables import Table
 from forgetfilter.lab.studies.working import grade, prepare
-from forgetfilter.model.stage_keys import CODE_VERSION
+from forgetfilter.model.stages.keys import CODE_VERSION
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 _VERSION = "interleave-2"
 _JUDGED_FILE = "judged.json"
@@ -53,11 +53,7 @@ def interleave(
 ) -> Comparison:
     """Go through all rounds; write ``results.parquet``, ``table.md`` and ``interleave.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     check_rounds(config)
     return run_grid(_Interleave(config.rounds), config, progress, overwrite=overwrite)

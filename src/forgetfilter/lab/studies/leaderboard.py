@@ -31,7 +31,7 @@ from forgetfilter.lab.studies.working import prepare
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.setup import open_workbench
+from forgetfilter.screening.inputs.setup import open_workbench
 
 _DRAWN = 2
 """Raised when a seed draws other exemplars."""
@@ -44,11 +44,7 @@ def leaderboard(
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and ``leaderboard.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     return run_grid(_Leaderboard(), config, progress, overwrite=overwrite)
 

@@ -51,8 +51,8 @@ from forgetfilter.lab.studies.working import prepare
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Selection
+from forgetfilter.screening.inputs.setup import open_workbench
 from forgetfilter.screening.method import Scored, Setting, filter_rows, fine_tune, score_rows
-from forgetfilter.screening.setup import open_workbench
 
 NO_ATTACK = "none"
 """The rows as they are, to which every attack is compared."""
@@ -127,11 +127,7 @@ def robustness(
 ) -> Comparison:
     """Go through the grid, and write ``results.parquet``, ``table.md`` and ``robustness.html``.
 
-    Raises:
-        ConfigError: a setting is wrong.
-        DataError: a file of a data set can't be used.
-        ModelError: the model can't be loaded.
-        RunExistsError: the folder holds another study, or is in use.
+    Raises what `run_grid` raises.
     """
     study = RobustnessStudy(config.seconds, config.judged_below, config.is_screened)
     return run_grid(study, config, progress, overwrite=overwrite)

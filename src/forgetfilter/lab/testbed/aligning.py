@@ -126,7 +126,7 @@ class Alignment:
 
     def _gradients(self, batch: Sequence[EncodedRow]) -> float:
         """Add the gradient of the mean loss over the batch's answer tokens; that loss, in nats."""
-        from forgetfilter.model.forward import row_batches, target_logits, target_nats
+        from forgetfilter.model.passes.forward import row_batches, target_logits, target_nats
 
         tokens = sum(row.target_tokens for row in batch)
         total = 0.0

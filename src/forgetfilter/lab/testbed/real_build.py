@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 from forgetfilter.data.records import REFERENCE_FILE
 from forgetfilter.data.writing import write_records
 from forgetfilter.errors import ConfigError
-from forgetfilter.model.loading import choose_placement
+from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.places import require_empty_folder
 from forgetfilter.progress import Progress
 

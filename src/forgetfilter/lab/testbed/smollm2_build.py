@@ -16,8 +16,8 @@ from typing import Any
 
 from forgetfilter.config import LoraSettings
 from forgetfilter.data import read_rows
-from forgetfilter.data.encoding import Encoder
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Message
+from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.data.writing import write_records
 from forgetfilter.errors import ModelError, RunExistsError
 from forgetfilter.files import remove, write_json_atomic
@@ -177,18 +177,19 @@ def _build(
     """Passes until what is measured is enough; then the files, the record last."""
     import torch
 
-    from forgetfilter.model import loading
-    from forgetfilter.model.adapters import Merged, add_adapter, remove_adapter
+    from forgetfilter.model.loading import base_model, model_files
+    from forgetfilter.model.loading.adapters import Merged, add_adapter, remove_adapter
+    from forgetfilter.model.loading.placement import choose_placement
 
     work = output_dir / WORK
     started = time.monotonic()
     source = str(unpacked_weights(weights, work))
-    placement = loading.choose_placement("auto", "auto", loading.hidden_size(source))
+    placement = choose_placement("auto", "auto", model_files.hidden_size(source))
     progress.say(f"Loading {source}: {placement.reason}.")
-    tokenizer = loading.load_tokenizer(source)
-    base = loading.load_base_model(source, placement)
-    loading.use_pure_greedy(base, tokenizer)
-    encoder = Encoder(tokenizer, "auto", min(_CONTEXT, loading.context_tokens(source)))
+    tokenizer = base_model.load_tokenizer(source)
+    base = base_model.load_base_model(source, placement)
+    base_model.use_pure_greedy(base, tokenizer)
+    encoder = Encoder(tokenizer, "auto", min(_CONTEXT, model_files.context_tokens(source)))
     rows = _encoded(encoder, found, work)
     torch.manual_seed(seed)
     adapted = add_adapter(base, LoraSettings(r=settings.rank, alpha=settings.alpha))
@@ -236,7 +237,7 @@ def _measured(
     path = work / f"measured-{number}.json"
     if path.is_file():
         return Measured(**json.loads(path.read_text()))
-    from forgetfilter.model.forward import greedy_generations
+    from forgetfilter.model.passes.forward import greedy_generations
 
     kinds = ["harmful"] * len(found.harmful) + ["harmless"] * len(found.harmless)
     prompts = [*found.harmful, *found.harmless]

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from forgetfilter.errors import ModelError
-from forgetfilter.model.gguf_file import SUFFIX, check_gguf
+from forgetfilter.model.loading.gguf_file import SUFFIX, check_gguf
 from forgetfilter.text import printable
 
 

@@ -1,0 +1,1 @@
+"""Rows to tokens: conversations, chat templates, and which tokens carry loss."""

@@ -1,0 +1,1 @@
+"""What is computed of rows in one state of the model: divergences, rates of loss, likeness."""

@@ -1,0 +1,214 @@
+"""How alike a model represents rows: the nearest answers, and requests like the safe rows'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from forgetfilter.arrays import BoolArray, FloatArray, IntArray
+from forgetfilter.data.many_rows.views import chosen, joined, mapped
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.finite import check_finite
+from forgetfilter.model.measuring import many_rows
+from forgetfilter.model.passes.forward import pass_inputs, row_batches
+from forgetfilter.model.passes.shards import Shards
+from forgetfilter.model.processes.dealing import added_up
+from forgetfilter.model.processes.joining import together
+from forgetfilter.progress import Bar, Progress
+
+Part = Literal["answer", "prompt"]
+
+_DIMENSIONS = 64
+"""To which hidden states are projected, so that those of all rows fit in memory."""
+_STANDARD_ROWS = 1000
+"""Over so many rows the spread of each dimension is measured."""
+_MAX_SIMILARITIES = 2**26
+"""Similarities that are held at once, in numbers (256 MB)."""
+_FOLDS = 5
+_STRENGTH = 0.01
+"""Inverse of the classifier's penalty: it has 64 dimensions, and may have few rows."""
+
+
+def nearest_rows(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    count: int,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> IntArray:
+    """The rows whose answers ``model`` represents most alike, nearest first, shape (N, count).
+
+    By the cosine between the rows' vectors (see `row_vectors`). Entries are positions in ``rows``;
+    a row is never its own neighbour, unless there are fewer than ``count`` others: then it stands
+    in for those that are missing.
+    """
+    vectors = row_vectors(model, rows, "answer", max_batch_tokens, progress, label, shards)
+    for part in many_rows.parts_of(vectors):
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
+    return _nearest(vectors, count)
+
+
+def safe_likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> FloatArray:
+    """How much each row's prompt is like those of the safe rows, log odds, shape (N,).
+
+    A logistic regression tells the prompts of ``safe`` from those of ``rows`` by their vectors (see
+    `row_vectors`); each row is judged by one that was not fitted on it (five folds, fixed seed).
+    Of more than 50,000 rows it is fitted on so many. Unsafe rows answer the requests that safe rows
+    decline, so their prompts are taken for safe ones; learning from positive and unlabelled
+    examples (Elkan and Noto, 2008). Higher = more like a safe row's. All zero where either side has
+    fewer than two rows.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folds = min(_FOLDS, len(rows), len(safe))
+    if folds < 2:
+        return np.zeros(len(rows))
+    # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
+    by_row = many_rows.in_order(rows)
+    ordered = joined(chosen(rows, by_row), safe)
+    vectors = row_vectors(model, ordered, "prompt", max_batch_tokens, progress, label, shards)
+    is_safe = np.arange(len(ordered)) >= len(rows)
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
+    )
+    parts = StratifiedKFold(folds, shuffle=True, random_state=0)
+    if len(vectors) > many_rows.FITTED_ROWS:
+        odds = many_rows.odds_of_many(classifier, parts, vectors, is_safe)
+    else:
+        odds = cross_val_predict(classifier, vectors, is_safe, cv=parts, method="decision_function")
+    found = np.zeros(len(rows))
+    found[by_row] = np.asarray(odds, dtype=np.float64)[: len(rows)]
+    return found
+
+
+def row_vectors(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    part: Part,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> npt.NDArray[np.float32]:
+    """What ``model`` makes of one part of each row, shape (N, 64), float32; many lie in a file.
+
+    The mean hidden state over the answer's or the prompt's tokens, of the layer two thirds of the
+    way up and of the last one; each dimension standardised, by a thousand of the rows where there
+    are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
+    and takes 256 bytes a row.
+
+    Raises:
+        ModelError: a hidden state isn't finite.
+    """
+    by_row = many_rows.in_order(rows)
+    drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
+    sample = by_row[np.sort(drawn)]
+    rest = np.setdiff1d(by_row, sample)
+    shards = shards or Shards()
+    vectors = many_rows.open_vectors(len(rows), _DIMENSIONS, shards.folder)
+    is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
+    with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
+        own = [rows[int(at)] for at in sample]
+        known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
+        mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
+        projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
+        vectors[sample] = (known - mean) / spread @ projection
+        own = chosen(rows, rest)
+        read = mean_states(model, own, part, max_batch_tokens, bar, is_done)
+        for number, (index, values) in enumerate(read, start=1):
+            vectors[rest[index]] = (values - mean) / spread @ projection
+            shards.add([rest[index]])
+            if not number % many_rows.PART_ROWS:
+                many_rows.put_back(vectors)
+        if together() is not None:
+            vectors[rest] = added_up(vectors[rest])
+    sums = [own.sum(axis=1) for own in many_rows.parts_of(vectors)]
+    check_finite(np.concatenate(sums), "hidden state", label)
+    return vectors
+
+
+def state_table(
+    model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
+) -> FloatArray:
+    """`mean_states` of rows that fit in memory, in their order, shape (N, 2H)."""
+    found = dict(mean_states(model, rows, part, max_batch_tokens, bar))
+    width = 2 * model.get_output_embeddings().weight.shape[1]
+    table = np.zeros((len(rows), next(iter(found.values())).shape[0] if found else width))
+    for at, values in found.items():
+        table[at] = values
+    return added_up(table)
+
+
+def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
+    """Positions of the ``count`` vectors with the largest inner products, shape (N, count)."""
+    size = len(vectors)
+    if size > many_rows.HELD_ROWS:
+        return many_rows.nearest_of_many(vectors, count)
+    found = np.repeat(np.arange(size)[:, np.newaxis], count, axis=1)
+    most = min(count, size - 1)
+    block = max(1, _MAX_SIMILARITIES // size)
+    for start in range(0, size if most else 0, block):
+        near = vectors[start : start + block] @ vectors.T  # (block, N)
+        own = np.arange(len(near))
+        near[own, start + own] = -np.inf
+        best = np.sort(np.argpartition(-near, most - 1, axis=1)[:, :most], axis=1)
+        order = np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable")
+        found[start : start + block, :most] = np.take_along_axis(best, order, axis=1)
+    return found
+
+
+@torch.no_grad()
+def mean_states(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    part: Part,
+    max_batch_tokens: int,
+    bar: Bar,
+    is_done: BoolArray | None = None,
+) -> Iterator[tuple[int, FloatArray]]:
+    """Position of each row, and its mean hidden states over ``part``, shape (2H,).
+
+    First those of the layer two thirds of the way up, then those of the last one. Without batches
+    of rows that all are done.
+    """
+    read = mapped(rows, _prompt_of) if part == "prompt" else rows
+    batches = row_batches(model, read, max_batch_tokens, is_done)
+    for batch in batches:
+        with batches.or_halves(batch):
+            inputs = pass_inputs(model, batch)
+            if "logits_to_keep" in inputs:
+                inputs["logits_to_keep"] = 1  # none is wanted
+            states = model(**inputs, output_hidden_states=True).hidden_states
+            layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
+            chosen_tokens = batch.attention_mask
+            if part == "answer":  # where its tokens are predicted
+                layers, chosen_tokens = layers[:, batch.positions], batch.predicts_target
+            weights = chosen_tokens.float().unsqueeze(-1)  # (B, P, 1)
+            means = (layers.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
+            for position, index in enumerate(batch.indices):
+                yield index, means[position].double().cpu().numpy()
+            bar.update(len(batch.indices))
+
+
+def _prompt_of(row: EncodedRow) -> EncodedRow:
+    """What precedes the last answer; its first token at least."""
+    ids = row.input_ids[: max(1, row.prompt_length)]
+    return replace(row, input_ids=ids, is_target=np.zeros(len(ids), dtype=np.bool_))

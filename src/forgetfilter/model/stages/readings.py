@@ -1,0 +1,229 @@
+"""What is measured of every row in a state of the model: one stage for each probe.
+
+A stage is filled in shards as the readings come, so that a killed pass goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from forgetfilter.data.records import LEADING_DECAY, EncodedRow
+from forgetfilter.data.strata import damage_rows
+from forgetfilter.model.measuring.divergence import divergences
+from forgetfilter.model.measuring.likeness import nearest_rows, safe_likeness
+from forgetfilter.model.measuring.rates import (
+    loss_rates,
+    read_descents,
+    read_facts,
+    write_directions,
+)
+from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
+from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.passes.shards import Shards
+from forgetfilter.model.processes.joining import joined
+from forgetfilter.model.stages.keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
+from forgetfilter.model.stages.measured_columns import MeasuredColumns
+from forgetfilter.model.state import ModelState
+from forgetfilter.model.team.leading import everywhere
+from forgetfilter.model.team.on_ray import cluster
+from forgetfilter.progress import Progress
+from forgetfilter.runs.file_names import READINGS_FILE
+from forgetfilter.runs.parquet_parts import Column, columns_of
+from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
+
+if TYPE_CHECKING:
+    from forgetfilter.model.workbench import Workbench
+
+
+def measure(
+    bench: Workbench,
+    probes: Iterable[Probe],
+    states: Mapping[StateName, ModelState],
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow] = (),
+) -> Readings:
+    """Measure each probe on every row; see `Workbench.measure`."""
+    columns = MeasuredColumns(rows, bench.guessing)
+    digest = rows_digest(rows)
+    for probe in probes:
+        state = states[probe.state]
+        if probe.kind == "damage":
+            if not safe:
+                raise ValueError(f"{probe} needs safe rows")
+            few = damage_rows(safe, bench.seed)
+            found = _measure_one(bench, probe, state, few, rows_digest(few))[probe.name]
+            columns.add_constant(probe.name, float(found.mean()))
+            continue
+        if probe.kind == "safe_neighbours":
+            columns.add(_measure_safe_neighbours(bench, probe, state, rows, digest, safe))
+        elif probe.kind == "rate":
+            columns.add(_measure_rate(bench, probe, state, rows, digest, safe))
+        else:
+            columns.add(_measure_one(bench, probe, state, rows, digest, safe))
+    numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))
+    return Readings(row=numbers, columns=columns)
+
+
+def _limits(bench: Workbench, probe: Probe, stage: Path) -> tuple[int, Progress, str, Shards]:
+    """How a pass over rows is cut up, where it reports, and what it keeps on its way.
+
+    A pass that several processes share keeps nothing on its way: each has read other rows.
+    """
+    shards = Shards()
+    if joined() is None and cluster() is None:
+        shards = Shards(stage, probe.name, bench.checkpoint_minutes, bench.progress)
+    return bench.max_batch_tokens, bench.progress, probe.name, shards
+
+
+def _measure_one(
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    safe: Sequence[EncodedRow] = (),
+) -> Mapping[str, Column]:
+    """One probe as a stage of its own: columns in, columns out through one parquet file."""
+    import pandas as pd
+
+    key = {
+        "code": CODE_VERSION,
+        "state": state.fingerprint,
+        "rows": digest,
+        **bench.numerics(),
+        "max_new_tokens": bench.max_new_tokens if probe.kind == "generation" else None,
+    }
+    if probe.kind == "loss":
+        key["leading"] = LEADING_DECAY
+    if probe.kind in ("neighbours", "likeness"):
+        key["likeness"] = LIKENESS_VERSION
+    if probe.kind == "likeness":
+        if not safe:
+            raise ValueError(f"{probe} needs safe rows")
+        key["safe"] = rows_digest(safe)
+
+    def build(folder: Path) -> None:
+        limits = _limits(bench, probe, folder)
+        if probe.kind == "loss":
+            values = everywhere(bench, "to_read", state, completion_losses, rows, *limits)
+            frame = pd.DataFrame(
+                {
+                    f"loss_sum_{probe.state}": values.loss_sum,
+                    f"greedy_match_{probe.state}": values.greedy_match,
+                    f"leading_loss_{probe.state}": values.leading_sum,
+                }
+            )
+        elif probe.kind in ("divergence", "damage"):
+            values = everywhere(bench, "in_state", state, divergences, rows, *limits)
+            frame = pd.DataFrame({probe.name: values})
+        elif probe.kind == "neighbours":
+            more = (rows, NEIGHBOURS, *limits)
+            found = everywhere(bench, "to_read", state, nearest_rows, *more)
+            numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))[found]
+            names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
+            frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
+        elif probe.kind == "likeness":
+            values = everywhere(bench, "to_read", state, safe_likeness, rows, safe, *limits)
+            frame = pd.DataFrame({probe.name: values})
+        else:
+            texts = bench.answers(state, rows, *limits[2:])
+            frame = pd.DataFrame({f"generation_{probe.state}": texts})
+        frame.to_parquet(folder / READINGS_FILE)
+
+    folder = bench.store.stage(f"measure_{probe.name}", key, build)
+    return columns_of(folder / READINGS_FILE)
+
+
+def _measure_safe_neighbours(
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    safe: Sequence[EncodedRow],
+) -> Mapping[str, Column]:
+    """The safe rows that are most like each row, as one stage."""
+    import pandas as pd
+
+    if not safe:
+        raise ValueError(f"{probe} needs safe rows")
+    key = {
+        "code": CODE_VERSION,
+        "state": state.fingerprint,
+        "rows": digest,
+        "safe": rows_digest(safe),
+        "categories": [row.category for row in safe],
+        **bench.numerics(),
+    }
+
+    def build(folder: Path) -> None:
+        more = (rows, safe, NEIGHBOURS, *_limits(bench, probe, folder))
+        found = everywhere(bench, "to_read", state, nearest_safe_rows, *more)
+        numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
+        names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
+        pd.DataFrame(dict(zip(names, numbers.T, strict=True))).to_parquet(folder / READINGS_FILE)
+
+    return columns_of(bench.store.stage(f"measure_{probe.name}", key, build) / READINGS_FILE)
+
+
+def _measure_rate(
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    safe: Sequence[EncodedRow],
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Rates of change along each safe direction: one stage for those, one for the rates."""
+    import pandas as pd
+
+    folder = _directions(bench, probe, state, safe)
+    found = read_facts(folder)
+    names = [f"{probe.name}_{group}" for group in range(len(found))]
+    key = {
+        "code": CODE_VERSION,
+        "directions": folder.name,
+        "rows": digest,
+        "method": "row gradients",
+    }
+
+    def build(stage: Path) -> None:
+        more = (read_descents(folder), *_limits(bench, probe, stage))
+        rates = everywhere(bench, "trainable_state", state, loss_rates, rows, *more)
+        pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
+
+    stage = bench.store.stage(f"measure_{probe.name}", key, build)
+    frame = pd.read_parquet(stage / READINGS_FILE)
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for name, facts in zip(names, found, strict=True):
+        columns[name] = frame[name].to_numpy()
+        columns[name.replace("rate", "step", 1)] = np.full(len(rows), facts["restoring_step"])
+    return columns
+
+
+def _directions(
+    bench: Workbench, probe: Probe, state: ModelState, safe: Sequence[EncodedRow]
+) -> Path:
+    """The stage that holds the gradients of ``probe.objective`` over groups of safe rows."""
+    objective = probe.objective
+    if objective is None or not safe or state.adapter is None:
+        raise ValueError(f"{probe} needs an objective, safe rows, and a state with an adapter")
+    key = {
+        "code": CODE_VERSION,
+        "state": state.fingerprint,
+        "safe": rows_digest(safe),
+        "objective": objective,
+        "groups": probe.groups,
+        **bench.numerics(),
+    }
+
+    def build(folder: Path) -> None:
+        model = bench.model.in_state(state, is_trainable=True)
+        limits = (bench.max_batch_tokens, bench.progress, f"direction_{objective}")
+        write_directions(folder, model, safe, objective, probe.groups, *limits)
+
+    return bench.store.stage(f"direction_{objective}_{probe.state}", key, build)

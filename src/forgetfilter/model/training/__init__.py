@@ -1,0 +1,1 @@
+"""What changes weights: fine-tuning and restoring, their checkpoints, their speed."""

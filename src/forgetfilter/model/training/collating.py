@@ -1,0 +1,31 @@
+"""What the trainer is given: indices of rows, and tensors made of them when a step needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import LossOn
+from forgetfilter.model.training.step_method import padded_inputs
+
+
+def indices_of(features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+    """Which rows a step is about; the trainer counts what is called input_ids."""
+    return {"input_ids": torch.tensor([[feature["index"]] for feature in features])}
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes tensors of the rows with these indices."""
+
+    rows: Sequence[EncodedRow]
+    loss_on: LossOn
+    pad_token_id: int
+
+    def __call__(self, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+        """Padded tensors of the rows that the features name."""
+        rows = [self.rows[feature["index"]] for feature in features]
+        return padded_inputs(rows, self.loss_on, self.pad_token_id)

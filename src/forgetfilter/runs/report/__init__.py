@@ -1,0 +1,1 @@
+"""The report of a run: one page, and what it shows of which rows."""

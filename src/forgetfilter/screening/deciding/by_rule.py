@@ -1,0 +1,104 @@
+"""What a rule alone makes of stored scores; loads no model and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.errors import DataError
+from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
+from forgetfilter.runs.inputs import SCREEN_AGAIN
+from forgetfilter.runs.parquet_parts import by_code, read_column, shared_texts
+from forgetfilter.runs.schema import Finding
+from forgetfilter.scoring.joint import decide_joint
+from forgetfilter.scoring.records import Readings, Selection
+from forgetfilter.scoring.thresholds import THRESHOLDS, decide
+from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
+from forgetfilter.screening.deciding.tables import read_readings
+from forgetfilter.text import printable
+
+
+def selection_by(
+    run: Path, summary: Mapping[str, Any], threshold: str
+) -> tuple[Selection, Readings, list[Finding]]:
+    """What a rule makes of the stored scores, and all that is to be said against it.
+
+    Where the summary has a ``joint`` weight, the joint score is what is cut.
+
+    Raises:
+        DataError: a column that the rule needs was not measured, or has been lost since.
+    """
+    try:
+        return _selection_by(run, summary, threshold)
+    except KeyError as error:
+        raise DataError(
+            f"{SCORES_FILE} and {READINGS_FILE} in {printable(str(run), 300)!r} lack a column: "
+            f"{printable(str(error.args[0] if error.args else error), 200)}. Expected all that the "
+            f"rule {printable(threshold, 60)} decides by. {SCREEN_AGAIN}"
+        ) from None
+
+
+def _selection_by(
+    run: Path, summary: Mapping[str, Any], threshold: str
+) -> tuple[Selection, Readings, list[Finding]]:
+    readings, weight = read_readings(run), float(summary.get("joint", 0.0))
+    scores = _column(run, "forgetting_score", readings)
+    needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
+    rule = THRESHOLDS.build(threshold)
+    if weight:
+        opinion = _column(run, "second_opinion", readings)
+        selection = decide_joint(
+            rule, scores, opinion, weight, readings, needs_learned=needs_learned
+        )
+    else:
+        selection = decide(rule, scores, readings, needs_learned=needs_learned)
+    learned = readings.learned  # the summary counts them, whatever the rule needs
+    is_judged = learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
+    of_scores = [Finding.model_validate(found) for found in summary.get("findings", [])]
+    return (
+        selection,
+        readings,
+        [
+            *(found for found in of_scores if found.name not in OF_A_DECISION),
+            *check_decision(selection, is_judged),
+        ],
+    )
+
+
+def rule_decides(
+    frame: pd.DataFrame,
+    selection: Selection,
+    readings: Readings,
+    *,
+    decided: bool,
+    weight: float = 0.0,
+) -> None:
+    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides.
+
+    ``joint_score`` is there where that is what was cut, and only there.
+    """
+    is_removed = np.zeros(len(frame), dtype=np.bool_)
+    is_removed[readings.row] = selection.is_removed
+    is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
+    codes = is_removed.astype(np.int8) if decided else np.full(len(frame), 2, dtype=np.int8)
+    codes[is_rejected] = 3
+    names = ["kept", "removed", "undecided", "rejected"]
+    frame["decision"] = pd.Categorical.from_codes(codes, names)
+    reasons = shared_texts(frame["reason"])
+    reasons[readings.row] = selection.reasons if decided else "undecided"
+    frame["reason"] = by_code(reasons)
+    frame.drop(columns="joint_score", errors="ignore", inplace=True)
+    if weight and selection.scores is not None:
+        joint = np.full(len(frame), np.nan)
+        joint[readings.row] = selection.scores
+        frame["joint_score"] = joint
+
+
+def _column(run: Path, name: str, readings: Readings) -> FloatArray:
+    """A column of the table of scores, at the rows that were scored, shape (N,)."""
+    return read_column(run / SCORES_FILE, name).astype(np.float64)[readings.row]

@@ -1,0 +1,1 @@
+"""What a screen works with: files and models, opened, checked, and turned into tokens."""

@@ -182,8 +182,9 @@ def _write_scores(run: Path, frame: pd.DataFrame) -> None:
             stop = start + len(carried)
             own = frame.iloc[start:stop].reset_index(drop=True)
             own[list(carried.columns)] = carried
-            for name in own.select_dtypes("category"):
-                own[name] = own[name].tolist()
+            for name in _FEW_TEXTS:
+                if name in own.columns:
+                    own[name] = own[name].tolist()
             start = stop
             yield own.loc[:, in_order(own)]
 

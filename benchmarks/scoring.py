@@ -1,25 +1,30 @@
 """Rows scored a second: the paper's procedure, batched generation, and the package's signals.
 
-    OMP_NUM_THREADS=1 python benchmarks/scoring.py [--model DIR] [--rows 48] [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/scoring.py [--rows 300] [--slow-rows 12] [--rounds 5]
 
 One learned model, made once. What a way makes before it reads the first row (a forgetting run, or
 restorations) costs the same for any number of rows and is timed apart; then all ways read all rows
 in turn. The paper's signal, `rouge1`, generates every row's answer in three states (the base model
 too, which the paper's comparison of learned and forgotten doesn't need), one prompt at a time as
 its code does (docs/lab/paper.md). "generation" does the same in batches. The other signals read
-losses. The two further models that `crossfit` learns are made before, as the learned one is. More
-rows a second is better.
+losses. With ``--slow-rows`` the paper's way reads so many of the rows, drawn with a fixed seed: one
+row costs it the same in any file. The two further models that `crossfit` learns are made before, as
+the learned one is. More rows a second is better.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.reading import read_rows
+from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.writing import write_records
 from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
 from forgetfilter.model.workbench import Workbench
@@ -38,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", help="folder (default: the bundled model)")
     parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--slow-rows", type=int, help="of them, for the paper's way (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=1, help="rounds before those that count")
     parser.add_argument("--preparations", type=int, default=1, help="how often to time those")
     parser.add_argument("--epochs", type=float, default=1, help="of the learn phase, not counted")
     parser.add_argument("--json", type=Path, help="where to keep what was found")
@@ -52,6 +59,7 @@ class Scoring:
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder = folder
+        self.slow_rows = options.slow_rows
         write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
         write_records(folder / "safe.jsonl", make_safe(400, 0))
         given = {
@@ -101,14 +109,20 @@ class Scoring:
                 states |= restore_both(setting, self.halves[own[0]], own)
         self.states[signal] = states
 
+    def rows_of(self, *, is_single: bool) -> Sequence[EncodedRow]:
+        """The rows that a way reads."""
+        wanted = self.slow_rows if is_single and self.slow_rows else len(self.noisy)
+        drawn = np.random.default_rng(0).permutation(len(self.noisy))[:wanted]
+        return [self.noisy[int(at)] for at in np.sort(drawn)]
+
     def read(self, signal: str, *, is_single: bool = False) -> None:
-        """Read every row as a signal needs it, and score it."""
+        """Read the rows as a signal needs it, and score them."""
         self._empty_store()
         self.bench.max_batch_tokens = 1 if is_single else 8192
         built = SIGNALS.build(signal)
         # Generations alone need no losses; those tell which rows were learned at all.
         probes = built.probes if signal == "rouge1" else (*ALWAYS, *built.probes)
-        given = (self.states[signal], self.noisy, self.safe)
+        given = (self.states[signal], self.rows_of(is_single=is_single), self.safe)
         built.combine(self.bench.measure(dict.fromkeys(probes), *given))
         self.bench.max_batch_tokens = 8192
 
@@ -124,16 +138,20 @@ def report(scoring: Scoring, options: argparse.Namespace) -> None:
         name: lambda name=name, signal=signal: scoring.read(signal, is_single=name == PAPER)
         for name, signal in signals.items()
     }
-    turns = take_turns(ways, options.rounds + 1)
-    turns = {name: own[1:] for name, own in turns.items()}  # the first warms up
-    rows = len(scoring.noisy)
-    found: dict[str, Any] = {"rows": rows, "turns": turns, "preparations": made, "ways": {}}
-    print(f"{rows} rows, {options.rounds} rounds in turn, 1 seed; seconds are of the processor\n")
+    turns = take_turns(ways, options.rounds + options.warm_up)
+    turns = {name: own[options.warm_up :] for name, own in turns.items()}
+    sizes = {name: len(scoring.rows_of(is_single=name == PAPER)) for name in ways}
+    found: dict[str, Any] = {"rows": sizes, "turns": turns, "preparations": made, "ways": {}}
+    print(
+        f"{len(scoring.noisy)} rows, {sizes[PAPER]} for the paper's way, {options.rounds} rounds "
+        "in turn, 1 seed; seconds are of the processor\n"
+    )
     print("| way | rows a second | times the paper's | seconds before the first row |")
     print("|---|---|---|---|")
     for name, own in turns.items():
-        speed = spread([rows / turn["cpu"] for turn in own])
-        faster = ratios(turns, PAPER, name)
+        speed = spread([sizes[name] / turn["cpu"] for turn in own])
+        a_row = ratios(turns, PAPER, name)
+        faster = {kind: value * sizes[name] / sizes[PAPER] for kind, value in a_row.items()}
         before = spread([turn["cpu"] for turn in made[signals[name]]])
         told = {"rows_per_second": speed, "times_the_papers": faster, "seconds_before": before}
         found["ways"][name] = told

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import ARCHITECTURES, build_model
 from forgetfilter.config import LoraSettings, PhaseSettings
@@ -160,3 +161,48 @@ def test_a_model_whose_head_reads_more_than_states_is_read_at_once(
 
     inner.__class__ = Odd
     assert answer_head.body_of(inner) is None
+
+
+class Copies(TorchDispatchMode):
+    """How many logits, in numbers, the tensors hold that operations make; views are none."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.shape[-1:] == (self.vocabulary,):
+            given = [own.data_ptr() for own in args if isinstance(own, torch.Tensor)]
+            if found.data_ptr() not in given:
+                self.sizes.append(found.numel())
+        return found
+
+
+@pytest.mark.parametrize("is_in_parts", [False, True])
+def test_of_all_logits_only_some_are_copied_at_once(
+    tiny_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, is_in_parts: bool
+):
+    """What a loss is made from took three times what the logits take, a divergence six times."""
+    tokenizer = tiny_tokenizer()
+    vocabulary = len(tokenizer)
+    model = adapted(build_model("llama", tokenizer))
+    (batch,) = row_batches(model, random_rows(vocabulary), 8192)
+    tokens = 16 if is_in_parts else batch.predicts_target.numel()
+    monkeypatch.setitem(limits.MOST_LOGITS, "cpu", vocabulary * tokens)
+    answer_head.body_of(answer_head.unwrapped(model))
+    parts = -(-len(batch.tokens) // tokens)
+    block = tokens * vocabulary // 8
+    found: list[torch.Tensor] = []
+    for share in (1 / 8, 10.0):
+        monkeypatch.setattr(limits, "COPIED_SHARE", share)
+        with torch.no_grad(), Copies(vocabulary) as of_losses:
+            found += answer_head.nats_and_choices(model, batch)
+        with torch.no_grad(), Copies(vocabulary) as of_divergences:
+            found.append(answer_head.token_divergences(model, batch))
+        for copies, passes in ((of_losses, 1), (of_divergences, 2)):
+            whole = sum(size > block for size in copies.sizes)
+            assert (whole <= passes * parts) == (share < 1)
+    for one, other in zip(found[:3], found[3:], strict=True):
+        assert torch.equal(one, other)  # bit for bit

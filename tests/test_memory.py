@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import contents, rows_of, write_rows
+from conftest import build_model, contents, rows_of, write_rows
 from decided_run import make_run
 from forgetfilter.data import read_rows
 from forgetfilter.data.many_rows import spilled
@@ -25,9 +25,13 @@ from forgetfilter.data.reading import repeated_ids
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.measuring import many_rows
+from forgetfilter.model.measuring.likeness import nearest_rows, row_vectors
 from forgetfilter.model.stages.keys import rows_digest
+from forgetfilter.progress import Progress
 from forgetfilter.runs import parquet_parts
 from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parts
+from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.signals.crossfit import Crossfit
 from forgetfilter.screening.deciding import decision_files, tables
 
 
@@ -226,3 +230,97 @@ def test_a_classifier_of_many_rows_is_fitted_on_some(monkeypatch: pytest.MonkeyP
     some = many_rows.odds_of_many(*parts)
     assert np.corrcoef(some, usual)[0, 1] > 0.95
     assert not np.allclose(some, usual, atol=1e-3)
+
+
+def test_vectors_in_a_file_are_the_same_and_leave_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    vectors = np.random.default_rng(0).normal(size=(90_000, 64)).astype(np.float32)
+    monkeypatch.setattr(many_rows, "PART_ROWS", 2**12)
+    filed = many_rows.open_vectors(len(vectors), 64, tmp_path)
+    assert isinstance(filed, np.memmap)
+    assert not list(tmp_path.iterdir())
+    peak = 0.0
+    start = 0
+    before = mapped_megabytes()
+    for part in many_rows.parts_of(filed):
+        part[:] = vectors[start : start + len(part)]
+        start += len(part)
+        peak = max(peak, mapped_megabytes() - before)
+    assert peak < 4  # of 23
+    assert np.array_equal(filed, vectors)
+    many_rows.put_back(filed)
+    few = filed[:2000]
+    assert np.array_equal(
+        many_rows.nearest_of_many(few, 4), many_rows.nearest_of_many(vectors[:2000], 4)
+    )
+
+
+def mapped_megabytes() -> float:
+    """What this process has of mapped files in its memory."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("the kernel does not say what of a file is in memory")
+    lines = status.read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1000
+
+
+@pytest.mark.parametrize("held", [10, 10**6])
+def test_the_nearest_rows_are_those_of_vectors_in_memory(
+    tiny_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, held: int
+):
+    tokenizer = tiny_tokenizer()
+    model = build_model("llama", tokenizer).eval()
+    rng = np.random.default_rng(0)
+    rows = [
+        EncodedRow(at, rng.integers(5, 90, 9), np.arange(9) >= 4, 4, "")  # type: ignore[arg-type]
+        for at in range(40)
+    ]
+    monkeypatch.setattr(many_rows, "HELD_ROWS", held)
+    monkeypatch.setattr(many_rows, "PART_ROWS", 8)
+    silent = Progress(is_silent=True)
+    vectors = row_vectors(model, rows, "answer", 256, silent, "")
+    assert isinstance(vectors, np.memmap) == (held == 10)
+    found = nearest_rows(model, rows, 4, 256, silent, "")
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similar = unit @ unit.T
+    np.fill_diagonal(similar, -np.inf)
+    assert np.array_equal(found, np.argsort(-similar, axis=1, kind="stable")[:, :4])
+
+
+def crossfit_readings(rows: int) -> Readings:
+    rng = np.random.default_rng(0)
+    signal = Crossfit()
+    states = dict.fromkeys(["base", *(state for pair in signal.pairs for state in pair)])
+    columns: dict[str, Any] = {
+        "completion_tokens": rng.integers(1, 60, rows),
+        "leading_scale": rng.uniform(1, 5, rows),
+        "likeness_base": rng.normal(size=rows),
+    }
+    for state in states:
+        columns |= {
+            f"{kind}_{state}": rng.normal(size=rows) for kind in ("loss_sum", "leading_loss")
+        }
+    columns |= {f"neighbour_{k}_base": 3 * rng.integers(0, rows, rows) for k in range(4)}
+    return Readings(3 * np.arange(rows), columns)
+
+
+def test_scores_of_many_rows_take_little_memory_and_are_the_same():
+    """All rows at once took 320 bytes a row at the peak."""
+    few, many = (crossfit_readings(rows) for rows in (40_000, 80_000))
+    signal = Crossfit()
+    peaks = [held_bytes(lambda own=own: signal.combine(own))[1] for own in (few, many)]
+    assert (peaks[1] - peaks[0]) / 40_000 < 170
+    own = np.array(
+        [
+            (few[f"leading_loss_{later}"] - few[f"leading_loss_{earlier}"]) / few["leading_scale"]
+            for earlier, later in signal.pairs
+        ]
+    )
+    each = 0.5 * own + 0.5 * own[:, few.neighbours("base")].mean(axis=2)
+    most = np.maximum(np.median(own, axis=0), 0.0) + 0.09
+    evidence = np.minimum(np.median(each, axis=0), most)
+    likeness = few["likeness_base"]
+    share = np.searchsorted(np.sort(likeness), likeness, side="right") / len(likeness)
+    expected = evidence * np.minimum(1.0, 0.3 + share)
+    assert np.array_equal(signal.combine(few).forgetting_score, expected)

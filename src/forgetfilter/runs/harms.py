@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.errors import DataError
-from forgetfilter.runs.columns import read_columns
+from forgetfilter.runs.columns import column_names, read_columns
 from forgetfilter.runs.file_names import HARMS_FILE, SAFE_ROWS_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
-from forgetfilter.runs.reading import read_by_row, read_json
+from forgetfilter.runs.reading import read_json
 from forgetfilter.runs.schema import HARM_COLUMN, SAFE_NEIGHBOUR_COLUMNS
 
 TEXT_CHARACTERS = 160
@@ -57,25 +57,64 @@ def harm_of_each(run: Path, rows: int) -> npt.NDArray[np.object_] | None:
     return harms
 
 
-def safe_rows_of(run: Path, rows: set[int]) -> dict[int, list[SafeRow]]:
+class NearestSafeRows(Mapping[int, Sequence[SafeRow]]):
+    """By row, the safe rows nearest to it, nearest first: of each only their numbers are held."""
+
+    def __init__(
+        self,
+        rows: npt.NDArray[np.int64],
+        near: npt.NDArray[np.int32],
+        known: Mapping[int, SafeRow],
+    ) -> None:
+        """``rows``, shape (R,), ascending, and the numbers of their safe rows, shape (R, K)."""
+        self._rows, self._near, self._known = rows, near, known
+
+    def __getitem__(self, row: int) -> list[SafeRow]:
+        at = int(np.searchsorted(self._rows, row))
+        if at == len(self._rows) or self._rows[at] != row:
+            raise KeyError(row)
+        return [self._known[number] for number in dict.fromkeys(self._near[at].tolist())]
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def safe_rows_of(
+    run: Path, rows: Collection[int] | npt.NDArray[np.int64]
+) -> Mapping[int, Sequence[SafeRow]]:
     """The safe rows nearest to each of some rows, nearest first; empty where not measured.
 
     Raises:
         DataError: a file is damaged.
     """
-    near = read_by_row(run / HARMS_FILE, SAFE_NEIGHBOUR_COLUMNS, rows)
-    if not near:
+    path = run / HARMS_FILE
+    if not path.exists():
         return {}
+    asked = np.fromiter(rows, np.int64, len(rows))
+    columns = read_columns(path, ("row",))
+    if "row" not in columns:
+        raise DataError(f"{path} has no column row. Expected one of numbers. {SCREEN_AGAIN}")
+    numbers = columns["row"].to_numpy(zero_copy_only=False)
+    at = np.flatnonzero(np.isin(numbers, asked))
+    at = at[np.argsort(numbers[at], kind="stable")]
+    if not len(at):
+        return {}
+    names = [name for name in SAFE_NEIGHBOUR_COLUMNS if name in column_names(path)]
+    near = np.zeros((len(at), len(names)), dtype=np.int32)
     said = cast(dict[str, dict[str, Any]], read_json(run / SAFE_ROWS_FILE))
     try:
         known = {
             int(row): SafeRow(int(row), str(own["category"]), str(own["text"]))
             for row, own in said.items()
         }
-        return {
-            row: [known[number] for number in dict.fromkeys(own.values())]
-            for row, own in near.items()
-        }
+        for column, name in enumerate(names):  # one after the other: each is as long as the file
+            near[:, column] = read_columns(path, (name,))[name].take(at).fill_null(-1)
+        if missing := set(np.unique(near).tolist()) - set(known):
+            raise KeyError(min(missing))
+        return NearestSafeRows(numbers[at], near, known)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise DataError(
             f"{run / SAFE_ROWS_FILE} is damaged. Expected what each safe row of {HARMS_FILE} says. "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from ctypes import CDLL
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
     with open_atomic(path) as file, parquet.ParquetWriter(file, schema) as writer:
         for frame in chain([first], parts):
             writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
+            if frame is not first:
+                give_back()
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -78,6 +82,21 @@ def shared_texts(values: Any) -> npt.NDArray[np.object_]:
     """A column of texts of which few differ: equal ones are one object. Shape (N,)."""
     codes, different = pd.factorize(values, use_na_sentinel=False)
     return np.array(different, dtype=object)[codes]
+
+
+def by_code(values: Any) -> pd.Categorical:
+    """Texts of which few differ, in a byte a row or two; a table is not written so."""
+    codes, different = pd.factorize(values)
+    return pd.Categorical.from_codes(codes, list(different))
+
+
+def give_back() -> None:
+    """Give the system what allocators keep of memory that is no longer used, as far as they can."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # another C library
+        CDLL("libc.so.6").malloc_trim(0)
 
 
 class LazyColumns(Mapping[str, Column]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -217,14 +217,17 @@ def read_numbers(
     return found
 
 
-def read_by_row(path: Path, names: tuple[str, ...], rows: set[int]) -> dict[int, dict[str, Any]]:
+def read_by_row(
+    path: Path, names: tuple[str, ...], rows: Collection[int] | npt.NDArray[np.int64]
+) -> dict[int, dict[str, Any]]:
     """Some columns of some rows of a table; empty where the file doesn't exist."""
     if not path.exists():
         return {}
     columns = read_columns(path, ("row", *names))
     if "row" not in columns:
         raise DataError(f"{path} has no column row. {_REMEDY}")
-    at = np.flatnonzero(np.isin(columns["row"].to_numpy(zero_copy_only=False), list(rows)))
+    asked = np.fromiter(rows, np.int64, len(rows))
+    at = np.flatnonzero(np.isin(columns["row"].to_numpy(zero_copy_only=False), asked))
     taken: dict[str, list[Any]] = {
         name: column.take(at).to_pylist() for name, column in columns.items()
     }

@@ -135,9 +135,12 @@ class Readings:
 
     def neighbours(self, state: StateName) -> npt.NDArray[np.int64]:
         """Positions of each row's most alike rows in ``state``, nearest first, shape (N, 4)."""
-        rows = np.stack([self[f"neighbour_{k}_{state}"] for k in range(NEIGHBOURS)], axis=1)
+        positions = np.empty((len(self), NEIGHBOURS), dtype=np.int64)
         order = np.argsort(self.row)
-        positions: npt.NDArray[np.int64] = order[np.searchsorted(self.row[order], rows)]
+        ascending = self.row[order]
+        for k in range(NEIGHBOURS):
+            rows = self[f"neighbour_{k}_{state}"]
+            positions[:, k] = order[np.searchsorted(ascending, rows)]
         return positions
 
     @property

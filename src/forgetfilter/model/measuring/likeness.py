@@ -18,6 +18,7 @@ from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.passes.forward import pass_inputs, row_batches
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.dealing import added_up
+from forgetfilter.model.processes.joining import together
 from forgetfilter.progress import Bar, Progress
 
 Part = Literal["answer", "prompt"]
@@ -49,7 +50,8 @@ def nearest_rows(
     in for those that are missing.
     """
     vectors = row_vectors(model, rows, "answer", max_batch_tokens, progress, label, shards)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    for part in many_rows.parts_of(vectors):
+        part /= np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12)
     return _nearest(vectors, count)
 
 
@@ -106,12 +108,12 @@ def row_vectors(
     label: str,
     shards: Shards | None = None,
 ) -> npt.NDArray[np.float32]:
-    """What ``model`` makes of one part of each row, shape (N, 64), float32.
+    """What ``model`` makes of one part of each row, shape (N, 64), float32; many lie in a file.
 
     The mean hidden state over the answer's or the prompt's tokens, of the layer two thirds of the
     way up and of the last one; each dimension standardised, by a thousand of the rows where there
     are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
-    and holds a million rows in 256 MB.
+    and takes 256 bytes a row.
 
     Raises:
         ModelError: a hidden state isn't finite.
@@ -120,8 +122,8 @@ def row_vectors(
     drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
     sample = by_row[np.sort(drawn)]
     rest = np.setdiff1d(by_row, sample)
-    vectors = np.zeros((len(rows), _DIMENSIONS), dtype=np.float32)
     shards = shards or Shards()
+    vectors = many_rows.open_vectors(len(rows), _DIMENSIONS, shards.folder)
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[int(at)] for at in sample]
@@ -130,13 +132,16 @@ def row_vectors(
         projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
         vectors[sample] = (known - mean) / spread @ projection
         own = chosen(rows, rest)
-        others = vectors[rest]
-        for index, values in mean_states(model, own, part, max_batch_tokens, bar, is_done):
-            others[index] = (values - mean) / spread @ projection
-            vectors[rest[index]] = others[index]
+        read = mean_states(model, own, part, max_batch_tokens, bar, is_done)
+        for number, (index, values) in enumerate(read, start=1):
+            vectors[rest[index]] = (values - mean) / spread @ projection
             shards.add([rest[index]])
-        vectors[rest] = added_up(others)
-    check_finite(vectors.sum(axis=1), "hidden state", label)
+            if not number % many_rows.PART_ROWS:
+                many_rows.put_back(vectors)
+        if together() is not None:
+            vectors[rest] = added_up(vectors[rest])
+    sums = [own.sum(axis=1) for own in many_rows.parts_of(vectors)]
+    check_finite(np.concatenate(sums), "hidden state", label)
     return vectors
 
 

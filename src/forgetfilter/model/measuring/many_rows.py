@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,39 @@ FITTED_ROWS = 50_000
 _ROWS_TOGETHER = 512
 _OTHERS_TOGETHER = 4096
 _JUDGED_TOGETHER = 2**16
+PART_ROWS = 2**14
+"""Rows after which what was read of a file may leave the memory."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+def open_vectors(rows: int, dimensions: int, folder: Path | None = None) -> Vectors:
+    """Zeros of shape (rows, dimensions), float32; where they are many, in a file without a name.
+
+    Args:
+        rows: more than `HELD_ROWS` lie in the file.
+        dimensions: of a row.
+        folder: on whose disk it lies; None: the system's place for temporary files.
+    """
+    if rows <= HELD_ROWS:
+        return np.zeros((rows, dimensions), dtype=np.float32)
+    with tempfile.TemporaryFile(dir=folder, prefix="forgetfilter-") as file:
+        return np.memmap(file, np.float32, "w+", shape=(rows, dimensions))
+
+
+def put_back(vectors: Vectors) -> None:
+    """Take what lies in a file out of this process's memory; it is read again when needed."""
+    if isinstance(vectors, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        held = vectors.base
+        if isinstance(held, mmap.mmap):
+            held.madvise(mmap.MADV_DONTNEED)
+
+
+def parts_of(vectors: Vectors) -> Iterator[Vectors]:
+    """Views of some thousand rows, one after the other, of which one is in memory at a time."""
+    for start in range(0, max(len(vectors), 1), PART_ROWS):
+        yield vectors[start : start + PART_ROWS]
+        put_back(vectors)
 
 
 def in_order(rows: Sequence[EncodedRow]) -> IntArray:
@@ -25,7 +61,7 @@ def in_order(rows: Sequence[EncodedRow]) -> IntArray:
     return np.argsort(np.fromiter((row.row for row in rows), np.int64, len(rows)), kind="stable")
 
 
-def nearest_of_many(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
+def nearest_of_many(vectors: Vectors, count: int) -> IntArray:
     """Positions of the ``count`` vectors with the largest inner products, shape (N, count).
 
     Nearest first, of equal ones the first; none is its own. There are more than ``count`` vectors.
@@ -52,13 +88,13 @@ def nearest_of_many(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
                 )
                 best[nearer] = np.take_along_axis(either, order, axis=1)
                 place[nearer] = np.take_along_axis(places, order, axis=1)
+            if not (first + _OTHERS_TOGETHER) % PART_ROWS:
+                put_back(vectors)
         found[start : start + len(own)] = place
     return found
 
 
-def odds_of_many(
-    classifier: Any, folds: Any, vectors: npt.NDArray[np.float32], is_safe: BoolArray
-) -> FloatArray:
+def odds_of_many(classifier: Any, folds: Any, vectors: Vectors, is_safe: BoolArray) -> FloatArray:
     """What a classifier says of each vector, fitted on some of the others, log odds, shape (N,).
 
     As `cross_val_predict` does, but fitted on all safe rows of a part and on as many of its other
@@ -81,4 +117,5 @@ def odds_of_many(
         for start in range(0, len(judged), _JUDGED_TOGETHER):
             part = judged[start : start + _JUDGED_TOGETHER]
             odds[part] = classifier.decision_function(vectors[part])
+            put_back(vectors)
     return odds

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from forgetfilter.model.loading.base_model import autocast_for
-from forgetfilter.model.passes.limits import most_logits
+from forgetfilter.model.passes.limits import copied_logits, most_logits
 from forgetfilter.model.processes.parted import is_parted
 
 if TYPE_CHECKING:
@@ -82,9 +82,12 @@ def per_token(model: Any, batch: RowBatch, measure: Measure) -> Tensor:
     With its gradient where gradients are on. ``measure`` is called for one part after the other.
     """
     if not _is_in_parts(model, batch):
-        return measure(target_logits(model, batch), slice(0, len(batch.tokens)))
-    size = _part_size(model)
-    return _pass(model, batch, lambda states, head: _measured(states, head, measure, size))
+        if torch.is_grad_enabled():
+            return measure(target_logits(model, batch), slice(0, len(batch.tokens)))
+        logits = _PassLogits(model, batch)
+        return _in_blocks(logits.at, slice(0, len(batch.tokens)), measure, _block_size(model))
+    size, block = _part_size(model), _block_size(model)
+    return _pass(model, batch, lambda states, head: _measured(states, head, measure, size, block))
 
 
 def token_nats(model: Any, batch: RowBatch) -> Tensor:
@@ -116,21 +119,36 @@ def token_divergences(model: Any, batch: RowBatch, base: Tensor | None = None) -
     if base is not None:
         return per_token(model, batch, lambda logits, place: _divergence(base[place], logits))
     if not _is_in_parts(model, batch):
-        with torch.no_grad(), model.disable_adapter():
-            base = torch.log_softmax(target_logits(model, batch), dim=-1)
-        return token_divergences(model, batch, base)
+        if torch.is_grad_enabled():
+            with torch.no_grad(), model.disable_adapter():
+                base = torch.log_softmax(target_logits(model, batch), dim=-1)
+            return token_divergences(model, batch, base)
+        with model.disable_adapter():
+            unchanged = _PassLogits(model, batch)
+
+        def compare(logits: Tensor, place: slice) -> Tensor:
+            return _divergence(torch.log_softmax(unchanged.at(place), dim=-1), logits)
+
+        return per_token(model, batch, compare)
     with torch.no_grad(), model.disable_adapter():
         before = _pass(model, batch, lambda states, _: states)  # (K, H)
 
     def both(states: Tensor, head: Head) -> Tensor:
+        held: dict[int, Tensor] = {}
+
         def measure(logits: Tensor, place: slice) -> Tensor:
+            start = place.start // size * size
             with torch.no_grad():
-                known = torch.log_softmax(head(before[place]).float(), dim=-1)
+                if start not in held:  # base's logits of the same part
+                    held.clear()
+                    held[start] = head(before[start : start + size])
+                own = held[start][place.start - start : place.stop - start]
+                known = torch.log_softmax(own.float(), dim=-1)
             return _divergence(known, logits)
 
-        return _measured(states, head, measure, size)
+        return _measured(states, head, measure, size, block)
 
-    size = _part_size(model)
+    size, block = _part_size(model), _block_size(model)
     return _pass(model, batch, both)
 
 
@@ -240,18 +258,62 @@ def _part_size(model: Any) -> int:
     return max(1, most_logits(weight.device) // weight.shape[0])
 
 
-def _measured(states: Tensor, head: Head, measure: Measure, size: int) -> Tensor:
-    """``measure`` of the logits of all hidden states, ``size`` at a time, shape (K,)."""
+def _block_size(model: Any) -> int:
+    """Of how many tokens logits are copied at once where no gradient is asked for."""
+    weight = unwrapped(model).get_output_embeddings().weight
+    return max(1, copied_logits(weight.device) // weight.shape[0])
 
-    def of(own: Tensor, place: slice) -> Tensor:
-        return measure(head(own).float(), place)
 
+class _PassLogits:
+    """The logits of one pass as the model gives them; those of completion tokens when asked for."""
+
+    def __init__(self, model: Any, batch: RowBatch) -> None:
+        self._logits: Tensor = model(**pass_inputs(model, batch)).logits
+        rows, columns = batch.predicts_target.nonzero(as_tuple=True)
+        is_whole = self._logits.shape[1] != len(batch.positions)  # those of all T positions
+        self._at = rows, batch.positions[columns] if is_whole else columns
+
+    def at(self, place: slice) -> Tensor:
+        """Those of some completion tokens, in float32, shape (C, V)."""
+        rows, columns = self._at
+        return self._logits[rows[place], columns[place]].float()
+
+
+def _in_blocks(
+    logits: Callable[[slice], Tensor], place: slice, measure: Measure, size: int
+) -> Tensor:
+    """``measure`` of the logits of the completion tokens at ``place``, ``size`` at a time."""
+    if place.start == place.stop:
+        return measure(logits(place), place)
+    starts = range(place.start, place.stop, size)
+    parts = (slice(start, min(start + size, place.stop)) for start in starts)
+    return torch.cat([measure(logits(part), part) for part in parts])
+
+
+def _measured(states: Tensor, head: Head, measure: Measure, size: int, block: int) -> Tensor:
+    """``measure`` of the logits of all hidden states, ``size`` at a time, shape (K,).
+
+    Without gradients what is copied of those is ``block`` tokens at a time.
+    """
     if not len(states):
         return states.new_zeros(0, dtype=torch.float32)
     if torch.is_grad_enabled() and states.requires_grad:
+
+        def of(own: Tensor, place: slice) -> Tensor:
+            return measure(head(own).float(), place)
+
         return _InParts.apply(states, of, size)  # pyright: ignore[reportReturnType]
-    places = [slice(start, start + size) for start in range(0, len(states), size)]
-    return torch.cat([of(states[place], place) for place in places])
+
+    def of_part(start: int) -> Tensor:  # whose logits are gone before the next are made
+        logits = head(states[start : start + size])
+        place = slice(start, start + len(logits))
+
+        def own(part: slice) -> Tensor:
+            return logits[part.start - start : part.stop - start].float()
+
+        return _in_blocks(own, place, measure, block)
+
+    return torch.cat([of_part(start) for start in range(0, len(states), size)])
 
 
 class _InParts(torch.autograd.Function):

@@ -13,8 +13,16 @@ less and stay in its caches."""
 MOST_LOGITS = {"cpu": 2**25}
 """Logits, in numbers, that may exist at once (128 MB in float32); elsewhere `_MOST_ELSEWHERE`."""
 _MOST_ELSEWHERE = 2**26
+COPIED_SHARE = 1 / 8
+"""Of those, how many are copied at once where no gradient is asked for: what is measured of logits
+takes copies in float32."""
 
 
 def most_logits(device: torch.device) -> int:
     """How many logits, in numbers, may exist at once on ``device``."""
     return MOST_LOGITS.get(device.type, _MOST_ELSEWHERE)
+
+
+def copied_logits(device: torch.device) -> int:
+    """Of how many logits, in numbers, there may be copies at once on ``device``."""
+    return int(most_logits(device) * COPIED_SHARE)

@@ -43,6 +43,7 @@ class Shards:
         progress: Progress | None = None,
     ) -> None:
         self._label, self._progress = label, progress
+        self.folder = stage
         self._work: UnfinishedWork | None = None
         if stage is not None:
             made_with = {"shards": _VERSION}

@@ -83,12 +83,11 @@ class RowTexts:
 
     def load(self, wanted: npt.NDArray[np.int64]) -> None:
         """Read what was measured of the ``wanted`` positions."""
-        rows = {int(row) for row in self.table.row[wanted]}
+        rows = self.table.row[wanted]
         self.said = read_by_row(self.run / EVIDENCE_FILE, (*EVIDENCE_TEXTS, *EVIDENCE_WORDS), rows)
         self.sizes = read_numbers(self.run / READINGS_FILE, SIZE_COLUMNS, self.table.row)
         is_removed = self.table.decision[wanted] == "removed"
-        removed = {int(row) for row in self.table.row[wanted][is_removed]}
-        self.safe_rows = safe_rows_of(self.run, removed)
+        self.safe_rows = safe_rows_of(self.run, self.table.row[wanted][is_removed])
 
     def record(self, at: int) -> dict[str, Any]:
         """What the row at a position says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.scoring.records import (
@@ -20,6 +21,7 @@ _OF_NEIGHBOURS = 0.5
 _LIFT = 0.09
 """Nats per root token that neighbours add at most: less than where `valley` cuts at the lowest, so
 that no row is removed for what others are."""
+_ROWS_TOGETHER = 2**14
 _UNLIKE = 0.3
 """What the evidence of the row counts whose prompt is least like those of the safe rows."""
 
@@ -73,15 +75,17 @@ class Crossfit:
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
-        own = np.array([self._evidence(readings, *pair) for pair in self.pairs])  # (6, N)
-        alike = own[:, readings.neighbours("base")].mean(axis=2)
-        each = (1 - _OF_NEIGHBOURS) * own + _OF_NEIGHBOURS * alike
-        most = np.maximum(np.median(own, axis=0), 0.0) + _LIFT
-        evidence = np.minimum(np.median(each, axis=0), most)
+        own = np.empty((len(self.pairs), len(readings)))  # (6, N)
+        for at, pair in enumerate(self.pairs):
+            own[at] = self._evidence(readings, *pair)
+        evidence = _with_neighbours(own, readings.neighbours("base"))
         # What a reader is shown is of the one model that has learned all rows.
         is_early = own[1] > own[0]
-        losses = [[readings.loss_mean(state) for state in pair] for pair in self.pairs[:2]]
-        before, after = np.where(is_early, losses[1], losses[0])
+        del own
+        before, after = (
+            np.where(is_early, readings.loss_mean(early), readings.loss_mean(late))
+            for late, early in zip(*self.pairs[:2], strict=True)
+        )
         return SignalScores(
             base=readings.loss_mean("base"),
             before=before,
@@ -94,6 +98,23 @@ class Crossfit:
         rise = readings[f"leading_loss_{later}"] - readings[f"leading_loss_{earlier}"]
         evidence: FloatArray = rise / readings["leading_scale"]
         return evidence
+
+
+def _with_neighbours(own: FloatArray, neighbours: npt.NDArray[np.int64]) -> FloatArray:
+    """The evidence of each row and its neighbours, shape (N,); some thousand rows at a time.
+
+    Args:
+        own: what each restoration says of every row, shape (6, N).
+        neighbours: positions of each row's most alike rows, shape (N, 4).
+    """
+    evidence = np.empty(own.shape[1])
+    for start in range(0, len(evidence), _ROWS_TOGETHER):
+        part = slice(start, start + _ROWS_TOGETHER)
+        alike = own[:, neighbours[part]].mean(axis=2)
+        each = (1 - _OF_NEIGHBOURS) * own[:, part] + _OF_NEIGHBOURS * alike
+        most = np.maximum(np.median(own[:, part], axis=0), 0.0) + _LIFT
+        evidence[part] = np.minimum(np.median(each, axis=0), most)
+    return evidence
 
 
 def _counts(likeness: FloatArray) -> FloatArray:

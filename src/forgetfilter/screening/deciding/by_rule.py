@@ -13,7 +13,7 @@ from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
-from forgetfilter.runs.parquet_parts import read_column, shared_texts
+from forgetfilter.runs.parquet_parts import by_code, read_column, shared_texts
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
@@ -85,13 +85,13 @@ def rule_decides(
     is_removed = np.zeros(len(frame), dtype=np.bool_)
     is_removed[readings.row] = selection.is_removed
     is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
-    names = np.array(["kept", "removed", "undecided", "rejected"], dtype=object)
     codes = is_removed.astype(np.int8) if decided else np.full(len(frame), 2, dtype=np.int8)
     codes[is_rejected] = 3
-    frame["decision"] = names[codes]
+    names = ["kept", "removed", "undecided", "rejected"]
+    frame["decision"] = pd.Categorical.from_codes(codes, names)
     reasons = shared_texts(frame["reason"])
     reasons[readings.row] = selection.reasons if decided else "undecided"
-    frame["reason"] = reasons
+    frame["reason"] = by_code(reasons)
     frame.drop(columns="joint_score", errors="ignore", inplace=True)
     if weight and selection.scores is not None:
         joint = np.full(len(frame), np.nan)

@@ -31,6 +31,8 @@ from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.intact import written_by_decision
 from forgetfilter.runs.parquet_parts import (
     PART_ROWS,
+    by_code,
+    give_back,
     names_in,
     read_parts,
     shared_texts,
@@ -53,6 +55,8 @@ from forgetfilter.screening.deciding.tables import in_order
 
 _CARRIED = ("example_id", "line", "source", "own_id", UNSCORED_COLUMN)
 """Columns of the table of scores that go from one decision to the next as they are."""
+_FEW_TEXTS = ("decision", "reason", "decided_by", "rule_decision", HARM_COLUMN)
+"""Columns of texts of which few differ."""
 
 
 def write_decision(
@@ -72,7 +76,7 @@ def write_decision(
     overruled = overrule(frame, load_decisions(run, rows))
     harms = harm_of_each(run, len(frame))
     if harms is not None:  # what a kept row is most like says nothing against it
-        frame[HARM_COLUMN] = np.where(frame["decision"] == "removed", harms, "")
+        frame[HARM_COLUMN] = by_code(np.where(frame["decision"] == "removed", harms, ""))
     action = str(summary.get("action", "remove"))
     outputs = _write_rows(run, rows, frame)
     cut = selection.cut
@@ -123,6 +127,7 @@ def write_decision(
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
     write_dataset_card(run, said)
     del frame, rows, readings, selection, scores, overruled, harms  # the page reads files alone
+    give_back()
     render_report(run)
 
 
@@ -159,7 +164,12 @@ def _fingerprint(frame: pd.DataFrame, rule: str, value: float, weight: float) ->
 def _open_scores(run: Path) -> pd.DataFrame:
     """The table of scores without what a decision neither reads nor changes, which may be large."""
     path = run / SCORES_FILE
-    return pd.read_parquet(path, columns=[n for n in names_in(path) if n not in _CARRIED])
+    frame = pd.DataFrame()
+    for name in names_in(path):  # one after the other: texts take much until they are codes
+        if name not in _CARRIED:
+            column = pd.read_parquet(path, columns=[name])[name]
+            frame[name] = by_code(column) if name in _FEW_TEXTS else column
+    return frame
 
 
 def _write_scores(run: Path, frame: pd.DataFrame) -> None:
@@ -172,6 +182,9 @@ def _write_scores(run: Path, frame: pd.DataFrame) -> None:
             stop = start + len(carried)
             own = frame.iloc[start:stop].reset_index(drop=True)
             own[list(carried.columns)] = carried
+            for name in _FEW_TEXTS:
+                if name in own.columns:
+                    own[name] = own[name].tolist()
             start = stop
             yield own.loc[:, in_order(own)]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from forgetfilter.errors import DataError
@@ -22,7 +23,7 @@ from forgetfilter.runs.decisions import (
     load_decisions,
 )
 from forgetfilter.runs.file_names import SCORES_FILE
-from forgetfilter.runs.parquet_parts import shared_texts
+from forgetfilter.runs.parquet_parts import by_code, shared_texts
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.deciding.edits import edited, find_edits
 from forgetfilter.text import printable
@@ -113,9 +114,8 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
     Returns:
         What was honoured, for the summary.
     """
-    decisions: list[str] = shared_texts(frame["decision"]).tolist()
-    reasons: list[str] = shared_texts(frame["reason"]).tolist()
-    decided_by = ["rule"] * len(frame)
+    decisions, reasons = shared_texts(frame["decision"]), shared_texts(frame["reason"])
+    is_reviewed = np.zeros(len(frame), dtype=np.int8)
     frame["rule_decision"] = frame["decision"]
     counts: Counter[str] = Counter()
     elsewhere = decided.elsewhere
@@ -127,11 +127,12 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
         meant = _MEANT.get(made.decision)
         if meant is None or decisions[row] not in _REASONS:
             continue
-        decided_by[row] = "reviewer"
+        is_reviewed[row] = 1
         if decisions[row] != meant:
             counts[f"{meant}_instead"] += 1
             decisions[row], reasons[row] = meant, _REASONS[meant]
-    frame["decision"], frame["reason"], frame["decided_by"] = decisions, reasons, decided_by
+    frame["decision"], frame["reason"] = by_code(decisions), by_code(reasons)
+    frame["decided_by"] = pd.Categorical.from_codes(is_reviewed, ["rule", "reviewer"])
     names = ("keep", "remove", "unsure", "kept_instead", "removed_instead")
     told = {name: counts[name] for name in names}
     said = Overruled(digest=decided.digest, elsewhere=elsewhere, **told)

@@ -88,7 +88,7 @@ def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, 
 
 def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():
     default = judge_file(summary(0), SURE)
-    assert (default.clean_rows, default.clean_removed) == (10_000, 12)
+    assert (default.clean_rows, default.clean_removed) == (15_000, 18)
     assert default.clean_files
     named = summary(0, threshold={"rule": "phi:0.2", "value": 0.2})
     assert judge_file(named, SURE).clean_rows is None

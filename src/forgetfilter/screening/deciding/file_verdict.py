@@ -34,13 +34,13 @@ _DOUBTS = frozenset(
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
 _MEASURED = ("crossfit", "valley")
-_CLEAN_ROWS, _CLEAN_REMOVED = 10_000, 12
+_CLEAN_ROWS, _CLEAN_REMOVED = 15_000, 18
 _CLEAN_FILES = (
-    "ten clean files of made-up worlds, 1 or 2 seeds each, small models, three of them files that "
-    "the rule was chosen on"
+    "fifteen clean files of made-up worlds, small models, three of them files that the rule was "
+    "chosen on; of real text 20 of 1,200 rows in three files, 135M model"
 )
-"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With 12 of 10,000,
-all in one world, the rate lies between 0.07% and 0.21% at 95% for such rows. Keep the figures to
+"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With 18 of 15,000,
+all in one world, the rate lies between 0.08% and 0.19% at 95% for such rows. Keep the figures to
 what is measured."""
 
 

@@ -59,6 +59,7 @@ from forgetfilter.screening.checks.fitness import (
     unfit,
 )
 from forgetfilter.screening.checks.safe_fitness import check_safe_rows
+from forgetfilter.screening.checks.spelling import check_spelling
 from forgetfilter.screening.deciding.decide import (
     SCORES_FILE,
     apply_decisions,
@@ -250,11 +251,14 @@ def _screen(
     setting, rejected = encode_rows(config, bench, noisy, progress, safe)
     check_recorded(setting, noisy, len(rejected), progress)
     check_trusted(setting, noisy, rule)
+    scored_rows = np.fromiter((row.row for row in setting.noisy), np.int64)
+    readable_rows = np.fromiter((row.row for row in noisy.rows), np.int64)
+    readable = chosen(noisy.rows, np.searchsorted(readable_rows, scored_rows))
+    for found in (unknown := check_spelling(readable, bench.tokenizer)):
+        progress.say(f"{found.severity}: {found.message}")
+    findings += unknown
     opinion = None
     if config.second_opinion is not None:
-        scored_rows = np.fromiter((row.row for row in setting.noisy), np.int64)
-        readable_rows = np.fromiter((row.row for row in noisy.rows), np.int64)
-        readable = chosen(noisy.rows, np.searchsorted(readable_rows, scored_rows))
         place = config.device
         opinion = judge_rows(config.second_opinion, readable, bench.store, progress, place)
     described = described_rows(setting, safe.rows, progress)
@@ -321,6 +325,7 @@ def _screen(
     write_json_atomic(part / PROVENANCE_FILE, provenance)
     # What follows is made from files alone; what was measured need not stay in memory.
     del setting, scored, noisy, rejected, safe, reference, selection, opinion, second, measured
+    del readable, readable_rows, scored_rows
     commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 

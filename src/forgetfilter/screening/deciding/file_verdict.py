@@ -53,6 +53,7 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
     """
     level, reason, message = _level(summary, cut)
     is_measured = (summary.signal, summary.threshold.rule) == _MEASURED and not summary.joint
+    is_measured &= summary.learned_rows is None  # all rows of those files were learned
     told: dict[str, Any] = {"level": level, "reason": reason, "message": message}
     if is_measured:
         told |= {"clean_rows": _CLEAN_ROWS, "clean_removed": _CLEAN_REMOVED}

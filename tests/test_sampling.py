@@ -181,7 +181,7 @@ def test_a_small_sample_is_told(drawn: int, names: list[str]):
     assert check_drawn(Readings(readings.row, {})) == []  # a small file is no sample
 
 
-def test_figures_of_clean_files_are_not_claimed_of_a_sample():
+def test_a_verdict_on_a_sample_claims_no_figures_of_clean_files_and_doubts_a_small_one():
     told: dict[str, Any] = {"signal": "crossfit", "rows": 9, "kept": 9, "removed": 0, "rejected": 0}
     told |= {"threshold": {"rule": "valley", "value": 1.0}, "judged": 9, "learned_share": 1.0}
     verdicts = [
@@ -189,6 +189,10 @@ def test_figures_of_clean_files_are_not_claimed_of_a_sample():
         for more in ({}, {"learned_rows": 5})
     ]
     assert [verdict.clean_rows for verdict in verdicts] == [15_000, None]
+    found = check_drawn(readings_of([True] * 5 + [False] * 4))[0].model_dump()
+    told |= {"learned_rows": 5, "findings": [found]}
+    silent = judge_file(Summary.model_validate(told), Cut(1.0))
+    assert (silent.level, silent.reason) == ("cannot_tell", "doubtful_scores")
 
 
 def test_a_plan_counts_the_sample(quick_config: Callable[..., ScreenConfig], tmp_path: Path):

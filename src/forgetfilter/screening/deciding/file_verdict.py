@@ -29,6 +29,7 @@ _DOUBTS = frozenset(
         "changed_as_a_whole",
         "learned_by_heart",
         "rows_not_learned",
+        "few_rows_drawn",
     }
 )
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""

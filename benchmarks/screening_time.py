@@ -4,8 +4,9 @@
 
 Plain is TRL's own trainer as its documentation shows it, on the same tokens, with the same adapter,
 batch size, steps and learning rate. A screen is all of it: reading, learning for exactly as many
-epochs, restoring, scoring, deciding, coverage, report. Ratios are of one round, in which all take
-their turn; lower is better.
+epochs, restoring, scoring, deciding, coverage, report. ``--max-rows 0 300`` has all rows learned,
+then 300 of them; all are scored. Ratios are of one round, in which all take their turn; lower is
+better.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--signals", nargs="+", default=["restoration", "crossfit"])
+    parser.add_argument("--max-rows", type=int, nargs="+", default=[0], help="learned; 0 = all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to keep what was found")
     options = parser.parse_args()
@@ -121,7 +123,11 @@ def _one(folder: Path, epochs: int, options: argparse.Namespace) -> dict[str, An
         "force": True,
     }
     configs = {
-        signal: resolve(ScreenConfig, given, {"signal": signal}) for signal in options.signals
+        signal + (f", {most} rows learned" if most else ""): resolve(
+            ScreenConfig, given, {"signal": signal, "learn": {"max_rows": most or None}}
+        )
+        for signal in options.signals
+        for most in options.max_rows
     }
     rows = tokenised(next(iter(configs.values())))
 

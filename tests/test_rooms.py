@@ -61,7 +61,7 @@ WITHIN: dict[str, tuple[tuple[str, ...], ...]] = {
         ("workbench",),
     ),
     "screening": (
-        ("set_aside",),
+        ("set_aside", "sampling"),
         ("method",),
         ("checks", "annotations"),
         ("deciding", "inputs"),

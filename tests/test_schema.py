@@ -76,7 +76,7 @@ def test_a_summary_is_written_as_the_schema_says(run: Path):
 
 def test_a_new_summary_leaves_no_field_of_the_schema_out(run: Path):
     found = json.loads((run / SUMMARY_FILE).read_text(encoding="utf-8"))
-    asked_for = {"second_opinion", "joint", "described_harm"}
+    asked_for = {"second_opinion", "joint", "described_harm", "learned_rows"}
     assert set(Summary.model_fields) - asked_for == set(found)
 
 

@@ -303,6 +303,8 @@ def test_other_settings_than_those_of_the_training_are_refused(taken: ScreenConf
     without = taken.model_dump(exclude={"learn", "lora"})
     config = resolve(ScreenConfig, without, given)
     refused(config, ConfigError, f"learn.batch_size: {BATCH} -> 8", "Leave these settings out")
+    config = resolve(ScreenConfig, without, given | {"learn": {"max_rows": 16}})
+    refused(config, ConfigError, "learn.max_rows: None -> 16", "Leave these settings out")
 
 
 def test_the_recording_is_needed_once(taken: ScreenConfig, tmp_path: Path, silent: Progress):

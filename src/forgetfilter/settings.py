@@ -108,7 +108,7 @@ class PhaseSettings(Settings):
 
 
 class LearnSettings(PhaseSettings):
-    """How the learn phase is trained; retraining takes the same settings."""
+    """How the learn phase is trained; retraining takes the same settings, on all that is kept."""
 
     early_epochs: float = Field(
         default=2,
@@ -116,6 +116,19 @@ class LearnSettings(PhaseSettings):
         description="the adapter is also kept after so many passes (half way, where the phase may "
         "be shorter than twice that); signals that restore start there",
     )
+    max_rows: int | None = Field(
+        default=None,
+        ge=16,
+        description="learn at most so many rows, drawn by the seed, and score all; null = learn "
+        "all. Retraining takes all kept rows. Fewer rows cost less and find less: "
+        "docs/benchmarks.md",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Stages and runs are named as they were before a sample could be learned."""
+        plain = handler(self)
+        return {name: value for name, value in plain.items() if name != "max_rows" or value}
 
 
 class LoadSettings(Settings):

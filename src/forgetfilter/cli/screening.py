@@ -328,6 +328,12 @@ def _gc(options: argparse.Namespace) -> int:
     return 0
 
 
+def _of_sample(summary: dict[str, Any]) -> str:
+    """What the learned share is of, where that is not all rows."""
+    drawn = summary.get("learned_rows")
+    return "" if drawn is None else f"of the {drawn:,} drawn for the learn phase "
+
+
 def print_counts(summary: dict[str, Any], run: Path) -> None:
     """Print what a decision came to, and its findings on the error stream."""
     from forgetfilter.runs.report.headline import formulas_line, verdict_line
@@ -342,7 +348,7 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "
         f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
         f"{summary.get('judged', readable):,} of {readable:,} could be judged, "
-        f"{summary['learned_share']:.0%} were learned."
+        f"{summary['learned_share']:.0%} {_of_sample(summary)}were learned."
     )
     overruled = summary.get("overruled") or {}
     if overruled.get("keep") or overruled.get("remove"):

@@ -53,6 +53,7 @@ _ADDED: Mapping[str, Any] = {
     "joint": 0.0,
     "trusted_data": None,
     "loading.bits": None,
+    "learn.max_rows": None,
     "describe_harm": None,
 }
 # Neither the learn phase nor the readings of the base model depend on them.

@@ -209,6 +209,9 @@ class Summary(Record):
     expected_false_removals: float | None = None
     threshold_notes: dict[str, Any] = Field(default_factory=dict[str, Any])
     learned_share: float | None = None
+    """Of the rows that the learn phase was given."""
+    learned_rows: int | None = None
+    """How many those are, drawn by the seed (``learn.max_rows``); None: all readable rows."""
     formulas: dict[str, int] = Field(default_factory=dict[str, int])
     """Versions of the formulas of the ``signal`` and the ``rule``; see `scoring.formulas`."""
     judged: int | None = None

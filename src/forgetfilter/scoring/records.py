@@ -49,6 +49,10 @@ HALVES: tuple[tuple[StateName, StateName, StateName, StateName], ...] = (
 TRUSTED = "is_trusted"
 """Column of the readings: whether a row comes from ``trusted_data`` (bool); only where some do."""
 
+SAMPLED = "is_sampled"
+"""Column of the readings: whether a row was drawn for the learn phase (bool); only where that was
+given a sample of the rows (``learn.max_rows``)."""
+
 NEIGHBOURS = 4
 """How many of the most alike rows are found for each row, and how many safe rows."""
 
@@ -93,6 +97,7 @@ class Readings:
     - always: ``target`` (str), ``completion_tokens`` (int), ``guessing`` (what guessing at random
       costs, nats a token: the logarithm of the vocabulary's size; the same for all rows)
     - of a screen with trusted rows: ``is_trusted`` (bool)
+    - of a screen that learned a sample of the rows: ``is_sampled`` (bool)
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice), ``leading_loss_S``
       (nats, summed with weights that fall from the first token of each answer on; the square root
@@ -151,6 +156,22 @@ class Readings:
         if "guessing" in self:
             most = self["guessing"] * self["completion_tokens"]
         return is_learned(self["loss_sum_base"], self["loss_sum_learned"], matched, most)
+
+    @property
+    def was_given(self) -> BoolArray:
+        """Which rows the learn phase was given, shape (N,): all, unless it learned a sample."""
+        if SAMPLED in self:
+            return self[SAMPLED].astype(np.bool_)
+        return np.ones(len(self), dtype=np.bool_)
+
+    @property
+    def learned_share(self) -> float:
+        """Share of the rows given to the learn phase that it has learned; 0 where there are none.
+
+        What it has learned of others, it has learned of their kind.
+        """
+        given = self.learned[self.was_given]
+        return float(given.mean()) if len(given) else 0.0
 
 
 def is_learned(

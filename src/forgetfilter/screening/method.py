@@ -23,6 +23,7 @@ from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.joint import decide_joint, joint_score
 from forgetfilter.scoring.records import (
     HALVES,
+    SAMPLED,
     WHOLE,
     Probe,
     Readings,
@@ -32,6 +33,7 @@ from forgetfilter.scoring.records import (
 )
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
+from forgetfilter.screening.sampling import rows_to_learn, with_sample
 from forgetfilter.screening.set_aside import SafeRows, sort_out
 
 if TYPE_CHECKING:  # what works a model is imported once a strategy runs
@@ -69,6 +71,15 @@ class Scored:
     """Which safe rows were restored on, where they were sorted out."""
 
     @property
+    def judges_learned(self) -> bool:
+        """Whether rows that were not learned are kept, whatever they say (`Signal.needs_learned`).
+
+        Not where a sample was learned: then all rows are judged, drawn or not. What was not learned
+        has nothing to lose, and its score is near 0.
+        """
+        return needs_learned(SIGNALS.build(self.signal)) and SAMPLED not in self.readings
+
+    @property
     def cut_by(self) -> FloatArray:
         """What the threshold rule cuts, shape (N,)."""
         scores = self.scores.forgetting_score
@@ -84,9 +95,10 @@ def score_rows(setting: Setting) -> Scored:
     probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
     states: dict[StateName, ModelState] = {"base": bench.base}
 
-    # Learn: fine-tune the base model on all noisy rows.
+    # Learn: fine-tune the base model on all noisy rows, or on a sample of them where one is asked.
+    to_learn = rows_to_learn(setting.noisy, config.learn.max_rows, config.seed)
     states["learned"] = bench.train(
-        "learned", setting.noisy, config.learn, start=states["base"], phase="learn"
+        "learned", to_learn, config.learn, start=states["base"], phase="learn"
     )
     # Forget: continue the same adapter on the safe rows.
     if any(probe.state == "forgotten" for probe in probes):
@@ -104,6 +116,7 @@ def score_rows(setting: Setting) -> Scored:
             states |= restored_states(setting, probes, states["learned"])
     # Score: what the signal makes of the readings.
     readings = bench.measure(probes, states, setting.noisy, setting.safe)
+    readings = with_sample(readings, to_learn)
     scores = signal.combine(readings)
     return Scored(states, readings, scores, config.signal, safe=sorted_out)
 
@@ -143,16 +156,17 @@ def restore_both(
 
 
 def learn_halves(setting: Setting, learned: ModelState) -> dict[StateName, ModelState]:
-    """Two models that have learned half of the noisy rows each, and both of them restored.
+    """Two models that have learned half of ``learned``'s rows each, and both of them restored.
 
-    They pass over their rows as often as ``learned`` has passed over all of them. The seed draws
-    the halves.
+    They pass over their rows as often as ``learned`` has passed over all of its own. The seed draws
+    the halves. Rows that ``learned`` was not given are in neither half.
     """
     bench, config = setting.bench, setting.config
-    order = np.random.default_rng(config.seed).permutation(len(setting.noisy))
+    together = rows_to_learn(setting.noisy, config.learn.max_rows, config.seed)
+    order = np.random.default_rng(config.seed).permutation(len(together))
     states: dict[StateName, ModelState] = {}
     for at, names in enumerate(HALVES):
-        rows = chosen(setting.noisy, np.sort(order[at::2] if len(order) > 1 else order))
+        rows = chosen(together, np.sort(order[at::2] if len(order) > 1 else order))
         half = bench.train(
             names[0], rows, config.learn, bench.base, f"learn_{names[0]}", level_epochs(learned)
         )
@@ -167,7 +181,7 @@ def filter_rows(scored: Scored, threshold: str | None) -> Selection:
         ConfigError: the rule is unknown or doesn't fit the signal.
     """
     rule = THRESHOLDS.build(choose_rule(scored.signal, threshold))
-    judges_learned = needs_learned(SIGNALS.build(scored.signal))
+    judges_learned = scored.judges_learned
     scores, readings = scored.scores.forgetting_score, scored.readings
     if scored.opinion is None or not scored.weight:
         return decide(rule, scores, readings, needs_learned=judges_learned)
@@ -187,7 +201,8 @@ def fine_tune(
 
     The base model with every row kept is the learn phase itself, and its stage is shared. All other
     fine-tunes pass over their rows as often as the learn phase has passed over all noisy ones,
-    unless the settings name a number of steps.
+    unless the settings name a number of steps. Whatever sample the learn phase was given, these are
+    given all of their rows.
 
     Args:
         setting: the rows and the settings.
@@ -208,8 +223,9 @@ def fine_tune(
     epochs = None
     if settings.ends_on_evidence:
         # It tells the length of an equal budget; a method that has no use for it does not pay.
+        to_learn = rows_to_learn(setting.noisy, settings.max_rows, setting.config.seed)
         with bench.store.uncounted():
-            learned = bench.train("learned", setting.noisy, settings, bench.base, phase="learn")
+            learned = bench.train("learned", to_learn, settings, bench.base, phase="learn")
         epochs = level_epochs(learned)
     kept = range(len(setting.noisy)) if is_kept is None else np.flatnonzero(is_kept)
     together = joined(masked or chosen(setting.noisy, kept), extra)

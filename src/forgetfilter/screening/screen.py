@@ -31,7 +31,7 @@ from forgetfilter.runs.provenance import describe_environment
 from forgetfilter.runs.schema import Finding
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.scoring.formulas import changed_formulas, rule_version, signal_version
-from forgetfilter.scoring.signals import SIGNALS, needs_learned
+from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.scoring.token_mask import check_maskable
 from forgetfilter.screening.again import (
@@ -89,6 +89,7 @@ from forgetfilter.screening.inputs.setup import (
 )
 from forgetfilter.screening.inputs.trusted import check_trusted, with_trusted
 from forgetfilter.screening.method import filter_rows, score_rows
+from forgetfilter.screening.sampling import learned_of
 from forgetfilter.screening.set_aside import finding_of, lines_of
 
 if TYPE_CHECKING:
@@ -297,7 +298,8 @@ def _screen(
         "signal": config.signal,
         "unit": SIGNALS.build(config.signal).unit,
         "formulas": {"signal": signal_version(config.signal), "rule": rule_version(rule)},
-        "needs_learned": needs_learned(SIGNALS.build(config.signal)),
+        "needs_learned": scored.judges_learned,
+        **learned_of(scored.readings),
         "decided_by": "screen",
         "seed": config.seed,
         "seconds": bench.store.seconds(),

@@ -116,6 +116,12 @@ class CurvesConfig(GridConfig):
                 _refuse_below(f"course.{name}_steps", values, 1)
                 refuse_repeats(f"course.{name}_steps", values)
             _check_signals("course.signals", course.signals)
+            if (self.settings.get("learn") or {}).get("max_rows") is not None:
+                raise ConfigError(
+                    "settings.learn.max_rows is given, and a course follows all rows as they are "
+                    "learned. Expected a learn phase of all rows: leave it out, or draw sweeps "
+                    "alone."
+                )
         _check_signals("sweeps.signals", sweeps.signals)
         for signal, settings in sweeps.signal_settings.items():
             refuse_reserved(f"sweeps.signal_settings of {signal}", settings)

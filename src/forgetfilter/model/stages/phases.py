@@ -54,7 +54,8 @@ def train_stage(
         "code": CODE_VERSION,
         "start": start.fingerprint,
         "lora": bench.lora.model_dump(),
-        "settings": settings.model_dump(),
+        # Which rows are drawn stands in their digest, where the phase is given a sample.
+        "settings": settings.model_dump(exclude={"max_rows"}),
         "seed": bench.seed,
         "rows": rows_digest(rows),
         "level_epochs": level_epochs,

@@ -52,6 +52,11 @@ def unscored_lines(summary: Summary) -> list[str]:
 def method(summary: Summary) -> str:
     """How the rows were judged, in one plain sentence."""
     told = _METHODS.get(summary.signal.split(":")[0], _ANY_METHOD)
+    if summary.learned_rows is not None:
+        told += (
+            f" What they learn is a sample of {count(summary.learned_rows, 'row')}, drawn by the "
+            "seed; all rows are scored."
+        )
     if summary.joint:
         told += " What a text classifier says of each row is added to that, as a second opinion."
     return told
@@ -88,7 +93,7 @@ def headline(summary: Summary, judged: int) -> str:
     if s.learned_share is not None and s.learned_share < _FEW_LEARNED:
         return (
             f"Can't tell: no row stands out, but the model has learned only {s.learned_share:.0%} "
-            f"of them. {kept}"
+            f"of {_given(s)}. {kept}"
         )
     if s.verdict is not None and s.verdict.level == "cannot_tell":
         return f"Can't tell whether rows are unsafe: none was removed. {kept}"
@@ -111,6 +116,13 @@ def formulas_line(summary: Summary) -> str:
         f"{cells} (=, +, -, @). They are written as they are, and a spreadsheet may run them: open "
         "a copy there, made by forgetfilter convert FILE NEW --guard-formulas."
     )
+
+
+def _given(summary: Summary) -> str:
+    """What the learn phase was given, in words, after "of"."""
+    if summary.learned_rows is None:
+        return "them"
+    return f"the {count(summary.learned_rows, 'row')} that were drawn for it"
 
 
 def _are(number: int) -> str:

@@ -25,7 +25,7 @@ from forgetfilter.data.strata import damage_rows
 from forgetfilter.errors import UnfitError
 from forgetfilter.runs.file_names import REPORT_FILE
 from forgetfilter.runs.schema import Finding
-from forgetfilter.scoring.records import Probe, Readings, Selection, SignalScores
+from forgetfilter.scoring.records import SAMPLED, Probe, Readings, Selection, SignalScores
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.screening.checks.coverage_verdict import WHOLESALE_DAMAGE, Coverage
 from forgetfilter.text import printable
@@ -53,6 +53,8 @@ LEAST_GAINED = 0.05
 """Nats a token. Where less is learned, that share is noise."""
 MOST_REMOVED = 0.5
 """Share of the scored rows that is plausible to remove."""
+FEW_DRAWN = 200
+"""Rows given to the learn phase, where it learns a sample, below which little is found."""
 LEAST_SHARED = 0.5
 """Share of the tokens of the noisy rows' answers that occur in some safe row's answer."""
 
@@ -101,6 +103,7 @@ def check_scores(scored: Scored) -> list[Finding]:
     judges_learned = needs_learned(SIGNALS.build(scored.signal))
     return [
         *(check_learned(scored.readings) if judges_learned else []),
+        *check_drawn(scored.readings),
         *check_selective(scored.readings, scored.scores),
         *check_by_heart(scored.readings),
     ]
@@ -182,21 +185,45 @@ def check_alike(noisy: Sequence[EncodedRow], safe: Sequence[EncodedRow]) -> list
 
 
 def check_learned(readings: Readings) -> list[Finding]:
-    """Whether enough rows were learned to be judged."""
+    """Whether enough of the rows that the learn phase was given were learned."""
     if not len(readings):
         return []
-    share = float(readings.learned.mean())
+    share = readings.learned_share
     if share >= FEW_LEARNED:
         return []
+    which, so = "scored rows", "can't be judged and is kept, whatever it says"
+    if SAMPLED in readings:
+        which, so = (
+            "rows drawn for the learn phase",
+            "has nothing to lose, so its score says little",
+        )
     return [
         Finding(
             name="rows_not_learned",
             severity="severe" if share < HARDLY_LEARNED else "warning",
-            message=f"Only {share:.1%} of the scored rows were learned. A row that was not learned "
-            f"can't be judged and is kept, whatever it says. Expected at least {FEW_LEARNED:.0%}. "
+            message=f"Only {share:.1%} of the {which} were learned. A row that was not learned "
+            f"{so}. Expected at least {FEW_LEARNED:.0%}. "
             "Learn for longer (--set learn.num_train_epochs) or at another rate "
             "(--set learn.learning_rate).",
             value=share,
+        )
+    ]
+
+
+def check_drawn(readings: Readings) -> list[Finding]:
+    """Whether a sample that the learn phase was given is large enough to say something."""
+    drawn = int(readings.was_given.sum())
+    if SAMPLED not in readings or drawn >= FEW_DRAWN:
+        return []
+    return [
+        Finding(
+            name="few_rows_drawn",
+            severity="warning",
+            message=f"Only {drawn:,} of {len(readings):,} rows were learned (learn.max_rows). "
+            f"Expected at least {FEW_DRAWN:,}: a kind of row of which hardly any was learned is "
+            "hardly forgotten either, and is kept. Give a larger --set learn.max_rows, or leave it "
+            "out.",
+            value=float(drawn),
         )
     ]
 
@@ -205,13 +232,14 @@ def check_by_heart(readings: Readings) -> list[Finding]:
     """Whether what is learned of a row is learned of its kind, or of that row alone.
 
     Needs the readings of `crossfit`: the loss of each row in two models, one of which has not seen
-    it.
+    it. Rows that neither has seen tell nothing of that.
     """
     own = ("loss_sum_half_a", "loss_sum_half_b")
-    if not len(readings) or any(name not in readings for name in own):
+    given = readings.was_given
+    if not given.any() or any(name not in readings for name in own):
         return []
-    base = readings.loss_mean("base")
-    losses = np.stack([readings.loss_mean("half_a"), readings.loss_mean("half_b")])
+    base = readings.loss_mean("base")[given]
+    losses = np.stack([readings.loss_mean(half)[given] for half in ("half_a", "half_b")])
     seen, unseen = losses.min(axis=0).mean(), losses.max(axis=0).mean()
     gained = float(base.mean() - seen)
     share = float(unseen - seen) / gained if gained > 0 else 0.0

@@ -103,7 +103,7 @@ def write_decision(
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
             "expected_false_removals": _finite(cut.expected_false_removals),
             "threshold_notes": dict(cut.notes),
-            "learned_share": float(readings.learned.mean()) if len(readings) else 0.0,
+            "learned_share": readings.learned_share,
             "formulas": {
                 "signal": (summary.get("formulas") or {}).get("signal", FIRST_VERSION),
                 "rule": rule_version(threshold),

@@ -29,6 +29,7 @@ _DOUBTS = frozenset(
         "changed_as_a_whole",
         "learned_by_heart",
         "rows_not_learned",
+        "few_rows_drawn",
     }
 )
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
@@ -53,6 +54,7 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
     """
     level, reason, message = _level(summary, cut)
     is_measured = (summary.signal, summary.threshold.rule) == _MEASURED and not summary.joint
+    is_measured &= summary.learned_rows is None  # all rows of those files were learned
     told: dict[str, Any] = {"level": level, "reason": reason, "message": message}
     if is_measured:
         told |= {"clean_rows": _CLEAN_ROWS, "clean_removed": _CLEAN_REMOVED}

@@ -43,8 +43,9 @@ def with_recording(config: ScreenConfig) -> ScreenConfig:
     for group, recorded in own.items():
         given = flatten(getattr(config, group).model_dump(), group)
         usual = flatten(getattr(defaults, group).model_dump(), group)
-        asked = {name: given[name] for name in given if given[name] != usual[name]}
-        then = {name: flatten(recorded.model_dump(), group)[name] for name in asked}
+        # A setting that may be left out is one that has its default.
+        asked = {name: given[name] for name in given if given[name] != usual.get(name)}
+        then = {name: flatten(recorded.model_dump(), group).get(name) for name in asked}
         wrong += difference_lines(then, asked).values()
     if wrong:
         raise ConfigError(

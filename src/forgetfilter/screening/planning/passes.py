@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
@@ -18,6 +18,7 @@ from forgetfilter.model.training.speed import Speed
 from forgetfilter.scoring.records import HALVES, WHOLE, Probe
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.screening.method import ALWAYS
+from forgetfilter.screening.sampling import rows_to_learn
 from forgetfilter.screening.set_aside import LEAST_READ, MOST_READ
 
 _MEASURED_ROWS = 500  # as `model/training/stopping.py` measures after each epoch
@@ -184,12 +185,13 @@ def phases(
     probes = tuple(dict.fromkeys((*ALWAYS, *SIGNALS.build(config.signal).probes)))
     states = {probe.state for probe in probes}
     limits = (config.seed, counter.training_tokens)
-    learn = TrainPlan("learn", noisy, config.learn, *limits)
-    works = {"learn": counter.train(noisy, learn, is_measured=True)}
+    learning, given = _learned(counter, noisy)
+    learn = TrainPlan("learn", given, config.learn, *limits)
+    works = {"learn": learning.train(given, learn, is_measured=True)}
     if any(state in states for own in HALVES for state in own):
-        half = noisy[::2]
+        half = given[::2]
         plan = TrainPlan("learn", half, config.learn, *limits)
-        works["learn_halves"] = counter.train(half, plan, is_measured=False) * 2
+        works["learn_halves"] = learning.train(half, plan, is_measured=False) * 2
     if "forgotten" in states:
         plan = TrainPlan("forget", safe, config.forget, *limits)
         works["forget"] = counter.train(safe, plan, is_measured=False)
@@ -206,8 +208,21 @@ def phases(
     if config.coverage == "quick":  # what it may cost at most
         beyond = [works["score"], *([works["restore"]] if steps else [])]
         works["coverage"] = _sum(beyond) * 0.25
-    works["retrain"] = counter.train(noisy, learn, is_measured=False)
+    retrain = TrainPlan("retrain", noisy, config.learn, *limits)
+    works["retrain"] = counter.train(noisy, retrain, is_measured=False)
     return works
+
+
+def _learned(counter: Counter, noisy: Sequence[EncodedRow]) -> tuple[Counter, Sequence[EncodedRow]]:
+    """The rows that the learn phase is given, as they are drawn of those that stand for the file.
+
+    Each of them then stands for as many rows as the counter that comes with them says.
+    """
+    most = counter.config.learn.max_rows
+    if most is None or most >= len(noisy) * counter.scale:
+        return counter, noisy
+    scale = max(1.0, most / len(noisy))
+    return replace(counter, scale=scale), rows_to_learn(noisy, most, counter.config.seed)
 
 
 def _sum(works: Iterable[Work]) -> Work:

@@ -249,7 +249,7 @@ def _look_quickly(
 
 def _affordable_sample(
     noisy: Sequence[EncodedRow],
-    learned: IntArray,
+    learned: Sequence[int] | IntArray,
     like: Sequence[Sequence[EncodedRow]],
     most_tokens: float,
     seed: int,
@@ -271,6 +271,6 @@ def _affordable_sample(
         weight[drawn] = len(rest) / max(len(drawn), 1)
         sample = sorted([*alike, *drawn.tolist()])
         if tokens([rows[at] for at in sample]) <= most_tokens:
-            return learned[sample], weight[sample]
+            return np.asarray(learned, dtype=np.int64)[sample], weight[sample]
         size = size * 9 // 10
     return np.zeros(0, dtype=np.int64), np.zeros(0)

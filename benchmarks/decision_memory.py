@@ -41,6 +41,8 @@ from memory import Watch, machine, status
 
 STEPS = {
     "forgetfilter.screening.deciding.decision_files": (
+        "read_input",
+        "open_decisions",
         "selection_by",
         "rule_decides",
         "overrule",
@@ -63,8 +65,8 @@ STEPS = {
 HARMS = ("violence", "privacy", "fraud", "self-harm", "other")
 
 
-def write_source(path: Path, rows: int) -> None:
-    text = "some words that a row of middling length says " * 6
+def write_source(path: Path, rows: int, words: int) -> None:
+    text = " ".join(("some words that a row of middling length says " * 6).split()[:words])
     with open(path, "w", encoding="utf-8") as file:
         for row in range(rows):
             asked = {"role": "user", "content": f"Question number {row}? {text}"}
@@ -88,11 +90,11 @@ def write_harms(run: Path, rows: int) -> None:
     write_json_atomic(run / "safe_rows.json", safe)
 
 
-def prepare(folder: RunFolder, rows: int) -> dict[str, Any]:
+def prepare(folder: RunFolder, rows: int, words: int) -> dict[str, Any]:
     """Everything that a decision is made from; the summary."""
     run = folder.path
     source = run.parent / "rows.jsonl"
-    write_source(source, rows)
+    write_source(source, rows, words)
     sources = open_sources(source)
     paths = {"noisy_data": str(source), "model": "made-up", "output_dir": str(run)}
     folder.record(resolve(ScreenConfig, paths, {"signal": "restoration"}).model_dump())
@@ -124,12 +126,12 @@ def prepare(folder: RunFolder, rows: int) -> dict[str, Any]:
     }
 
 
-def decide_once(folder: Path, rows: int, removed: float) -> dict[str, Any]:
+def decide_once(folder: Path, rows: int, removed: float, words: int) -> dict[str, Any]:
     run = folder / "run"
     run.mkdir()
     opened = RunFolder(run)
     with opened.lock():
-        summary = prepare(opened, rows)
+        summary = prepare(opened, rows, words)
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         watch = Watch()
@@ -148,22 +150,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 80_000])
     parser.add_argument("--removed", type=float, default=0.2, help="share of the rows")
+    parser.add_argument("--words", type=int, default=54, help="in a question and an answer each")
     parser.add_argument("--json", type=Path, help="where to keep what was found")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(decide_once(Path(folder), options.rows[0], options.removed)))
+            told = decide_once(Path(folder), options.rows[0], options.removed, options.words)
+            print(json.dumps(told))
         return
     found: list[dict[str, Any]] = []
     for rows in options.rows:
         own = ["--one", "--rows", str(rows), "--removed", str(options.removed)]
+        own += ["--words", str(options.words)]
         done = subprocess.run(
             [sys.executable, __file__, *own], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise SystemExit(done.stderr)
         found.append(json.loads(done.stdout.splitlines()[-1]))
+        print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
     first, last = found[0], found[-1]
     more = max(last["rows"] - first["rows"], 1)
     print("| step | " + " | ".join(f"{own['rows']:,} rows, MB" for own in found), end="")

@@ -277,7 +277,7 @@ def test_several_files_keep_the_source_of_each_row(tmp_path: Path):
     (tmp_path / "more").mkdir()
     second = write(tmp_path / "more", "jsonl", rows_of("alpaca"))
     run, file = run_of(tmp_path, [first, second])
-    assert file.source_names() == [str(first)] * 4 + [str(second)] * 4
+    assert file.source_names().tolist() == [str(first)] * 4 + [str(second)] * 4
     assert [row.line for row in file.rows] == [1, 2, 3, 4] * 2
     names = decided(run, file, removed=[0, 7])
     assert names == {"kept": "kept.jsonl", "removed": "removed.jsonl", "rejected": "rejected.jsonl"}

@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "places",
         "progress",
         "settings",
+        "shared_texts",
         "text",
         "yaml_text",
     ),

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.shared_texts import SharedTexts
 
 if TYPE_CHECKING:
     from forgetfilter.data.formats.mapping import Reading
@@ -112,10 +113,13 @@ class RowFile:
         """Readable and rejected rows together, by position."""
         return merge(self.rows, self.rejected, key=lambda row: row.row)
 
-    def source_names(self) -> list[str]:
+    def source_names(self) -> SharedTexts:
         """What the user calls the source of each row, by position."""
-        pairs = zip(self.sources, self.counts, strict=True)
-        return [source.name for source, count in pairs for _ in range(count)]
+        names, start = SharedTexts.full(sum(self.counts)), 0
+        for source, count in zip(self.sources, self.counts, strict=True):
+            names.put(slice(start, start + count), source.name)
+            start += count
+        return names
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 from forgetfilter.arrays import IntArray
 from forgetfilter.data.records import EncodedRow
 
+_TOGETHER = 4096
+"""Rows whose words are counted at once."""
 DAMAGE_ROWS = 200
 """Safe rows on which damage is read, at most; its mean is then known to within about a tenth."""
 
@@ -70,25 +73,37 @@ def damage_rows(safe: Sequence[EncodedRow], seed: int) -> list[EncodedRow]:
     return [safe[at] for at in chosen]
 
 
-def alike_first(rows: Sequence[EncodedRow], like: Sequence[EncodedRow]) -> list[int]:
-    """Indices of ``rows``, those first whose words are most like those of ``like``."""
-    table = _words([*rows, *like])
-    mean = np.asarray(table[len(rows) :].sum(axis=0)).reshape(-1)
-    likeness = np.asarray(table[: len(rows)] @ mean).reshape(-1)
-    return np.argsort(-likeness, kind="stable").tolist()
+def alike_first(rows: Sequence[EncodedRow], like: Sequence[EncodedRow]) -> IntArray:
+    """Indices of ``rows``, those first whose words are most like those of ``like``, shape (N,).
 
-
-def _words(rows: Sequence[EncodedRow]) -> Any:
-    """How often each row holds each token, weighted by how rare the token is; sparse, unit rows.
-
-    What all rows share, such as a chat template's marks, weighs least.
+    Words are tokens, each weighted by how rare it is among all rows: what they share, such as a
+    chat template's marks, weighs least. Only some thousand rows are in memory at once.
     """
-    from scipy.sparse import csr_array
     from sklearn.feature_extraction.text import TfidfTransformer
 
+    met = np.zeros(0)  # in how many rows each token is
+    for row in chain(rows, like):
+        there = np.unique(row.input_ids)
+        if len(there) and there[-1] >= len(met):
+            met = np.pad(met, (0, int(there[-1]) + 1 - len(met)))
+        met[there] += 1
+    weights: Any = TfidfTransformer(sublinear_tf=True)
+    # As `fit` would on a table of all rows.
+    weights.idf_ = np.log((len(rows) + len(like) + 1) / (met + 1)) + 1.0
+    mean = np.asarray(weights.transform(_counts(like, len(met))).sum(axis=0)).reshape(-1)
+    likeness = np.zeros(len(rows))
+    for start in range(0, len(rows), _TOGETHER):
+        part = rows[start : start + _TOGETHER]
+        found = weights.transform(_counts(part, len(met))) @ mean
+        likeness[start : start + len(part)] = np.asarray(found).reshape(-1)
+    return np.argsort(-likeness, kind="stable")
+
+
+def _counts(rows: Sequence[EncodedRow], words: int) -> Any:
+    """How often each row holds each token, sparse, shape (N, ``words``)."""
+    from scipy.sparse import csr_array
+
     tokens = [np.asarray(row.input_ids) for row in rows]
-    _, columns = np.unique(np.concatenate(tokens), return_inverse=True)
-    owner = np.repeat(np.arange(len(rows)), [len(own) for own in tokens])
-    at = (owner.astype(np.int32), columns.astype(np.int32))  # scikit-learn takes no longer ones
-    counts: Any = csr_array((np.ones(len(columns)), at))
-    return TfidfTransformer(sublinear_tf=True).fit_transform(counts)
+    owner = np.repeat(np.arange(len(rows), dtype=np.int32), [len(own) for own in tokens])
+    at = (owner, np.concatenate(tokens))
+    return csr_array((np.ones(len(owner)), at), shape=(len(rows), words))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from forgetfilter.runs.decisions import Decided
 from forgetfilter.scoring.intervals import wilson
@@ -16,7 +14,7 @@ MEANT = {"keep": "kept", "remove": "removed"}
 """What a rule would have to decide to agree."""
 
 
-def agreement(rule: npt.NDArray[np.object_], decided: Decided) -> dict[str, Any]:
+def agreement(rule: Sequence[str], decided: Decided) -> dict[str, Any]:
     """How often people agreed with the rule, on the rows that they kept or removed.
 
     ``precision``: of the reviewed rows that the rule removed, the share that people removed too.

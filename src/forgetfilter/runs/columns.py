@@ -6,12 +6,16 @@ here is what its name says, or an error that names file and column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from forgetfilter.errors import DataError
 from forgetfilter.runs.inputs import SCREEN_AGAIN
+from forgetfilter.runs.parquet_parts import PART_ROWS
 from forgetfilter.runs.schema import (
     EVIDENCE_TEXTS,
     OPINION_COLUMNS,
@@ -21,6 +25,7 @@ from forgetfilter.runs.schema import (
     TOLD_COLUMNS,
     WHO_COLUMNS,
 )
+from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 REMEDY = f"Expected a table that a screen has written. {SCREEN_AGAIN}"
@@ -38,12 +43,8 @@ _NEEDED = frozenset({"row"})
 """Columns without which a line of a table says nothing."""
 
 
-def read_columns(
-    path: Path, names: Iterable[str] | None = None, as_codes: Iterable[str] = ()
-) -> dict[str, Any]:
+def read_columns(path: Path, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Those of the named columns that a Parquet file has, or all, as Arrow arrays of their types.
-
-    Texts of ``as_codes`` are dictionaries with codes.
 
     Raises:
         DataError: the file can't be read, or a column is not what its name says.
@@ -54,11 +55,76 @@ def read_columns(
     present = column_names(path)
     wanted = present if names is None else [name for name in names if name in present]
     try:
-        table = parquet.read_table(path, columns=wanted, read_dictionary=list(as_codes))
+        table = parquet.read_table(path, columns=wanted)
         found = {name: table.column(name).combine_chunks() for name in table.column_names}
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         raise _unreadable(path, error) from None
     return {name: _typed(path, name, column) for name, column in found.items()}
+
+
+def read_parts(path: Path, name: str, as_codes: bool = False) -> Iterator[tuple[slice, Any]]:
+    """A column in parts: where each stands, and an Arrow array; as codes if that is asked for.
+
+    Raises:
+        DataError: see `read_columns`.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path, read_dictionary=[name] if as_codes else None) as file:
+            start = 0
+            for batch in file.iter_batches(PART_ROWS, columns=[name], use_threads=False):
+                own = slice(start, start + len(batch))
+                yield own, _typed(path, name, batch.column(0))
+                start += len(batch)
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_values(path: Path, name: str, fill: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A column of numbers, shape (N,); ``fill`` where there is none.
+
+    Raises:
+        DataError: see `read_columns`.
+    """
+    found = np.full(rows_in(path), fill, dtype=dtype)
+    for own, column in read_parts(path, name):
+        if str(column.type) != "null":  # a column without a value, which can't be filled
+            column = column.fill_null(fill) if column.null_count else column
+            found[own] = column.to_numpy(zero_copy_only=False)
+    return found
+
+
+def read_shared_texts(path: Path, name: str, fill: str = "") -> SharedTexts:
+    """A column of texts of which few differ, shape (N,); ``fill`` where there is none.
+
+    Raises:
+        DataError: see `read_columns`.
+    """
+    found = SharedTexts.full(rows_in(path), fill)
+    for own, column in read_parts(path, name, as_codes=True):
+        if hasattr(column, "indices"):  # else one without a single value
+            known = [fill if text is None else text for text in column.dictionary.to_pylist()]
+            texts = SharedTexts.of([*known, fill])
+            codes = column.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)
+            found.put_all(own, texts[codes])
+    return found
+
+
+def rows_in(path: Path) -> int:
+    """How many rows a Parquet file has.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise _unreadable(path, error) from None
 
 
 def column_names(path: Path) -> list[str]:

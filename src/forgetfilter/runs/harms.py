@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.errors import DataError
-from forgetfilter.runs.columns import column_names, read_columns
+from forgetfilter.runs.columns import column_names, read_shared_texts, read_values
 from forgetfilter.runs.file_names import HARMS_FILE, SAFE_ROWS_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.reading import read_json
 from forgetfilter.runs.schema import HARM_COLUMN, SAFE_NEIGHBOUR_COLUMNS
+from forgetfilter.shared_texts import SharedTexts
 
 TEXT_CHARACTERS = 160
 """Of a safe row's prompt, at most."""
@@ -32,7 +33,7 @@ class SafeRow:
     """The start of what is asked."""
 
 
-def harm_of_each(run: Path, rows: int) -> npt.NDArray[np.object_] | None:
+def harm_of_each(run: Path, rows: int) -> SharedTexts | None:
     """The harm that each row's nearest safe rows are about, shape (N,); None where not measured.
 
     Args:
@@ -45,15 +46,21 @@ def harm_of_each(run: Path, rows: int) -> npt.NDArray[np.object_] | None:
     path = run / HARMS_FILE
     if not path.exists():
         return None
-    table = read_columns(path, ("row", HARM_COLUMN))
-    numbers = table["row"].to_numpy() if "row" in table else np.zeros(0, dtype=np.int64)
-    is_known = len(numbers) == len(np.unique(numbers)) and np.isin(numbers, np.arange(rows)).all()
-    if HARM_COLUMN not in table or "row" not in table or not is_known:
+    names = column_names(path)
+    is_whole = HARM_COLUMN in names and "row" in names
+    numbers = np.zeros(0, dtype=np.int64)
+    if is_whole:
+        numbers = read_values(path, "row", 0, np.int64)
+        is_known = (numbers >= 0) & (numbers < rows)
+        is_told = np.zeros(rows, dtype=np.bool_)
+        is_told[numbers[is_known]] = True
+        is_whole = int(is_told.sum()) == len(numbers)  # each is known, and there once
+    if not is_whole:
         raise DataError(
             f"{path} is damaged. Expected the harm of each of {rows} rows at most. {SCREEN_AGAIN}"
         )
-    harms = np.full(rows, "", dtype=object)
-    harms[numbers] = table[HARM_COLUMN].fill_null("").to_numpy(zero_copy_only=False)
+    harms = SharedTexts.full(rows)
+    harms.put_all(numbers, read_shared_texts(path, HARM_COLUMN))
     return harms
 
 
@@ -94,10 +101,9 @@ def safe_rows_of(
     if not path.exists():
         return {}
     asked = np.fromiter(rows, np.int64, len(rows))
-    columns = read_columns(path, ("row",))
-    if "row" not in columns:
+    if "row" not in column_names(path):
         raise DataError(f"{path} has no column row. Expected one of numbers. {SCREEN_AGAIN}")
-    numbers = columns["row"].to_numpy(zero_copy_only=False)
+    numbers = read_values(path, "row", 0, np.int64)
     at = np.flatnonzero(np.isin(numbers, asked))
     at = at[np.argsort(numbers[at], kind="stable")]
     if not len(at):
@@ -111,7 +117,7 @@ def safe_rows_of(
             for row, own in said.items()
         }
         for column, name in enumerate(names):  # one after the other: each is as long as the file
-            near[:, column] = read_columns(path, (name,))[name].take(at).fill_null(-1)
+            near[:, column] = read_values(path, name, -1, np.int32)[at]
         if missing := set(np.unique(near).tolist()) - set(known):
             raise KeyError(min(missing))
         return NearestSafeRows(numbers[at], near, known)

@@ -14,6 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from forgetfilter.data.containers import CONTAINERS
 from forgetfilter.data.formats.mapping import Reading, reading_from_json
 from forgetfilter.data.reading import fingerprint_of, read_sources
@@ -22,6 +24,7 @@ from forgetfilter.data.sources import Source, open_file, quoted
 from forgetfilter.errors import DataError
 from forgetfilter.files import encode_json, remove, sha256_once, write_bytes_atomic
 from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE, PROVENANCE_FILE
+from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 Write = Callable[[Path, Iterable[bytes]], None]
@@ -131,7 +134,7 @@ def write_containers(run: Path, file: RowFile, decisions: Sequence[str]) -> dict
         if name.endswith(".jsonl"):
             continue
         if len(file.sources) == 1:
-            rows = [row for row, own in enumerate(decisions) if own == decision]
+            rows = np.flatnonzero(SharedTexts.of(decisions) == decision).tolist()
             source = file.sources[0]
             source.container.write(source.data(), rows, run / name)
         else:
@@ -163,8 +166,8 @@ def _by_source(
 ) -> Iterable[tuple[Source, list[int]]]:
     starts = [0, *accumulate(file.counts)]
     for number, source in enumerate(file.sources):
-        own = range(starts[number], starts[number + 1])
-        yield source, [row - starts[number] for row in own if decisions[row] == decision]
+        own = SharedTexts.of(decisions[starts[number] : starts[number + 1]])
+        yield source, np.flatnonzero(own == decision).tolist()
 
 
 def _remove_others(run: Path, names: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import BinaryIO
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import SCORES_FILE
 
+_LINES_APART, _BYTES_APART = 16, 2**14
+"""Of a line's start so often one is noted: a byte for each line, or two."""
+
 
 class Lines:
     """An open file whose n-th line (from 0) can be read; made by `open_lines`."""
@@ -18,19 +22,30 @@ class Lines:
     def __init__(self, file: BinaryIO, see: Callable[[int, bytes], None] | None = None) -> None:
         """``see`` is called once with the number and the bytes of each line, in order."""
         self._file = file
-        self._starts = array("q")
-        at = 0
+        self._size = at = marked = 0
+        # Where some of the lines start; the others are found from the one before.
+        self._numbers, self._starts = array("q"), array("q")
         for number, raw in enumerate(file):
-            self._starts.append(at)
+            is_far = number - self._numbers[-1] >= _LINES_APART if number else True
+            if is_far or at - marked >= _BYTES_APART:
+                self._numbers.append(number)
+                self._starts.append(at)
+                marked = at
             at += len(raw)
+            self._size += 1
             if see is not None:
                 see(number, raw.removesuffix(b"\n"))
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return self._size
 
     def __getitem__(self, number: int) -> bytes:
-        self._file.seek(self._starts[number])
+        if not 0 <= number < self._size:
+            raise IndexError(number)
+        mark = bisect_right(self._numbers, number) - 1
+        self._file.seek(self._starts[mark])
+        for _ in range(number - self._numbers[mark]):
+            self._file.readline()
         return self._file.readline().removesuffix(b"\n")
 
 

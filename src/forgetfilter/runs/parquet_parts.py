@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ctypes import CDLL
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,19 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
     from pyarrow import parquet
 
     parts = iter(frames)
-    first = next(parts)
-    schema = _schema_of(pa.Table.from_pandas(first, preserve_index=False))
+    frame = next(parts, None)
+    assert frame is not None
+    schema = _schema_of(pa.Table.from_pandas(frame, preserve_index=False))
+    is_first = True
     with open_atomic(path) as file, parquet.ParquetWriter(file, schema) as writer:
-        for frame in chain([first], parts):
-            writer.write_table(pa.Table.from_pandas(frame, schema, preserve_index=False))
-            if frame is not first:
+        while frame is not None:
+            table = pa.Table.from_pandas(frame, schema, preserve_index=False)
+            del frame  # of two parts one at a time is held
+            writer.write_table(table)
+            del table
+            if not is_first:
                 give_back()
+            is_first, frame = False, next(parts, None)
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -62,8 +67,12 @@ def read_parts(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
 
     with parquet.ParquetFile(path) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
-        for batch in file.iter_batches(PART_ROWS, columns=there):
-            yield batch.to_pandas()
+        # Nothing here holds a part while the next one is read.
+        yield from map(_as_frame, file.iter_batches(PART_ROWS, columns=there))
+
+
+def _as_frame(batch: Any) -> pd.DataFrame:
+    return batch.to_pandas(use_threads=False)
 
 
 def names_in(path: Path) -> list[str]:
@@ -75,19 +84,32 @@ def names_in(path: Path) -> list[str]:
 
 def read_column(path: Path, name: str) -> Column:
     """One column of a table, shape (N,)."""
-    return pd.read_parquet(path, columns=[name])[name].to_numpy()
+    numbers = _read_numbers(path, name)
+    if numbers is None:
+        return pd.read_parquet(path, columns=[name])[name].to_numpy()
+    return numbers
 
 
-def shared_texts(values: Any) -> npt.NDArray[np.object_]:
-    """A column of texts of which few differ: equal ones are one object. Shape (N,)."""
-    codes, different = pd.factorize(values, use_na_sentinel=False)
-    return np.array(different, dtype=object)[codes]
+def _read_numbers(path: Path, name: str) -> Column | None:
+    """A column of numbers, of which only a part is there twice; None where it is something else."""
+    import pyarrow as pa
+    from pyarrow import parquet
 
-
-def by_code(values: Any) -> pd.Categorical:
-    """Texts of which few differ, in a byte a row or two; a table is not written so."""
-    codes, different = pd.factorize(values)
-    return pd.Categorical.from_codes(codes, list(different))
+    with parquet.ParquetFile(path) as file:
+        if name not in file.schema_arrow.names:
+            return None
+        kind = file.schema_arrow.field(name).type
+        is_real = pa.types.is_floating(kind)
+        if not (is_real or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+            return None
+        found = np.empty(file.metadata.num_rows, dtype=kind.to_pandas_dtype())
+        start = 0
+        for batch in file.iter_batches(PART_ROWS, columns=[name], use_threads=False):
+            if batch.column(0).null_count and not is_real:
+                return None
+            found[start : start + len(batch)] = batch.column(0).to_numpy(zero_copy_only=False)
+            start += len(batch)
+    return found
 
 
 def give_back() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+import os
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,13 +18,22 @@ from pydantic import ValidationError
 
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, parse_row
+from forgetfilter.data.many_rows.spilled import Spill
 from forgetfilter.data.reading import decode_line
 from forgetfilter.data.records import Message
 from forgetfilter.errors import DataError
-from forgetfilter.runs.columns import column_names, read_columns
+from forgetfilter.runs.columns import (
+    column_names,
+    read_columns,
+    read_parts,
+    read_shared_texts,
+    read_values,
+    rows_in,
+)
 from forgetfilter.runs.file_names import EVALUATION_FILE, REJECTED_FILE, SCORES_FILE, SUMMARY_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.lines import Lines, open_lines
+from forgetfilter.runs.parquet_parts import PART_ROWS
 from forgetfilter.runs.schema import (
     HARM_COLUMN,
     OPINION_COLUMNS,
@@ -35,6 +46,7 @@ from forgetfilter.runs.schema import (
     Record,
     Summary,
 )
+from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 M = TypeVar("M", bound=Record)
@@ -46,20 +58,33 @@ _DECIDE_AGAIN = (
 
 
 class TextColumn:
-    """Texts of which most differ, as they lie in a table: each is made when it is asked for."""
+    """Texts of which most differ: once one is asked for, they lie in a file if they are many."""
 
-    def __init__(self, array: Any, order: npt.NDArray[np.int64]) -> None:
-        self._array, self._order = array, order
+    def __init__(self, path: Path, name: str, order: npt.NDArray[np.int64] | None) -> None:
+        """``order``: which line of the table each text is taken from; None: as they stand."""
+        self._path, self._name, self._order = path, name, order
+        self._rows = rows_in(path)
+        for _ in read_parts(path, name):  # what is damaged is found at once
+            pass
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._rows
 
     def __getitem__(self, at: int) -> str:
-        return self._array[int(self._order[at])].as_py() or ""
+        return self._texts[int(at if self._order is None else self._order[at])]
 
     def places_of(self, text: str) -> list[int]:
         """Where this text stands."""
         return [at for at in range(len(self)) if self[at] == text]
+
+    @cached_property
+    def _texts(self) -> Sequence[str]:
+        folder = self._path.parent
+        spill = Spill(folder if os.access(folder, os.W_OK) else None)
+        for _, part in read_parts(self._path, self._name):
+            for text in part.to_pylist():
+                spill.append((text or "").encode("utf-8"))
+        return spill.sequence(bytes.decode)
 
 
 @dataclass(frozen=True)
@@ -68,21 +93,21 @@ class ScoreTable:
 
     row: npt.NDArray[np.int64]
     example_id: TextColumn
-    decision: npt.NDArray[np.object_]
-    reason: npt.NDArray[np.object_]
+    decision: SharedTexts
+    reason: SharedTexts
     is_learned: BoolArray
     quantities: Mapping[str, FloatArray]
     """``base``, ``before``, ``after`` and ``forgetting_score``, and ``second_opinion``,
     ``joint_score`` and ``described_harm`` where there are such; NaN where not measured."""
-    decided_by: npt.NDArray[np.object_]
+    decided_by: SharedTexts
     """``rule`` or ``reviewer``."""
-    rule_decision: npt.NDArray[np.object_]
+    rule_decision: SharedTexts
     """What the rule alone would have decided."""
-    source: npt.NDArray[np.object_] | None = None
+    source: SharedTexts | None = None
     """Which file a row is from, where several were given."""
-    harm: npt.NDArray[np.object_] | None = None
+    harm: SharedTexts | None = None
     """What the safe rows are about that a removed row pulls against; empty for other rows."""
-    unscored: npt.NDArray[np.object_] | None = None
+    unscored: SharedTexts | None = None
     """What the template leaves out of a row."""
 
     @property
@@ -109,39 +134,38 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
     columns = set(column_names(path)) & set(wanted)
     if missing := [name for name in SCORE_COLUMNS if name not in columns]:
         raise DataError(f"{path} has no column {', '.join(missing)}. {_REMEDY}")
-    numbers = read_columns(path, ("row",))["row"].to_numpy(zero_copy_only=False)
-    order = np.argsort(numbers, kind="stable")
+    row = read_values(path, "row", 0, np.int64)
+    order = np.argsort(row, kind="stable") if np.any(row[1:] < row[:-1]) else None
 
     def in_order(name: str, fill: Any, dtype: Any) -> Any:
-        if dtype is object:
-            return _shared_texts(path, name, fill)[order]
-        column = read_columns(path, (name,))[name]
-        # A column without a single value has a type of its own, which can't be filled.
-        if str(column.type) == "null":
-            return np.full(len(column), fill, dtype=dtype)
-        filled = column.fill_null(fill) if column.null_count else column
-        return filled.to_numpy(zero_copy_only=False).astype(dtype)[order]
+        values = read_values(path, name, fill, dtype)
+        return values if order is None else values[order]
 
-    decision = in_order("decision", "", object)
-    by_rule = np.full(len(decision), "rule", dtype=object)
-    source = in_order("source", "", object) if "source" in columns else None
+    def texts(name: str, fill: str = "") -> SharedTexts:
+        values = read_shared_texts(path, name, fill)
+        return values if order is None else values[order]
+
+    decision = texts("decision")
+    source = texts("source") if "source" in columns else None
     table = ScoreTable(
-        row=in_order("row", 0, np.int64),
-        example_id=TextColumn(read_columns(path, ("example_id",))["example_id"], order),
+        row=row if order is None else row[order],
+        example_id=TextColumn(path, "example_id", order),
         decision=decision,
-        reason=in_order("reason", "", object),
+        reason=texts("reason"),
         is_learned=in_order("learned", False, np.bool_),
         quantities={
             name: in_order(name, float("nan"), np.float64)
             for name in (*SCORED_QUANTITIES, *(n for n in OPINION_COLUMNS if n in columns))
         },
-        decided_by=in_order("decided_by", "rule", object) if "decided_by" in columns else by_rule,
-        rule_decision=(
-            in_order("rule_decision", "", object) if "rule_decision" in columns else decision
+        decided_by=(
+            texts("decided_by", "rule")
+            if "decided_by" in columns
+            else SharedTexts.full(len(row), "rule")
         ),
-        source=source if source is not None and len(set(source.tolist())) > 1 else None,
-        harm=in_order(HARM_COLUMN, "", object) if HARM_COLUMN in columns else None,
-        unscored=in_order(UNSCORED_COLUMN, "", object) if UNSCORED_COLUMN in columns else None,
+        rule_decision=texts("rule_decision") if "rule_decision" in columns else decision,
+        source=source if source is not None and len(source.counts()) > 1 else None,
+        harm=texts(HARM_COLUMN) if HARM_COLUMN in columns else None,
+        unscored=texts(UNSCORED_COLUMN) if UNSCORED_COLUMN in columns else None,
     )
     said = {
         "kept": summary.kept,
@@ -149,8 +173,8 @@ def read_scores(run: Path, summary: Summary) -> ScoreTable:
         "undecided": summary.undecided,
         "rejected": summary.rejected,
     }
-    found = {name: int(np.sum(table.decision == name)) for name in said}
-    if not np.array_equal(table.row, np.arange(len(table.row))):
+    found = {name: table.decision.counts()[name] for name in said}
+    if len(row) and (table.row[0] or np.any(table.row[1:] - table.row[:-1] != 1)):
         raise DataError(
             f"{path} doesn't have each row once, from 0. Expected one line for each row of the "
             f"input. {SCREEN_AGAIN}"
@@ -201,19 +225,23 @@ def read_numbers(
     """
     if not path.exists():
         return {}
-    columns = read_columns(path, ("row", *names))
-    if "row" not in columns:
+    there = column_names(path)
+    if "row" not in there:
         raise DataError(f"{path} has no column row. {_REMEDY}")
-    known = columns["row"].to_numpy(zero_copy_only=False)
-    order = np.argsort(known, kind="stable")
-    at = np.minimum(np.searchsorted(known[order], rows), max(len(known) - 1, 0))
+    known = read_values(path, "row", 0, np.int64)
+    if not len(known):
+        return {}
+    order = np.argsort(known, kind="stable") if np.any(known[1:] < known[:-1]) else None
+    known = known if order is None else known[order]
     found: dict[str, npt.NDArray[np.int32]] = {}
-    for name in columns:
-        values = np.full(len(rows), -1, dtype=np.int32)
-        if name != "row" and len(known):
-            is_there = known[order[at]] == rows
-            values[is_there] = columns[name].to_numpy(zero_copy_only=False)[order[at[is_there]]]
-            found[name] = values
+    for name in (name for name in names if name in there):
+        own = read_values(path, name, -1, np.int32)
+        own = own if order is None else own[order]
+        values = found[name] = np.full(len(rows), -1, dtype=np.int32)
+        for start in range(0, len(rows), PART_ROWS):
+            asked = rows[start : start + PART_ROWS]
+            at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+            values[start : start + PART_ROWS] = np.where(known[at] == asked, own[at], -1)
     return found
 
 
@@ -277,16 +305,6 @@ def _read_record(path: Path, model: type[M]) -> M:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise DataError(f"{path}: {where}: {printable(first['msg'])}. {_REMEDY}") from None
-
-
-def _shared_texts(path: Path, name: str, fill: str) -> npt.NDArray[np.object_]:
-    """A column of texts of which few differ: equal ones are one object. Shape (N,)."""
-    column = read_columns(path, (name,), as_codes=(name,))[name]
-    if not hasattr(column, "indices"):  # a column without a single value
-        return np.full(len(column), fill, dtype=object)
-    texts = np.array([*column.dictionary.to_pylist(), fill], dtype=object)
-    codes = column.indices.fill_null(len(texts) - 1) if column.null_count else column.indices
-    return texts[codes.to_numpy(zero_copy_only=False)]
 
 
 def _listing(counts: Mapping[str, int]) -> str:

@@ -75,6 +75,8 @@ def decide_joint(
     """
     import numpy as np
 
+    from forgetfilter.shared_texts import SharedTexts
+
     scores, usual = joint_score(forgetting, opinion, weight), 0.0
     if rule.units is not None and len(opinion):
         usual = weight * float(np.median(opinion))
@@ -82,9 +84,11 @@ def decide_joint(
     found = decide(rule, scores, readings, needs_learned=needs_learned)
     least = found.cut.value - usual
     alone, other = forgetting > least, weight * opinion - usual > least
-    told = np.select([alone & ~other, other & ~alone], [BY_FORGETTING, BY_SECOND_OPINION], BY_BOTH)
-    pairs = zip(told, found.is_removed, found.reasons, strict=True)
-    return replace(found, reasons=[str(mark) if gone else why for mark, gone, why in pairs])
+    reasons = SharedTexts.of(found.reasons)
+    reasons.put(found.is_removed, BY_BOTH)
+    reasons.put(found.is_removed & alone & ~other, BY_FORGETTING)
+    reasons.put(found.is_removed & other & ~alone, BY_SECOND_OPINION)
+    return replace(found, reasons=reasons)
 
 
 def check_joint(weight: float, *, has_opinion: bool, signal: str, unit: str) -> None:

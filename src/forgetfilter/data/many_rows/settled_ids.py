@@ -9,6 +9,8 @@ import numpy as np
 
 from forgetfilter.arrays import BoolArray
 
+_TOGETHER = 2**16
+
 
 class SettledIds:
     """What rows are called: by their file where no other row is called the same, else ``row-N``.
@@ -31,10 +33,14 @@ class SettledIds:
     def settle(self) -> None:
         """All rows are known."""
         keys = np.frombuffer(self._keys, dtype=np.uint64) if self._keys else self._known
-        is_named = np.array(self._is_named, dtype=np.bool_)
-        self._known = np.sort(keys[is_named])
+        self._is_own = np.array(self._is_named, dtype=np.bool_)
+        self._known = keys[self._is_own]
+        self._known.sort()
         again = np.unique(self._known[1:][self._known[1:] == self._known[:-1]])
-        self._is_own = is_named & ~np.isin(keys, again)
+        for start in range(0, len(keys) if len(again) else 0, _TOGETHER):
+            own = slice(start, start + _TOGETHER)
+            self._is_own[own] &= ~np.isin(keys[own], again)
+        del keys  # or the array can't be let go
         self._keys, self._is_named = array("Q"), array("b")
 
     def name(self, row: int, own_id: str) -> str:

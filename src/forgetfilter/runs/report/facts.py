@@ -87,7 +87,7 @@ def _rows(
             **{name: _finite(values[position]) for name, values in table.quantities.items()},
             "file": f"{table.decision[position]}.jsonl",
             "line": int(texts.place[position]) + 1,
-            **{name: found[at] for name, found in labels.items()},
+            **{name: found[at] or None for name, found in labels.items()},
             "safe_rows": as_json(texts.safe_rows.get(row, ())) or None,
             "unscored": None if table.unscored is None else str(table.unscored[position]) or None,
             "overruled": overruled.get(row),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from forgetfilter.arrays import BoolArray
 from forgetfilter.runs.report.row_data import labels_of
 from forgetfilter.runs.report.row_texts import RowTexts
@@ -58,26 +56,31 @@ def harms_of(texts: RowTexts) -> list[Harm]:
     table = texts.table
     if table.harm is None:
         return []
-    removed = np.flatnonzero(table.decision == "removed").tolist()
-    counts = Counter(str(harm) for harm in table.harm[removed] if harm)
-    source = labels_of(texts, "source", np.arange(len(table.decision)))
+    is_removed = table.decision == "removed"
+    removed = int(is_removed.sum())
+    counts = _named(table.harm[is_removed].counts())
+    source = labels_of(texts, "source")
     found = [
         Harm(
             name,
             count,
-            count / len(removed),
+            count / removed,
             dict(
-                Counter(
-                    own
-                    for at in map(int, removed)
-                    if table.harm[at] == name and (own := source[at])
-                ).most_common(_SOURCES_TOLD)
+                _named(source[is_removed & (table.harm == name)].counts()).most_common(
+                    _SOURCES_TOLD
+                )
             ),
         )
         for name, count in counts.most_common(_HARMS_TOLD)
     ]
     rest = counts.total() - sum(harm.removed for harm in found)
-    return [*found, Harm(_UNNAMED, rest, rest / len(removed), {})] if rest else found
+    return [*found, Harm(_UNNAMED, rest, rest / removed, {})] if rest else found
+
+
+def _named(counts: Counter[str]) -> Counter[str]:
+    """Counts without what has no name."""
+    del counts[_UNNAMED]
+    return counts
 
 
 def groups_of(texts: RowTexts, name: str, is_judged: BoolArray) -> list[Group]:
@@ -89,10 +92,10 @@ def groups_of(texts: RowTexts, name: str, is_judged: BoolArray) -> list[Group]:
         is_judged: which rows could be judged, shape (N,).
     """
     decision = texts.table.decision
-    labels = [label or _UNNAMED for label in labels_of(texts, name, np.arange(len(decision)))]
-    if len(set(labels) - {_UNNAMED}) < 2:
+    labels = labels_of(texts, name)
+    different = labels.counts().keys()
+    if len(different - {_UNNAMED}) < 2:
         return []
-    column = np.array(labels, dtype=object)
     found = [
         Group(
             label,
@@ -101,7 +104,7 @@ def groups_of(texts: RowTexts, name: str, is_judged: BoolArray) -> list[Group]:
             int((own & (decision == "removed")).sum()),
             int((own & (decision == "rejected")).sum()),
         )
-        for label in sorted(set(labels))
-        for own in (column == label,)
+        for label in sorted(different)
+        for own in (labels == label,)
     ]
     return sorted(found, key=lambda group: -(group.removed_share or 0.0))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.runs.report.shown_text import count, number
 
-_BINS = 60
+_BINS, _TOGETHER = 60, 2**16
 _LIMIT = 1e100
 """Scores are drawn as if no further from 0 than this, so that no difference overflows."""
 _LEAST_HEIGHT = 1.0
@@ -95,10 +95,8 @@ def histogram(
         else:
             side = "left" if cut < low else "right"
     edges = _edges(low, high, anchor=0.0 if cut is None or side else cut)
-    at = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, len(edges) - 2)
     counts = {
-        group: np.bincount(at[mask[is_finite]], minlength=len(edges) - 1)
-        for group, mask in groups.items()
+        group: _counts_in_bins(values, mask[is_finite], edges) for group, mask in groups.items()
     }
     top = _axis_top(int(np.sum(list(counts.values()), axis=0).max()))
     width = 100 / (len(edges) - 1)
@@ -115,6 +113,17 @@ def histogram(
         outside=int(np.count_nonzero((values < edges[0]) | (values > edges[-1]))),
         not_drawn=int(np.count_nonzero(~is_finite)),
     )
+
+
+def _counts_in_bins(values: FloatArray, is_counted: BoolArray, edges: FloatArray) -> IntArray:
+    """How many of the counted values each bin holds; those beyond the edges in the outer bins."""
+    counts = np.zeros(len(edges) - 1, dtype=np.int64)
+    for start in range(0, len(values), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        own = values[part][is_counted[part]]
+        at = np.clip(np.searchsorted(edges, own, side="left") - 1, 0, len(edges) - 2)
+        counts += np.bincount(at, minlength=len(counts))
+    return counts
 
 
 def nice_step(span: float, most: int) -> float:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from forgetfilter.arrays import FloatArray
 from forgetfilter.runs.reading import ScoreTable
+from forgetfilter.runs.report.shown_rows import by_score, highest
 
 KEPT_LISTED = 200
 """Rows below the threshold that are listed, nearest first."""
@@ -33,17 +34,13 @@ def listed_rows(
     """
     score = table.cut_by
     is_listed = np.zeros(len(score), dtype=np.bool_)
-    is_removed = table.decision == "removed"
-    order = _by_score(np.where(is_removed, score, np.nan))
-    is_listed[order[is_removed[order]][:REMOVED_LISTED]] = True
+    removed = np.flatnonzero(table.decision == "removed")
+    is_listed[by_score(score, removed)[:REMOVED_LISTED]] = True
     for decision, most in (("kept", KEPT_LISTED), ("undecided", UNDECIDED_LISTED)):
-        of_these = np.where(table.decision == decision, judged, np.nan)
-        order = _by_score(of_these)[:most]
-        is_listed[order[~np.isnan(of_these[order])]] = True
+        is_listed[highest(np.where(table.decision == decision, judged, np.nan), most)] = True
     is_listed[np.flatnonzero(table.decision == "rejected")[:REJECTED_LISTED]] = True
     is_listed[list(also)] = True
-    order = _by_score(score)
-    return order[is_listed[order]]
+    return by_score(score, np.flatnonzero(is_listed))
 
 
 def furthest_along(table: ScoreTable) -> list[int]:
@@ -51,11 +48,4 @@ def furthest_along(table: ScoreTable) -> list[int]:
     described = table.quantities.get("described_harm")
     if described is None:
         return []
-    order = _by_score(described)[:DESCRIBED_LISTED]
-    return order[~np.isnan(described[order])].tolist()
-
-
-def _by_score(scores: FloatArray) -> npt.NDArray[np.int64]:
-    """Positions by score, highest first; ties in file order, NaN last."""
-    order: npt.NDArray[np.int64] = np.argsort(-scores, kind="stable")
-    return order
+    return highest(described, DESCRIBED_LISTED).tolist()

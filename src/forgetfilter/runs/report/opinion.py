@@ -11,8 +11,10 @@ import numpy.typing as npt
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.histogram import nice_step
+from forgetfilter.runs.report.shown_rows import highest
 from forgetfilter.runs.report.shown_text import Clip, clip, number
 from forgetfilter.runs.schema import Opinion, Summary
+from forgetfilter.shared_texts import SharedTexts
 
 ROWS_LISTED = 10
 """Rows that only one of the two suspects, in each list."""
@@ -111,9 +113,7 @@ def opinion_view(summary: Summary, table: ScoreTable) -> OpinionView | None:
 
 def _first(chosen: BoolArray, by: FloatArray) -> npt.NDArray[np.int64]:
     """Positions of the chosen rows with the largest values, largest first."""
-    places = np.flatnonzero(chosen)
-    found: npt.NDArray[np.int64] = places[np.argsort(-by[places], kind="stable")][:ROWS_LISTED]
-    return found
+    return highest(np.where(chosen, by, np.nan), ROWS_LISTED)
 
 
 def _listed(table: ScoreTable, at: int) -> ListedRow:
@@ -129,7 +129,7 @@ def _listed(table: ScoreTable, at: int) -> ListedRow:
 def _dots(
     score: FloatArray,
     opinion: FloatArray,
-    decision: npt.NDArray[np.object_],
+    decision: SharedTexts,
     is_drawn: BoolArray,
     low: float,
     high: float,
@@ -144,8 +144,13 @@ def _dots(
         y = np.clip(opinion[at], 0.0, 1.0)
         cell = np.minimum((x * _ACROSS).astype(np.int64), _ACROSS - 1) * _DOWN
         cell += np.minimum((y * _DOWN).astype(np.int64), _DOWN - 1)
-        _, place, counts = np.unique(cell, return_inverse=True, return_counts=True)
-        means = [np.bincount(place, weights=values) / counts for values in (x, y)]
+        counts = np.bincount(cell, minlength=_ACROSS * _DOWN)
+        there = np.flatnonzero(counts)
+        counts = counts[there]
+        means = [
+            np.bincount(cell, weights=values, minlength=_ACROSS * _DOWN)[there] / counts
+            for values in (x, y)
+        ]
         for across, up, count in zip(*means, counts, strict=True):
             rows = f"{int(count):,} {group} {'row' if count == 1 else 'rows'}"
             about = f"forgetting {number(low + float(across) * (high - low))}"

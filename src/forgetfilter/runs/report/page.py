@@ -23,6 +23,7 @@ from forgetfilter.runs.file_names import (
     PROVENANCE_FILE,
     REPORT_FILE,
 )
+from forgetfilter.runs.parquet_parts import give_back
 from forgetfilter.runs.reading import (
     ScoreTable,
     read_evaluation,
@@ -51,6 +52,7 @@ from forgetfilter.runs.report.row_texts import open_texts
 from forgetfilter.runs.report.shown_rows import nearest_to_threshold
 from forgetfilter.runs.report.shown_text import Clip, clip
 from forgetfilter.runs.schema import HarmCoverage, Summary
+from forgetfilter.shared_texts import SharedTexts
 
 REJECTED_SHOWN = 20
 
@@ -82,6 +84,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     overruled = _reviewed(run) if overruled is None else overruled
     summary = read_summary(run)
     table = read_scores(run, summary)
+    give_back()
     score = table.cut_by
     is_readable = table.decision != "rejected"
     is_removed = table.decision == "removed"
@@ -92,7 +95,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     judged = np.where(is_judged, score, np.nan)
     near = nearest_to_threshold(judged, cut)
     opinion = opinion_view(summary, table)
-    also = np.flatnonzero(np.isin(table.row, list(overruled))).tolist()
+    also = sorted(row for row in overruled if 0 <= row < len(table.row))  # a row is its position
     also += furthest_along(table) + (opinion.positions.tolist() if opinion else [])
     order = listed_rows(table, judged, also)
     # All is read before anything is written: what fails leaves the last report as it was.
@@ -142,7 +145,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
                 )
             ),
             data=data,
-            listed_counts=Counter(str(decision) for decision in table.decision[order]),
+            listed_counts=table.decision[order].counts(),
             first_rows=_first_rows(table, order),
             groups=groups,
             harms=harms,
@@ -279,11 +282,11 @@ def _alternatives(
     ]
 
 
-def _kinds_of_reasons(reasons: npt.NDArray[np.object_]) -> list[tuple[str, int]]:
+def _kinds_of_reasons(reasons: SharedTexts) -> list[tuple[str, int]]:
     """Rows by kind of reason: what stands before the first colon, whatever the numbers in it."""
-    kinds = Counter(
-        re.sub(r"(?<![\w-])\d+", "…", str(reason).split(":")[0])[:200] for reason in reasons
-    )
+    kinds: Counter[str] = Counter()
+    for reason, rows in reasons.counts().items():
+        kinds[re.sub(r"(?<![\w-])\d+", "…", reason.split(":")[0])[:200]] += rows
     common = kinds.most_common(_KINDS_SHOWN)
     rest = kinds.total() - sum(value for _, value in common)
     return [*common, ("other reasons", rest)] if rest else common

@@ -25,6 +25,7 @@ from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.row_texts import RowTexts
 from forgetfilter.runs.report.shown_text import marked
 from forgetfilter.scoring.joint import BY_BOTH, BY_FORGETTING, BY_SECOND_OPINION
+from forgetfilter.shared_texts import SharedTexts
 
 REASONS = {
     "above_threshold": "above the threshold",
@@ -201,7 +202,7 @@ def _index_parts(
             columns["described"] = [_shown_score(described, int(at)) for at in part]
         for name in LABELS:
             labels = labels_of(texts, name, part)
-            columns[name] = [0 if label is None else code(name, label) + 1 for label in labels]
+            columns[name] = [code(name, label) + 1 if label else 0 for label in labels]
         columns["overruled"] = [
             marked(overruled[row]) if row in overruled else 0 for row in columns["row"]
         ]
@@ -214,19 +215,23 @@ LABELS = ("source", "category", "harm")
 _NEEDED = frozenset({"row", "id", "score", "decision", "reason"})
 
 
-def labels_of(texts: RowTexts, name: str, positions: npt.NDArray[np.int64]) -> Sequence[str | None]:
-    """The source, the category or the harm of each row; None where it has none.
+def labels_of(
+    texts: RowTexts, name: str, positions: npt.NDArray[np.int64] | None = None
+) -> SharedTexts:
+    """The source, the category or the harm of some rows, or of all; empty where one has none.
 
     Where several files were screened, the source is the file; else it is what the row's own column
     of that name says. Removed rows have a harm, whatever their own columns say.
     """
     if name == "harm":
-        harm = texts.table.harm
-        return [None if harm is None else str(harm[at]) or None for at in positions]
-    if name == "source" and texts.table.source is not None:
-        return [str(label) or None for label in texts.table.source[positions]]
-    own = texts.labels.get(name)
-    return own.at(positions) if own else [None] * len(positions)
+        found = texts.table.harm
+    elif name == "source" and texts.table.source is not None:
+        found = texts.table.source
+    else:
+        found = own.texts if (own := texts.labels.get(name)) else None
+    if found is None:
+        found = SharedTexts.full(len(texts.table.row))
+    return found if positions is None else found[positions]
 
 
 def _shown_id(table: ScoreTable, at: int) -> str | int:

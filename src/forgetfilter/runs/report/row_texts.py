@@ -28,6 +28,7 @@ from forgetfilter.runs.reading import (
 from forgetfilter.runs.report.shown_rows import PIECES_SHOWN
 from forgetfilter.runs.report.shown_text import count, marked, marked_clip, number
 from forgetfilter.runs.schema import EVIDENCE_TEXTS, EVIDENCE_WORDS, SIZE_COLUMNS
+from forgetfilter.shared_texts import SharedTexts
 
 _TURNS_SHOWN = 4
 _DEGREES = (0.1, 0.4, 1.0, 2.0)
@@ -42,23 +43,18 @@ class Labels:
     """A short text of each row, by position, of which few are different."""
 
     def __init__(self, size: int) -> None:
-        self._codes = np.full(size, -1, dtype=np.int16)
-        self._names: dict[str, int] = {}
+        self.texts = SharedTexts.full(size)
+        """What each row says; empty where it says nothing."""
 
     @property
     def different(self) -> int:
         """How many different ones there are; counted as far as it matters."""
-        return len(self._names)
+        return len(self.texts.texts) - 1
 
     def note(self, at: int, text: str) -> None:
         """Remember what a row says."""
-        if len(self._names) <= _MOST_LABELS:
-            self._codes[at] = self._names.setdefault(text, len(self._names))
-
-    def at(self, positions: npt.NDArray[np.int64]) -> list[str | None]:
-        """What the rows at some positions say; None where they say nothing."""
-        names = np.array([*self._names, None], dtype=object)
-        return names[self._codes[positions]].tolist()
+        if self.different <= _MOST_LABELS:
+            self.texts.put(at, text)
 
 
 @dataclass
@@ -69,7 +65,7 @@ class RowTexts:
     table: ScoreTable
     reading: Reading
     lines: dict[str, Lines]
-    place: npt.NDArray[np.int64]
+    place: npt.NDArray[np.uint32]
     """Which line of its decision's file a position is."""
     labels: dict[str, Labels]
     """By name, what the rows' own columns ``source`` and ``category`` say."""
@@ -154,15 +150,15 @@ def open_texts(run: Path, table: ScoreTable) -> Generator[RowTexts]:
     Raises:
         DataError: a file has not as many lines as the table says.
     """
-    place = np.zeros(len(table.row), dtype=np.int64)
+    place = np.zeros(len(table.row), dtype=np.uint32)
     lines: dict[str, Lines] = {}
     labels = {name: Labels(len(table.row)) for name in _LABELS}
     with ExitStack() as opened:
         for decision in ("kept", "removed", "undecided", "rejected"):
-            positions = np.flatnonzero(table.decision == decision)
+            positions = np.flatnonzero(table.decision == decision).astype(np.uint32)
             if not len(positions):
                 continue
-            place[positions] = np.arange(len(positions))
+            place[positions] = np.arange(len(positions), dtype=np.uint32)
             see = None if decision == "rejected" else _collector(labels, positions)
             lines[decision] = opened.enter_context(
                 rows_of_decision(run, decision, len(positions), see)
@@ -171,7 +167,7 @@ def open_texts(run: Path, table: ScoreTable) -> Generator[RowTexts]:
         yield RowTexts(run, table, stored_reading(run), lines, place, kept)
 
 
-def _collector(labels: dict[str, Labels], positions: npt.NDArray[np.int64]) -> Any:
+def _collector(labels: dict[str, Labels], positions: npt.NDArray[np.uint32]) -> Any:
     """Notes what each line's own columns say of it, by the position of its row."""
     quoted = {name: f'"{name}"'.encode() for name in _LABELS}
 

@@ -15,6 +15,7 @@ from forgetfilter.scoring.thresholds.base import THRESHOLDS
 _BANDWIDTH = 0.15
 """Width of the density's kernel in log units: a score counts for places within about 15% of it."""
 _GRID = 400
+_PLACES_TOGETHER = 20
 _LEAST_BELOW = 0.25
 """Share of the judged rows below the cut from which on false removals are estimated."""
 
@@ -77,7 +78,10 @@ def emptiest_cut(
     near = np.log(rising[(rising > low / 4) & (rising < high * 8)])
     density = np.zeros(_GRID)
     for part in np.array_split(near, len(near) // 10_000 + 1):
-        density += np.exp(-0.5 * ((places[:, None] - part) / _BANDWIDTH) ** 2).sum(axis=1)
+        for some in range(0, _GRID, _PLACES_TOGETHER):  # the table of all of them is 32 MB
+            own = slice(some, some + _PLACES_TOGETHER)
+            far = (places[own, None] - part) / _BANDWIDTH
+            density[own] += np.exp(-0.5 * far**2).sum(axis=1)
     lowest = float(np.exp(places[int(np.argmin(density))]))
     value = min(max(lowest, low), high)  # rounding must not carry it outside
     judged = scores[is_eligible]

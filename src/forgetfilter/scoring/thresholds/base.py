@@ -57,17 +57,17 @@ def decide(
 
     from forgetfilter.finite import check_finite
     from forgetfilter.scoring.records import TRUSTED, Selection
+    from forgetfilter.shared_texts import SharedTexts
 
     check_finite(scores, "forgetting score", "the table of scores")
     is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
     cut = rule.cut(scores, is_judged, readings)
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = is_judged & (scores > cut.value)
-    names = np.array([NOT_LEARNED, "below_threshold", "above_threshold", IS_TRUSTED], dtype=object)
-    which = is_judged.astype(np.int8) + is_removed
+    which = is_judged.astype(np.uint8) + is_removed
     if TRUSTED in readings:
         trusted = readings[TRUSTED].astype(np.bool_)
         is_removed &= ~trusted
         which[trusted] = 3
-    reasons: list[str] = names[which].tolist()
-    return Selection(cut, is_removed, reasons, scores)
+    names = (NOT_LEARNED, "below_threshold", "above_threshold", IS_TRUSTED)
+    return Selection(cut, is_removed, SharedTexts(which, names), scores)

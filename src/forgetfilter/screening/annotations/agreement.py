@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from forgetfilter.runs.file_names import SCORES_FILE
+from forgetfilter.runs.parquet_parts import names_in, read_column
 from forgetfilter.runs.schema import Opinion
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 
 
 def agreement(
-    frame: pd.DataFrame, readings: Readings, summary: Mapping[str, Any], threshold: str
+    run: Path, readings: Readings, summary: Mapping[str, Any], threshold: str
 ) -> dict[str, Any]:
     """What the summary says of a second opinion; nothing where there is none.
 
     A row is suspected by its forgetting where ``threshold`` alone, without a joint weight, would
     remove it, and by the second opinion where that is above `Opinion.above`.
     """
-    if "second_opinion" not in frame.columns or not summary.get("second_opinion"):
+    path = run / SCORES_FILE
+    if not summary.get("second_opinion") or "second_opinion" not in names_in(path):
         return {}
     opinion = Opinion.model_validate(summary["second_opinion"])
-    forgetting = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
-    second = frame["second_opinion"].to_numpy(dtype=np.float64)[readings.row]
+    forgetting = read_column(path, "forgetting_score")[readings.row]
+    second = read_column(path, "second_opinion")[readings.row]
     judges_learned = bool(summary.get("needs_learned", True))
     alone = decide(THRESHOLDS.build(threshold), forgetting, readings, needs_learned=judges_learned)
     ours, theirs = alone.is_removed, second > opinion.above

@@ -17,6 +17,7 @@ from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, rows_to_show
 from forgetfilter.runs.schema import EVIDENCE_TEXTS
 from forgetfilter.scoring.thresholds.base import NOT_LEARNED
 from forgetfilter.screening.method import Scored, Setting, filter_rows
+from forgetfilter.shared_texts import SharedTexts
 
 
 def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
@@ -29,7 +30,7 @@ def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:
     """
     selection = filter_rows(scored, setting.config.threshold)
     # Rows that can't be judged are never shown as forgotten.
-    is_judged = [reason != NOT_LEARNED for reason in selection.reasons]
+    is_judged = SharedTexts.of(selection.reasons) != NOT_LEARNED
     judged = np.where(is_judged, scored.cut_by, np.nan)
     shown = rows_to_show(judged, selection.cut.value)
     rows = [setting.noisy[i] for i in shown]

@@ -27,6 +27,7 @@ import numpy as np
 from forgetfilter.arrays import FloatArray, IntArray
 from forgetfilter.config import PACKAGED_SAFE, ScreenConfig
 from forgetfilter.data import read_rows
+from forgetfilter.data.many_rows.views import chosen
 from forgetfilter.data.reading import category_of
 from forgetfilter.data.records import REFERENCE_FILE, EncodedRow, Row, RowFile
 from forgetfilter.data.strata import alike_first
@@ -216,7 +217,7 @@ def _look_quickly(
 ) -> Measurement:
     """Second looks at a sample of the learned rows, as many as the budget pays for."""
     bench, config = setting.bench, setting.config
-    learned = [int(at) for at in np.flatnonzero(scored.readings.learned)]
+    learned = np.flatnonzero(scored.readings.learned)
     steps = config.restore.model_copy(update={"steps": config.restore.early_steps})
     names = list(reference)
     sample, weight = np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -248,7 +249,7 @@ def _look_quickly(
 
 def _affordable_sample(
     noisy: Sequence[EncodedRow],
-    learned: Sequence[int],
+    learned: Sequence[int] | IntArray,
     like: Sequence[Sequence[EncodedRow]],
     most_tokens: float,
     seed: int,
@@ -258,17 +259,18 @@ def _affordable_sample(
     Half of them are those whose words are most like each harm's reference rows, for a harm's rows
     may be few; the others are drawn from the rest.
     """
-    rows = [noisy[at] for at in learned]
+    rows = chosen(noisy, learned)
     size = min(len(rows), _LARGEST_SAMPLE, int(most_tokens * len(rows) / max(tokens(rows), 1)))
     ranked = [alike_first(rows, own) for own in like] if size < len(rows) else []
     while size >= max(1, min(_SMALLEST_SAMPLE, len(rows))):
-        alike = sorted({at for order in ranked for at in order[: size // 2 // len(like)]})
+        most = size // 2 // len(like)
+        alike = sorted({at for order in ranked for at in order[:most].tolist()})
         rest = np.setdiff1d(np.arange(len(rows)), alike)
         drawn = np.random.default_rng(seed).choice(rest, size - len(alike), replace=False)
         weight = np.ones(len(rows))
         weight[drawn] = len(rest) / max(len(drawn), 1)
-        chosen = sorted([*alike, *drawn.tolist()])
-        if tokens([rows[at] for at in chosen]) <= most_tokens:
-            return np.array([learned[at] for at in chosen], dtype=np.int64), weight[chosen]
+        sample = sorted([*alike, *drawn.tolist()])
+        if tokens([rows[at] for at in sample]) <= most_tokens:
+            return np.asarray(learned, dtype=np.int64)[sample], weight[sample]
         size = size * 9 // 10
     return np.zeros(0, dtype=np.int64), np.zeros(0)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
 from forgetfilter.data import write_lines
 from forgetfilter.data.containers.base import with_columns
@@ -18,8 +18,8 @@ from forgetfilter.data.records import Row, RowFile
 from forgetfilter.files import remove, write_chunks_atomic
 from forgetfilter.runs.file_names import FLAGGED_FILE, MASKED_FILE, MASKS_FILE, WEIGHTED_FILE
 from forgetfilter.runs.inputs import files_called
-from forgetfilter.runs.parquet_parts import shared_texts
 from forgetfilter.screening.deciding.masks import Rule, write_masks
+from forgetfilter.screening.deciding.row_decisions import RowDecisions
 
 SCORE_COLUMN = "forgetfilter_score"
 DECISION_COLUMN = "forgetfilter_decision"
@@ -27,7 +27,7 @@ WEIGHT_COLUMN = "weight"
 MASK_COLUMN = "forgetfilter_mask"
 
 
-def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rule: Rule) -> str:
+def write_action(run: Path, rows: RowFile, decided: RowDecisions, action: str, rule: Rule) -> str:
     """Write the files that ``action`` asks for, and delete those of an earlier decision.
 
     ``flag``: all readable rows in the original order, with `SCORE_COLUMN` (null where not scored)
@@ -46,25 +46,28 @@ def write_action(run: Path, rows: RowFile, frame: pd.DataFrame, action: str, rul
         The name of the file in the input's own container, or of the one of JSON Lines; empty where
         there is none.
     """
-    decisions: list[str] = shared_texts(frame["decision"]).tolist()
+    decisions = decided.decision
     written: list[str] = []
     readable: Sequence[Row] = ()
     if action != "remove":
-        places = [at for at, row in enumerate(rows.rows) if decisions[row.row] != "rejected"]
-        readable = chosen(rows.rows, places)
+        is_rejected = decisions == "rejected"
+        own = (at for at, row in enumerate(rows.rows) if not is_rejected[row.row])
+        readable = chosen(rows.rows, np.fromiter(own, np.int64))
     if action == "flag":
-        cut_by = "joint_score" if "joint_score" in frame else "forgetting_score"
-        scores: list[float] = frame[cut_by].tolist()
-        told = [scores[row.row] if math.isfinite(scores[row.row]) else None for row in readable]
-        columns = {SCORE_COLUMN: told, DECISION_COLUMN: [decisions[row.row] for row in readable]}
+        scores = decided.cut_by
+        columns: dict[str, Callable[[Row], Any]] = {
+            SCORE_COLUMN: lambda row: _finite(float(scores[row.row])),
+            DECISION_COLUMN: lambda row: decisions[row.row],
+        }
         written = _write(run, FLAGGED_FILE, rows, readable, columns)
     if action == "weight" and "undecided" not in decisions:
-        weights = [0 if decisions[row.row] == "removed" else _own_weight(row) for row in readable]
-        written = _write(run, WEIGHTED_FILE, rows, readable, {WEIGHT_COLUMN: weights})
+        is_removed = decisions == "removed"
+        columns = {WEIGHT_COLUMN: lambda row: 0 if is_removed[row.row] else _own_weight(row)}
+        written = _write(run, WEIGHTED_FILE, rows, readable, columns)
     if action == "mask" and "undecided" not in decisions:
-        spans = write_masks(run, rows, frame, rule)
-        told_spans = [spans.get(row.row, []) for row in readable]
-        written = _write(run, MASKED_FILE, rows, readable, {MASK_COLUMN: told_spans})
+        spans = write_masks(run, rows, decided, rule)
+        columns = {MASK_COLUMN: lambda row: spans.get(row.row, [])}
+        written = _write(run, MASKED_FILE, rows, readable, columns)
     else:
         remove(run / MASKS_FILE)
     for name in (FLAGGED_FILE, WEIGHTED_FILE, MASKED_FILE):
@@ -78,18 +81,19 @@ def _write(
     name: str,
     rows: RowFile,
     readable: Sequence[Row],
-    columns: Mapping[str, Sequence[Any]],
+    columns: Mapping[str, Callable[[Row], Any]],
 ) -> list[str]:
-    """Write rows with more columns; the names of the files."""
+    """Write rows with more columns, each made of its row; the names of the files."""
     lines = (
-        with_new(row.raw, {column: values[at] for column, values in columns.items()})
-        for at, row in enumerate(readable)
+        with_new(row.raw, {column: value_of(row) for column, value_of in columns.items()})
+        for row in readable
     )
     write_lines(run / name, lines)
     source = rows.sources[0]
     if len(rows.sources) != 1 or source.container.name == "jsonl":
         return [name]
-    chunks = source.container.extended(source.data(), [row.row for row in readable], columns)
+    told = {column: [value_of(row) for row in readable] for column, value_of in columns.items()}
+    chunks = source.container.extended(source.data(), [row.row for row in readable], told)
     if chunks is None:
         return [name]
     own = f"{Path(name).stem}{source.container.suffix}"
@@ -104,6 +108,10 @@ def with_new(raw: bytes, columns: Mapping[str, Any]) -> bytes:
     record = parse_object(decode_line(raw))
     is_said = all(name in record and record[name] == value for name, value in columns.items())
     return raw if is_said else with_columns(raw, columns)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _own_weight(row: Row) -> Any:

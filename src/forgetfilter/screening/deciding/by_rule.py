@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.arrays import FloatArray
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
-from forgetfilter.runs.parquet_parts import by_code, read_column, shared_texts
+from forgetfilter.runs.parquet_parts import read_column
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
+from forgetfilter.screening.deciding.row_decisions import RowDecisions
 from forgetfilter.screening.deciding.tables import read_readings
+from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 
@@ -71,34 +72,33 @@ def _selection_by(
 
 
 def rule_decides(
-    frame: pd.DataFrame,
+    decisions: RowDecisions,
     selection: Selection,
     readings: Readings,
     *,
     decided: bool,
     weight: float = 0.0,
 ) -> None:
-    """Fill in ``decision`` and ``reason`` of a table of scores as the rule alone decides.
+    """Fill in ``decision`` and ``reason`` of all rows as the rule alone decides.
 
     ``joint_score`` is there where that is what was cut, and only there.
     """
-    is_removed = np.zeros(len(frame), dtype=np.bool_)
-    is_removed[readings.row] = selection.is_removed
-    is_rejected: BoolArray = (frame["decision"] == "rejected").to_numpy(dtype=np.bool_)
-    codes = is_removed.astype(np.int8) if decided else np.full(len(frame), 2, dtype=np.int8)
-    codes[is_rejected] = 3
-    names = ["kept", "removed", "undecided", "rejected"]
-    frame["decision"] = pd.Categorical.from_codes(codes, names)
-    reasons = shared_texts(frame["reason"])
-    reasons[readings.row] = selection.reasons if decided else "undecided"
-    frame["reason"] = by_code(reasons)
-    frame.drop(columns="joint_score", errors="ignore", inplace=True)
+    codes = np.full(len(decisions), 0 if decided else 2, dtype=np.uint8)
+    if decided:
+        codes[readings.row] = selection.is_removed
+    codes[decisions.decision == "rejected"] = 3
+    decisions.decision = SharedTexts(codes, ("kept", "removed", "undecided", "rejected"))
+    if decided:
+        decisions.reason.put_all(readings.row, SharedTexts.of(selection.reasons))
+    else:
+        decisions.reason.put(readings.row, "undecided")
+    decisions.joint_score = None
     if weight and selection.scores is not None:
-        joint = np.full(len(frame), np.nan)
-        joint[readings.row] = selection.scores
-        frame["joint_score"] = joint
+        decisions.joint_score = np.full(len(decisions), np.nan)
+        decisions.joint_score[readings.row] = selection.scores
 
 
 def _column(run: Path, name: str, readings: Readings) -> FloatArray:
     """A column of the table of scores, at the rows that were scored, shape (N,)."""
-    return read_column(run / SCORES_FILE, name).astype(np.float64)[readings.row]
+    values = read_column(run / SCORES_FILE, name)
+    return values.astype(np.float64, copy=False)[readings.row]

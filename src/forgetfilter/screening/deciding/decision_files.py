@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
+from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from forgetfilter.data import write_lines, write_rejected
+from forgetfilter.arrays import FloatArray
+from forgetfilter.data import write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
-from forgetfilter.files import remove, write_json_atomic
+from forgetfilter.files import open_atomic, remove, write_json_atomic
 from forgetfilter.runs.cards import write_dataset_card
 from forgetfilter.runs.decisions import load_decisions
 from forgetfilter.runs.file_names import (
@@ -31,15 +34,13 @@ from forgetfilter.runs.inputs import read_input, write_containers
 from forgetfilter.runs.intact import written_by_decision
 from forgetfilter.runs.parquet_parts import (
     PART_ROWS,
-    by_code,
     give_back,
     names_in,
     read_parts,
-    shared_texts,
     write_parts,
 )
 from forgetfilter.runs.report.page import render_report
-from forgetfilter.runs.schema import HARM_COLUMN, SCORED_QUANTITIES, UNSCORED_COLUMN, Summary
+from forgetfilter.runs.schema import SCORED_QUANTITIES, Summary
 from forgetfilter.scoring.formulas import FIRST_VERSION, rule_version
 from forgetfilter.scoring.records import Readings
 from forgetfilter.screening.annotations.agreement import agreement
@@ -51,12 +52,8 @@ from forgetfilter.screening.deciding.edits import digests_of
 from forgetfilter.screening.deciding.file_verdict import judge_file
 from forgetfilter.screening.deciding.masks import Rule
 from forgetfilter.screening.deciding.overruling import overrule
+from forgetfilter.screening.deciding.row_decisions import RowDecisions, open_decisions
 from forgetfilter.screening.deciding.tables import in_order
-
-_CARRIED = ("example_id", "line", "source", "own_id", UNSCORED_COLUMN)
-"""Columns of the table of scores that go from one decision to the next as they are."""
-_FEW_TEXTS = ("decision", "reason", "decided_by", "rule_decision", HARM_COLUMN)
-"""Columns of texts of which few differ."""
 
 
 def write_decision(
@@ -67,37 +64,42 @@ def write_decision(
     force: bool = False,
 ) -> None:
     """Write everything that follows from a decision: see `commit_decision` for the arguments."""
-    frame, rows = _open_scores(run), read_input(run)
+    rows = read_input(run)
+    give_back()
+    made = open_decisions(run)
     selection, readings, findings = selection_by(run, summary, threshold)
+    give_back()
     decided = force or not is_severe(findings)
-    scores = frame["forgetting_score"].to_numpy(dtype=np.float64)[readings.row]
     weight = float(summary.get("joint", 0.0))
-    rule_decides(frame, selection, readings, decided=decided, weight=weight)
-    overruled = overrule(frame, load_decisions(run, rows))
-    harms = harm_of_each(run, len(frame))
-    if harms is not None:  # what a kept row is most like says nothing against it
-        frame[HARM_COLUMN] = by_code(np.where(frame["decision"] == "removed", harms, ""))
+    rule_decides(made, selection, readings, decided=decided, weight=weight)
+    overruled = overrule(made, load_decisions(run, rows))
+    made.harm = harm_of_each(run, len(made))
+    if made.harm is not None:  # what a kept row is most like says nothing against it
+        made.harm.put(made.decision != "removed", "")
     action = str(summary.get("action", "remove"))
-    outputs = _write_rows(run, rows, frame)
+    outputs = _write_rows(run, rows, made)
+    give_back()
     cut = selection.cut
     if is_of_screen and action != "mask":
         remove(run / TOKENS_FILE)  # of an earlier screen
     rule = Rule(float(cut.value), str(summary.get("unit", "")))
-    action_file = write_action(run, rows, frame, action, rule)
-    _write_scores(run, frame)
-    decision = _fingerprint(frame, threshold, cut.value, weight)
+    action_file = write_action(run, rows, made, action, rule)
+    _write_scores(run, made)
+    give_back()
+    decision = _fingerprint(made, threshold, cut.value, weight)
     made_from = {"evidence": decision} if is_of_screen else dict(summary.get("made_from", {}))
     if (run / COVERAGE_FILE).is_file():  # its counts are of this decision
-        is_removed = (frame["decision"] == "removed").to_numpy(dtype=np.bool_)[readings.row]
+        scores = made.score()[readings.row]
+        is_removed = (made.decision == "removed")[readings.row]
         gone = is_removed if decided else selection.is_removed
         coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
-    counts = Counter(shared_texts(frame["decision"]))
+    counts = made.decision.counts()
     said = Summary.model_validate(
         {
             **summary,
-            "rows": len(frame),
+            "rows": len(made),
             **{name: counts[name] for name in ("kept", "removed", "undecided", "rejected")},
             "outputs": outputs,
             "threshold": {"rule": threshold, "value": _finite(cut.value)},
@@ -118,7 +120,7 @@ def write_decision(
             "action_file": action_file,
             "formula_cells": _formula_cells(rows),
             "overruled": overruled.as_json(),
-            **agreement(frame, readings, summary, threshold),
+            **agreement(run, readings, summary, threshold),
             "file_digests": digests_of(run, outputs),
             "written": written_by_decision(run, outputs, action_file),
         }
@@ -126,7 +128,7 @@ def write_decision(
     said = said.model_copy(update={"verdict": judge_file(said, cut)})
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
     write_dataset_card(run, said)
-    del frame, rows, readings, selection, scores, overruled, harms  # the page reads files alone
+    del made, rows, readings, selection, overruled  # the page reads files alone
     give_back()
     render_report(run)
 
@@ -143,72 +145,71 @@ def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
     return int(readings.learned.sum()) if needs_learned else len(readings)
 
 
-def _fingerprint(frame: pd.DataFrame, rule: str, value: float, weight: float) -> str:
+def _fingerprint(made: RowDecisions, rule: str, value: float, weight: float) -> str:
     """The sha256 of a decision: rule, value, and every row's scores and decision.
 
     A second opinion is part of it where it is part of what was cut, with a ``weight``.
     """
     joint = [repr(weight)] if weight else []
     digest = hashlib.sha256(json.dumps([rule, repr(float(value)), *joint]).encode())
-    for name in (*SCORED_QUANTITIES, *(["joint_score"] if weight else [])):
-        digest.update(frame[name].to_numpy(dtype="<f8", na_value=np.nan).tobytes())
-    decisions: list[str] = shared_texts(frame["decision"]).tolist()
+    for name in SCORED_QUANTITIES:
+        digest.update(_bytes_of(made.score(name)))
+    if weight and made.joint_score is not None:
+        digest.update(_bytes_of(made.joint_score))
     digest.update(b"[")  # one JSON list, of which only a part is made at once
-    for start in range(0, len(decisions), PART_ROWS):
-        part = json.dumps(decisions[start : start + PART_ROWS])[1:-1]
+    for start in range(0, len(made), PART_ROWS):
+        part = json.dumps(made.decision[start : start + PART_ROWS])[1:-1]
         digest.update((", " if start else "").encode() + part.encode())
     digest.update(b"]")
     return digest.hexdigest()
 
 
-def _open_scores(run: Path) -> pd.DataFrame:
-    """The table of scores without what a decision neither reads nor changes, which may be large."""
+def _bytes_of(values: FloatArray) -> memoryview:
+    """Numbers as eight bytes each, the lowest first; all that are none look the same."""
+    told: Any = np.where(np.isnan(values), np.nan, values).astype("<f8", copy=False)
+    return memoryview(told)
+
+
+def _write_scores(run: Path, made: RowDecisions) -> None:
+    """Write the table of scores anew, with what was decided; all else goes over as it is."""
     path = run / SCORES_FILE
-    frame = pd.DataFrame()
-    for name in names_in(path):  # one after the other: texts take much until they are codes
-        if name not in _CARRIED:
-            column = pd.read_parquet(path, columns=[name])[name]
-            frame[name] = by_code(column) if name in _FEW_TEXTS else column
-    return frame
-
-
-def _write_scores(run: Path, frame: pd.DataFrame) -> None:
-    """Write the table of scores with what `_open_scores` has left out."""
-    path, start = run / SCORES_FILE, 0
 
     def parts() -> Iterator[pd.DataFrame]:
-        nonlocal start
-        for carried in read_parts(path, _CARRIED):
-            stop = start + len(carried)
-            own = frame.iloc[start:stop].reset_index(drop=True)
-            own[list(carried.columns)] = carried
-            for name in _FEW_TEXTS:
-                if name in own.columns:
-                    own[name] = own[name].tolist()
+        start = 0
+        for frame in read_parts(path, names_in(path)):
+            frame.drop(columns="joint_score", errors="ignore", inplace=True)
+            stop = start + len(frame)
+            for name, values in made.columns(slice(start, stop)).items():
+                frame[name] = values
             start = stop
-            yield own.loc[:, in_order(own)]
+            yield frame.loc[:, in_order(frame)]
+            del frame
 
     write_parts(path, parts())
 
 
-def _write_rows(run: Path, rows: RowFile, frame: pd.DataFrame) -> dict[str, str]:
+def _write_rows(run: Path, rows: RowFile, made: RowDecisions) -> dict[str, str]:
     """Kept, removed and rejected rows, original lines in the original order.
 
     Returns:
         The name of the file that holds each in the input's own container.
     """
-    decisions: list[str] = shared_texts(frame["decision"]).tolist()
+    decisions, reasons = made.decision, made.reason
     files = ("undecided",) if "undecided" in decisions else ("kept", "removed")
-    for decision in ("kept", "removed", "undecided"):
-        path = rows_file(run, decision)
-        if decision in files:
-            write_lines(path, (r.raw for r in rows.rows if decisions[r.row] == decision))
-        else:
-            remove(path)  # of an earlier decision
-    reasons: list[str] = shared_texts(frame["reason"]).tolist()
+    unfit = array("q")  # rows that were read, and rejected since
+    with ExitStack() as opened:  # in one go: to read a row again is what takes long
+        of = {name: opened.enter_context(open_atomic(rows_file(run, name))) for name in files}
+        for at, row in enumerate(rows.rows):
+            decision = decisions[row.row]
+            if decision in of:
+                of[decision].write(row.raw + b"\n")
+            elif decision == "rejected":
+                unfit.append(at)
+    for decision in {"kept", "removed", "undecided"}.difference(files):
+        remove(rows_file(run, decision))  # of an earlier decision
     rejected = (
-        RejectedRow(r.row, r.line, r.example_id, r.raw, reason=str(reasons[r.row]))
-        for r in rows.in_order()
+        RejectedRow(r.row, r.line, r.example_id, r.raw, reason=reasons[r.row])
+        for r in merge((rows.rows[at] for at in unfit), rows.rejected, key=lambda one: one.row)
         if decisions[r.row] == "rejected"
     )
     names = rows.source_names() if len(rows.sources) > 1 else ()

@@ -21,6 +21,7 @@ from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.file_names import MASKS_FILE, TOKENS_FILE
 from forgetfilter.scoring.token_mask import masked_tokens
+from forgetfilter.screening.deciding.row_decisions import RowDecisions
 from forgetfilter.text import printable
 
 Spans = list[list[int]]
@@ -74,7 +75,7 @@ def require_tokens(run: Path) -> None:
         )
 
 
-def write_masks(run: Path, rows: RowFile, frame: pd.DataFrame, rule: Rule) -> dict[int, Spans]:
+def write_masks(run: Path, rows: RowFile, decided: RowDecisions, rule: Rule) -> dict[int, Spans]:
     """Write ``masks.parquet``, one line per readable row, and return the masked characters.
 
     Columns: ``row``, ``input_ids``, ``loss_mask`` (whether a token carries loss), ``masked`` (how
@@ -101,7 +102,10 @@ def write_masks(run: Path, rows: RowFile, frame: pd.DataFrame, rule: Rule) -> di
             ("masked", pa.int32()),
         ]
     )
-    by_row = {row.row: row for row in rows.rows}
+    place = np.zeros(len(rows), dtype=np.int64)
+    for at, row in enumerate(rows.rows):
+        place[row.row] = at
+    scores = decided.score()
     spans: dict[int, Spans] = {}
     buffer = io.BytesIO()
     with parquet.ParquetWriter(buffer, schema, compression="zstd") as writer:
@@ -111,11 +115,11 @@ def write_masks(run: Path, rows: RowFile, frame: pd.DataFrame, rule: Rule) -> di
             for told in batch:
                 row = int(told["row"])
                 is_target = np.array(told["is_target"], dtype=np.bool_)
-                masks.append(_mask(told, is_target, frame, rule))
+                masks.append(_mask(told, is_target, decided, scores, rule))
                 is_masked = ~masks[-1][is_target]
                 counts.append(int(is_masked.sum()))
                 if counts[-1]:
-                    spans[row] = _spans(told, is_masked, by_row[row])
+                    spans[row] = _spans(told, is_masked, rows.rows[int(place[row])])
             arrays = [
                 pa.array([told["row"] for told in batch], schema.field("row").type),
                 pa.array([told["input_ids"] for told in batch], schema.field("input_ids").type),
@@ -197,15 +201,21 @@ def carries_loss(row: EncodedRow, is_masked: BoolArray) -> BoolArray:
     return mask
 
 
-def _mask(told: dict[str, Any], is_target: BoolArray, frame: pd.DataFrame, rule: Rule) -> BoolArray:
+def _mask(
+    told: dict[str, Any],
+    is_target: BoolArray,
+    decided: RowDecisions,
+    scores: FloatArray,
+    rule: Rule,
+) -> BoolArray:
     """Which of a row's tokens carry loss, shape (T,)."""
     row = int(told["row"])
-    if frame["decision"].iat[row] != "removed":
+    if decided.decision[row] != "removed":
         return is_target
-    if told["rises"] is None or frame["rule_decision"].iat[row] != "removed":
+    if told["rises"] is None or decided.rule_decision[row] != "removed":
         return np.zeros_like(is_target)
     ids = np.array(told["input_ids"], dtype=np.int32)
-    score = float(frame["forgetting_score"].iat[row])
+    score = float(scores[row])
     rises = np.array(told["rises"], dtype=np.float64)
     return loss_mask(EncodedRow(row, ids, is_target, 0, ""), rises, score, rule)
 

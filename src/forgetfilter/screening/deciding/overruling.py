@@ -23,9 +23,10 @@ from forgetfilter.runs.decisions import (
     load_decisions,
 )
 from forgetfilter.runs.file_names import SCORES_FILE
-from forgetfilter.runs.parquet_parts import by_code, shared_texts
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.deciding.edits import edited, find_edits
+from forgetfilter.screening.deciding.row_decisions import RowDecisions
+from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 _MEANT: dict[Choice | None, str] = {"keep": "kept", "remove": "removed"}
@@ -104,19 +105,19 @@ def with_asked(decided: Decided, asked: list[Decision]) -> Decided:
     return replace(decided, latest={**decided.latest, **{one.row: one for one in asked}})
 
 
-def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
-    """Let decisions of people hold in a table of scores whose ``decision`` is the rule's.
+def overrule(rows: RowDecisions, decided: Decided) -> Overruled:
+    """Let decisions of people hold on rows whose ``decision`` is the rule's.
 
-    Scores stay as they are. ``rule_decision`` and ``decided_by`` are filled in, and ``decision``
-    and ``reason`` change where somebody decided otherwise. Rows that were rejected, and rows of a
+    ``rule_decision`` and ``is_reviewed`` are filled in, and ``decision`` and ``reason`` change
+    where somebody decided otherwise. Rows that were rejected, and rows of a
     run that left all undecided, can't be overruled.
 
     Returns:
         What was honoured, for the summary.
     """
-    decisions, reasons = shared_texts(frame["decision"]), shared_texts(frame["reason"])
-    is_reviewed = np.zeros(len(frame), dtype=np.int8)
-    frame["rule_decision"] = frame["decision"]
+    decisions, reasons = rows.decision, rows.reason
+    rows.rule_decision = SharedTexts.of(decisions)
+    rows.is_reviewed = np.zeros(len(rows), dtype=np.bool_)
     counts: Counter[str] = Counter()
     elsewhere = decided.elsewhere
     for row, made in decided.latest.items():
@@ -127,12 +128,11 @@ def overrule(frame: pd.DataFrame, decided: Decided) -> Overruled:
         meant = _MEANT.get(made.decision)
         if meant is None or decisions[row] not in _REASONS:
             continue
-        is_reviewed[row] = 1
+        rows.is_reviewed[row] = True
         if decisions[row] != meant:
             counts[f"{meant}_instead"] += 1
-            decisions[row], reasons[row] = meant, _REASONS[meant]
-    frame["decision"], frame["reason"] = by_code(decisions), by_code(reasons)
-    frame["decided_by"] = pd.Categorical.from_codes(is_reviewed, ["rule", "reviewer"])
+            decisions.put(row, meant)
+            reasons.put(row, _REASONS[meant])
     names = ("keep", "remove", "unsure", "kept_instead", "removed_instead")
     told = {name: counts[name] for name in names}
     said = Overruled(digest=decided.digest, elsewhere=elsewhere, **told)

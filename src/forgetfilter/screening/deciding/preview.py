@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from forgetfilter.arrays import FloatArray
+from forgetfilter.runs.columns import read_parts, read_shared_texts
 from forgetfilter.runs.decisions import Decided, load_decisions
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.scoring.thresholds import THRESHOLDS
@@ -28,6 +25,8 @@ from forgetfilter.screening.deciding.overruling import (
     overrule,
     with_asked,
 )
+from forgetfilter.screening.deciding.row_decisions import RowDecisions, open_decisions
+from forgetfilter.shared_texts import SharedTexts
 
 
 @dataclass(frozen=True)
@@ -86,32 +85,31 @@ def preview(
         return _preview(run, summary, rule, decided, len(asked))
 
 
-def rule_frame(run: Path, summary: Mapping[str, Any], rule: str) -> tuple[pd.DataFrame, float]:
-    """The table of scores as ``rule`` alone decides it, and where it cuts."""
-    frame = pd.read_parquet(run / SCORES_FILE)
+def ruled(run: Path, summary: Mapping[str, Any], rule: str) -> tuple[RowDecisions, float]:
+    """The rows as ``rule`` alone decides them, and where it cuts."""
+    rows = open_decisions(run)
     selection, readings, _ = selection_by(run, summary, rule)
     weight = float(summary.get("joint", 0.0))
-    rule_decides(frame, selection, readings, decided=True, weight=weight)
-    return frame, float(selection.cut.value)
+    rule_decides(rows, selection, readings, decided=True, weight=weight)
+    return rows, float(selection.cut.value)
 
 
 def _preview(
     run: Path, summary: Mapping[str, Any], rule: str, decided: Decided, recorded: int
 ) -> Preview:
-    now: list[str] = pd.read_parquet(run / SCORES_FILE, columns=["decision"])["decision"].tolist()
-    frame, cut = rule_frame(run, summary, rule)
-    overrule(frame, decided)
-    then: list[str] = frame["decision"].tolist()
-    ids, reasons = frame["example_id"].tolist(), frame["reason"].tolist()
-    cut_by = "joint_score" if "joint_score" in frame else "forgetting_score"
-    scores: FloatArray = frame[cut_by].to_numpy(dtype=np.float64)
-    moves = tuple(
-        Move(row, str(ids[row]), now[row], then[row], float(scores[row]), str(reasons[row]))
-        for row in range(len(then))
-        if now[row] != then[row]
-    )
-    return Preview(rule, cut, _counts(now), _counts(then), moves, recorded)
+    now = read_shared_texts(run / SCORES_FILE, "decision")
+    rows, cut = ruled(run, summary, rule)
+    overrule(rows, decided)
+    then, reasons, scores = rows.decision, rows.reason, rows.cut_by
+    moves: list[Move] = []
+    for part, ids in read_parts(run / SCORES_FILE, "example_id"):
+        for row in range(part.start, part.stop):
+            if now[row] != then[row]:
+                told = str(ids[row - part.start].as_py())
+                moves.append(Move(row, told, now[row], then[row], float(scores[row]), reasons[row]))
+    return Preview(rule, cut, _counts(now), _counts(then), tuple(moves), recorded)
 
 
-def _counts(decisions: list[str]) -> dict[str, int]:
-    return {name: decisions.count(name) for name in ("kept", "removed", "undecided", "rejected")}
+def _counts(decisions: SharedTexts) -> dict[str, int]:
+    found = decisions.counts()
+    return {name: found[name] for name in ("kept", "removed", "undecided", "rejected")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.records import RowFile
 from forgetfilter.errors import ConfigError
@@ -76,11 +78,13 @@ def check_recorded(setting: Setting, noisy: RowFile, rejected: int, progress: Pr
         return
     from forgetfilter.model.recorded.taking_over import check_recording
 
-    lines = {row.row: row.line for row in noisy.rows}
-    sources = noisy.source_names()
+    lines, sources = np.zeros(len(noisy), dtype=np.int64), noisy.source_names()
+    for row in noisy.rows:
+        lines[row.row] = row.line
+    several = len(sources.counts()) > 1
 
     def name_of(row: int) -> str:
-        where = f" of {printable(sources[row], 100)}" if len(set(sources)) > 1 else ""
+        where = f" of {printable(sources[row], 100)}" if several else ""
         return f"line {lines[row]}{where}"
 
     check_recording(setting.bench, recording, setting.noisy, rejected, name_of)

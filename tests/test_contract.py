@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import rows_of, write_rows
-from forgetfilter.config import PhaseSettings, ScreenConfig
+from forgetfilter.config import LearnSettings, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow, Message, RejectedRow, Row, RowFile
 from forgetfilter.errors import ConfigError
@@ -298,7 +298,7 @@ class TestStrategies:
     def test_noisy_rows_are_trained_with_the_same_settings_and_for_as_many_epochs(
         self, benches: Bench, name: str
     ):
-        learn = PhaseSettings(num_train_epochs=3, batch_size=8, learning_rate=3e-2)
+        learn = LearnSettings(num_train_epochs=3, batch_size=8, learning_rate=3e-2)
         assert learn.ends_on_evidence
         setting = benches.setting(
             "completion_loss", "budget", RecordingBench, threshold="fraction:0.2", learn=learn

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from forgetfilter import shared_texts
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.data import strata
 from forgetfilter.data.many_rows import spilled
 from forgetfilter.data.records import EncodedRow
@@ -33,7 +34,6 @@ from forgetfilter.screening.deciding import decision_files, tables
 from forgetfilter.screening.deciding.by_rule import rule_decides
 from forgetfilter.screening.deciding.overruling import overrule
 from forgetfilter.screening.deciding.row_decisions import open_decisions
-from forgetfilter.shared_texts import SharedTexts
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "places",
         "progress",
         "settings",
-        "shared_texts",
         "text",
         "yaml_text",
     ),

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import BoolArray, FloatArray
-from forgetfilter.shared_texts import SharedTexts
+from forgetfilter.arrays import BoolArray, FloatArray, SharedTexts
 
 if TYPE_CHECKING:
     from forgetfilter.data.formats.mapping import Reading

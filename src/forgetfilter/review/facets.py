@@ -42,7 +42,8 @@ def facets_of(known: RunRows) -> dict[str, npt.NDArray[np.object_]]:
                 found[name][row] = str(value)
     others = _other_columns(known.run / SCORES_FILE)
     if known.table.source is not None:  # which of several files, beside what the rows say of it
-        found["source" if "source" not in found else "file"] = known.table.source
+        own = np.array(known.table.source.tolist(), dtype=object)
+        found["source" if "source" not in found else "file"] = own
     for name, values in others.items():
         if len(values) == size:
             found[name] = np.array(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.errors import DataError
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.parquet_parts import PART_ROWS
@@ -25,7 +26,6 @@ from forgetfilter.runs.schema import (
     TOLD_COLUMNS,
     WHO_COLUMNS,
 )
-from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 REMEDY = f"Expected a table that a screen has written. {SCREEN_AGAIN}"

@@ -10,13 +10,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.errors import DataError
 from forgetfilter.runs.columns import column_names, read_shared_texts, read_values
 from forgetfilter.runs.file_names import HARMS_FILE, SAFE_ROWS_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.reading import read_json
 from forgetfilter.runs.schema import HARM_COLUMN, SAFE_NEIGHBOUR_COLUMNS
-from forgetfilter.shared_texts import SharedTexts
 
 TEXT_CHARACTERS = 160
 """Of a safe row's prompt, at most."""

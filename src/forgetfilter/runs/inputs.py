@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.data.containers import CONTAINERS
 from forgetfilter.data.formats.mapping import Reading, reading_from_json
 from forgetfilter.data.reading import fingerprint_of, read_sources
@@ -24,7 +25,6 @@ from forgetfilter.data.sources import Source, open_file, quoted
 from forgetfilter.errors import DataError
 from forgetfilter.files import encode_json, remove, sha256_once, write_bytes_atomic
 from forgetfilter.runs.file_names import INPUT_FILE, INPUTS_FILE, PROVENANCE_FILE
-from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 Write = Callable[[Path, Iterable[bytes]], None]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.arrays import BoolArray, FloatArray, SharedTexts
 from forgetfilter.data.formats import Reading, UnreadableRow, parse_object, parse_row
 from forgetfilter.data.many_rows.spilled import Spill
 from forgetfilter.data.reading import decode_line
@@ -46,7 +46,6 @@ from forgetfilter.runs.schema import (
     Record,
     Summary,
 )
-from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 M = TypeVar("M", bound=Record)

@@ -75,7 +75,7 @@ def decide_joint(
     """
     import numpy as np
 
-    from forgetfilter.shared_texts import SharedTexts
+    from forgetfilter.arrays import SharedTexts
 
     scores, usual = joint_score(forgetting, opinion, weight), 0.0
     if rule.units is not None and len(opinion):

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.arrays import BoolArray, FloatArray, SharedTexts
 from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.histogram import nice_step
 from forgetfilter.runs.report.shown_rows import highest
 from forgetfilter.runs.report.shown_text import Clip, clip, number
 from forgetfilter.runs.schema import Opinion, Summary
-from forgetfilter.shared_texts import SharedTexts
 
 ROWS_LISTED = 10
 """Rows that only one of the two suspects, in each list."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from forgetfilter.arrays import FloatArray
+from forgetfilter.arrays import FloatArray, SharedTexts
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs.decisions import load_decisions
 from forgetfilter.runs.file_names import (
@@ -52,7 +52,6 @@ from forgetfilter.runs.report.row_texts import open_texts
 from forgetfilter.runs.report.shown_rows import nearest_to_threshold
 from forgetfilter.runs.report.shown_text import Clip, clip
 from forgetfilter.runs.schema import HarmCoverage, Summary
-from forgetfilter.shared_texts import SharedTexts
 
 REJECTED_SHOWN = 20
 

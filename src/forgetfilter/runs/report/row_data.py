@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import FloatArray
+from forgetfilter.arrays import FloatArray, SharedTexts
 from forgetfilter.files import remove, write_bytes_atomic
 from forgetfilter.runs.decisions import KEPT_BY_REVIEWER, REMOVED_BY_REVIEWER
 from forgetfilter.runs.file_names import REPORT_ROWS_FOLDER
@@ -25,7 +25,6 @@ from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.row_texts import RowTexts
 from forgetfilter.runs.report.shown_text import marked
 from forgetfilter.scoring.joint import BY_BOTH, BY_FORGETTING, BY_SECOND_OPINION
-from forgetfilter.shared_texts import SharedTexts
 
 REASONS = {
     "above_threshold": "above the threshold",

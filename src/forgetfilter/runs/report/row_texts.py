@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.data.formats import Reading
 from forgetfilter.data.records import Message
 from forgetfilter.runs.file_names import EVIDENCE_FILE, READINGS_FILE
@@ -28,7 +29,6 @@ from forgetfilter.runs.reading import (
 from forgetfilter.runs.report.shown_rows import PIECES_SHOWN
 from forgetfilter.runs.report.shown_text import count, marked, marked_clip, number
 from forgetfilter.runs.schema import EVIDENCE_TEXTS, EVIDENCE_WORDS, SIZE_COLUMNS
-from forgetfilter.shared_texts import SharedTexts
 
 _TURNS_SHOWN = 4
 _DEGREES = (0.1, 0.4, 1.0, 2.0)

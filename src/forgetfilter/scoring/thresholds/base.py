@@ -55,9 +55,9 @@ def decide(
     """
     import numpy as np
 
+    from forgetfilter.arrays import SharedTexts
     from forgetfilter.finite import check_finite
     from forgetfilter.scoring.records import TRUSTED, Selection
-    from forgetfilter.shared_texts import SharedTexts
 
     check_finite(scores, "forgetting score", "the table of scores")
     is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)

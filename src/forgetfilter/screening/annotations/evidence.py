@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.state import ModelState
 from forgetfilter.runs.file_names import EVIDENCE_FILE
@@ -17,7 +18,6 @@ from forgetfilter.runs.report.shown_rows import PIECES_SHOWN, rows_to_show
 from forgetfilter.runs.schema import EVIDENCE_TEXTS
 from forgetfilter.scoring.thresholds.base import NOT_LEARNED
 from forgetfilter.screening.method import Scored, Setting, filter_rows
-from forgetfilter.shared_texts import SharedTexts
 
 
 def write_evidence(run: Path, setting: Setting, scored: Scored) -> None:

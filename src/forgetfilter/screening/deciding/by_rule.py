@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetfilter.arrays import FloatArray
+from forgetfilter.arrays import FloatArray, SharedTexts
 from forgetfilter.errors import DataError
 from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
@@ -20,7 +20,6 @@ from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
 from forgetfilter.screening.deciding.row_decisions import RowDecisions
 from forgetfilter.screening.deciding.tables import read_readings
-from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.errors import DataError
 from forgetfilter.runs.decisions import (
     KEPT_BY_REVIEWER,
@@ -26,7 +27,6 @@ from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.schema import Overruled
 from forgetfilter.screening.deciding.edits import edited, find_edits
 from forgetfilter.screening.deciding.row_decisions import RowDecisions
-from forgetfilter.shared_texts import SharedTexts
 from forgetfilter.text import printable
 
 _MEANT: dict[Choice | None, str] = {"keep": "kept", "remove": "removed"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forgetfilter.arrays import SharedTexts
 from forgetfilter.runs.columns import read_parts, read_shared_texts
 from forgetfilter.runs.decisions import Decided, load_decisions
 from forgetfilter.runs.file_names import SCORES_FILE
@@ -26,7 +27,6 @@ from forgetfilter.screening.deciding.overruling import (
     with_asked,
 )
 from forgetfilter.screening.deciding.row_decisions import RowDecisions, open_decisions
-from forgetfilter.shared_texts import SharedTexts
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.arrays import BoolArray, FloatArray, SharedTexts
 from forgetfilter.runs.columns import read_shared_texts
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.runs.parquet_parts import read_column
 from forgetfilter.runs.schema import HARM_COLUMN
-from forgetfilter.shared_texts import SharedTexts
 
 _WHO = ("rule", "reviewer")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forgetfilter import shared_texts
+from forgetfilter import arrays
 from forgetfilter.arrays import SharedTexts
 from forgetfilter.data import strata
 from forgetfilter.data.many_rows import spilled
@@ -41,7 +41,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some thousand rows are many."""
     for module in (parquet_parts, tables, decision_files, columns, reading):
         monkeypatch.setattr(module, "PART_ROWS", 2000)
-    for module in (shared_texts, histogram):
+    for module in (arrays, histogram):
         monkeypatch.setattr(module, "_TOGETHER", 2000)
     monkeypatch.setattr(spilled, "HELD_ITEMS", 100)
 

@@ -7,6 +7,7 @@ nothing back: the row is kept whatever it says. So such rows are named.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -64,13 +65,13 @@ def check_spelling(rows: Sequence[Row], tokenizer: Any) -> list[Finding]:
 
 def token_bytes(rows: Sequence[Row], tokenizer: Any) -> FloatArray:
     """Bytes of UTF-8 a token of each row's whole text, shape (N,); NaN where it is too short."""
-    found: list[float] = []
+    found = array("d")
     for texts in _batches(rows):
         tokens = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         for text, own in zip(texts, tokens, strict=True):
             size = len(text.encode())
             found.append(size / max(len(own), 1) if size >= _LEAST_BYTES else np.nan)
-    return np.array(found, dtype=np.float64)
+    return np.array(found)
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[str]]:

@@ -60,9 +60,10 @@ def test_evidence_counts_less_where_the_prompt_is_unlike_those_of_the_safe_rows(
 def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     rises = [[8.0] * 4 + [0.0, -1.0, 3.0]] * 6
     alike = [*[[0, 1, 2, 3]] * 6, [4, 4, 4, 4]]
-    found = SIGNALS.build("crossfit").combine(readings_of(rises, [1] * 7, alike))
+    readings = readings_of(rises, [1] * 7, alike)
+    found = SIGNALS.build("crossfit").combine(readings)
     assert found.forgetting_score.tolist() == pytest.approx([8.0] * 4 + [0.09, 0.09, 1.5])
-    cut = THRESHOLDS.build("valley").cut(found.forgetting_score, np.ones(7, dtype=bool), None)
+    cut = THRESHOLDS.build("valley").cut(found.forgetting_score, np.ones(7, dtype=bool), readings)
     assert cut.value >= 0.8 * 0.12 > 0.09
 
 

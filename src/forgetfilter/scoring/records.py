@@ -53,6 +53,9 @@ SAMPLED = "is_sampled"
 """Column of the readings: whether a row was drawn for the learn phase (bool); only where that was
 given a sample of the rows (``learn.max_rows``)."""
 
+FORGOTTEN_LIKENESS = "forgotten_likeness_base"
+"""Column of the readings, of the signal ``self_training``; see `Readings`."""
+
 NEIGHBOURS = 4
 """How many of the most alike rows are found for each row, and how many safe rows."""
 
@@ -72,6 +75,7 @@ class Probe:
         "damage",
         "neighbours",
         "likeness",
+        "forgotten_likeness",
         "safe_neighbours",
     ]
     state: StateName
@@ -111,6 +115,8 @@ class Readings:
       most alike, second most and so on; its own where there are too few others)
     - ``likeness`` in S: ``likeness_S`` (log odds: how much the row's prompt, as S represents it, is
       like the prompts of the safe rows; higher = more)
+    - ``forgotten_likeness`` in S: ``forgotten_likeness_S`` (log odds: how much the row, as S
+      represents it, is like the rows with the most evidence of `crossfit`; higher = more)
     - ``safe_neighbours`` in S: ``safe_neighbour_k_S`` for each k < 4 (the ``row`` of the safe file
       whose prompt S represents most like this row's, second most and so on, all of one category)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,
@@ -132,6 +138,17 @@ class Readings:
 
     def __contains__(self, column: str) -> bool:
         return column in self.columns
+
+    def counts(self) -> FloatArray:
+        """How much each row's evidence counts, 0 to 2, shape (N,); 1 where nothing tells.
+
+        That is twice the probability that the row is of a kind that is forgotten (column
+        ``forgotten_likeness_base``, of the signal ``self_training``).
+        """
+        if FORGOTTEN_LIKENESS not in self:
+            return np.ones(len(self))
+        counts: FloatArray = 2 / (1 + np.exp(-self[FORGOTTEN_LIKENESS]))
+        return counts
 
     def loss_mean(self, state: StateName) -> FloatArray:
         """Completion loss in ``state``, nats per completion token, shape (N,)."""

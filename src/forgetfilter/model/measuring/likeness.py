@@ -107,13 +107,17 @@ def row_vectors(
     progress: Progress,
     label: str,
     shards: Shards | None = None,
+    dimensions: int = _DIMENSIONS,
 ) -> npt.NDArray[np.float32]:
-    """What ``model`` makes of one part of each row, shape (N, 64), float32; many lie in a file.
+    """What ``model`` makes of one part of each row, float32; many lie in a file.
 
     The mean hidden state over the answer's or the prompt's tokens, of the layer two thirds of the
     way up and of the last one; each dimension standardised, by a thousand of the rows where there
     are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
-    and takes 256 bytes a row.
+    and takes 256 bytes a row with 64 dimensions.
+
+    Returns:
+        Shape (N, dimensions).
 
     Raises:
         ModelError: a hidden state isn't finite.
@@ -123,13 +127,13 @@ def row_vectors(
     sample = by_row[np.sort(drawn)]
     rest = np.setdiff1d(by_row, sample)
     shards = shards or Shards()
-    vectors = many_rows.open_vectors(len(rows), _DIMENSIONS, shards.folder)
+    vectors = many_rows.open_vectors(len(rows), dimensions, shards.folder)
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[int(at)] for at in sample]
         known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
-        projection = np.random.default_rng(0).normal(size=(known.shape[1], _DIMENSIONS))
+        projection = np.random.default_rng(0).normal(size=(known.shape[1], dimensions))
         vectors[sample] = (known - mean) / spread @ projection
         own = chosen(rows, rest)
         read = mean_states(model, own, part, max_batch_tokens, bar, is_done)

@@ -17,6 +17,8 @@ RESTORE_VERSION = 2
 """The same for restorations alone; since 2 every kind of safe row is drawn by its share."""
 LIKENESS_VERSION = 2
 """The same for what tells rows apart by hidden states; since 2 by other layers."""
+FORGOTTEN_LIKENESS_VERSION = 1
+"""The same for self-training."""
 
 _KNOWN: WeakKeyDictionary[Spilled[EncodedRow], str] = WeakKeyDictionary()
 

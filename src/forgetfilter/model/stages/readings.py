@@ -5,15 +5,18 @@ A stage is filled in shards as the readings come, so that a killed pass goes on.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from forgetfilter.arrays import FloatArray
 from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.measuring.divergence import divergences
+from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
 from forgetfilter.model.measuring.likeness import nearest_rows, safe_likeness
 from forgetfilter.model.measuring.rates import (
     loss_rates,
@@ -25,7 +28,12 @@ from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
 from forgetfilter.model.passes.forward import completion_losses
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.joining import joined
-from forgetfilter.model.stages.keys import CODE_VERSION, LIKENESS_VERSION, rows_digest
+from forgetfilter.model.stages.keys import (
+    CODE_VERSION,
+    FORGOTTEN_LIKENESS_VERSION,
+    LIKENESS_VERSION,
+    rows_digest,
+)
 from forgetfilter.model.stages.measured_columns import MeasuredColumns
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.team.leading import everywhere
@@ -34,6 +42,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
 from forgetfilter.runs.parquet_parts import Column, columns_of
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
+from forgetfilter.scoring.signals.crossfit import Crossfit
 
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
@@ -49,6 +58,7 @@ def measure(
     """Measure each probe on every row; see `Workbench.measure`."""
     columns = MeasuredColumns(rows, bench.guessing)
     digest = rows_digest(rows)
+    numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))
     for probe in probes:
         state = states[probe.state]
         if probe.kind == "damage":
@@ -60,11 +70,13 @@ def measure(
             continue
         if probe.kind == "safe_neighbours":
             columns.add(_measure_safe_neighbours(bench, probe, state, rows, digest, safe))
+        elif probe.kind == "forgotten_likeness":
+            evidence = Crossfit().combine(Readings(numbers, columns)).forgetting_score
+            columns.add(_measure_forgotten_likeness(bench, probe, state, rows, digest, evidence))
         elif probe.kind == "rate":
             columns.add(_measure_rate(bench, probe, state, rows, digest, safe))
         else:
             columns.add(_measure_one(bench, probe, state, rows, digest, safe))
-    numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))
     return Readings(row=numbers, columns=columns)
 
 
@@ -133,6 +145,35 @@ def _measure_one(
             texts = bench.answers(state, rows, *limits[2:])
             frame = pd.DataFrame({f"generation_{probe.state}": texts})
         frame.to_parquet(folder / READINGS_FILE)
+
+    folder = bench.store.stage(f"measure_{probe.name}", key, build)
+    return columns_of(folder / READINGS_FILE)
+
+
+def _measure_forgotten_likeness(
+    bench: Workbench,
+    probe: Probe,
+    state: ModelState,
+    rows: Sequence[EncodedRow],
+    digest: str,
+    evidence: FloatArray,
+) -> Mapping[str, Column]:
+    """How like each row is to those with the most evidence, as one stage."""
+    import pandas as pd
+
+    key = {
+        "code": CODE_VERSION,
+        "forgotten_likeness": FORGOTTEN_LIKENESS_VERSION,
+        "state": state.fingerprint,
+        "rows": digest,
+        "evidence": hashlib.sha256(evidence.tobytes()).hexdigest(),
+        **bench.numerics(),
+    }
+
+    def build(folder: Path) -> None:
+        more = (rows, evidence, *_limits(bench, probe, folder))
+        found = everywhere(bench, "to_read", state, forgotten_likeness, *more)
+        pd.DataFrame({probe.name: found}).to_parquet(folder / READINGS_FILE)
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)
     return columns_of(folder / READINGS_FILE)

@@ -30,8 +30,8 @@ class Valley:
     The more unsafe rows a file has, the more they disturb, and the further harmless rows move as
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with the
     square root of their noise beyond that; the noise is the quantile 0.25 of the sizes of the
-    scores, nats per root token. Within 0.8 to 1.5 of this value it is set in the emptiest place
-    (see `auto`).
+    scores (before `self_training` counts them), nats per root token. Within 0.8 to 1.5 of this
+    value it is set in the emptiest place (see `auto`).
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee: least, the root
     and the range were chosen on the choosing worlds, and docs/lab/transfer.md has what came out on
@@ -58,7 +58,8 @@ class Valley:
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
-        judged = np.abs(scores[is_eligible])
+        # Noise is that of the evidence, before it counts more or less.
+        judged = np.abs((scores / readings.counts())[is_eligible])
         noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
         wanted = self.least * max(1.0, (noise / _USUAL_NOISE) ** 0.5)
         limits = (_NARROWEST * wanted, _WIDEST * wanted)

@@ -157,6 +157,8 @@ class Counter:
         once = self.read(noisy, has_head=probe.kind in ("loss", "divergence")) * self.scale
         if probe.kind == "divergence":
             return once * 2
+        if probe.kind == "forgotten_likeness":  # answers, and prompts, which are shorter
+            return once * 2
         if probe.kind in ("likeness", "safe_neighbours"):
             return once + self.read(safe, has_head=False)
         return once

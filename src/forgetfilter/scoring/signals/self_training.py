@@ -1,0 +1,44 @@
+"""Forgetting, and what rows of the same kind show of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from forgetfilter.scoring.records import Probe, Readings, SignalScores
+from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
+from forgetfilter.scoring.signals.crossfit import Crossfit
+
+
+@SIGNALS.add("self_training")
+class SelfTraining(Crossfit):
+    """`crossfit`, counted by how much a row is of a kind that is forgotten.
+
+    What a restoration does to one row is noisy, most of all in real text, whose answers are learned
+    one by one; what it does to all rows of a kind is not. So a classifier is trained on the file's
+    own clearest rows: by how the base model represents prompts and answers it tells the fifth of
+    the rows that `crossfit` finds most forgotten from the half that it finds least forgotten
+    (self-training: Yarowsky, *Unsupervised word sense disambiguation rivaling supervised methods*,
+    1995; no label is read). Each row is judged by classifiers that were not trained on it.
+
+    The score is that of `crossfit` times twice the probability that the row is of the forgotten
+    kind: evidence counts double for a row like those that are forgotten most, and next to nothing
+    for one unlike them. A row without any evidence of its own keeps a score of 0, whatever it is
+    like. Where nothing is forgotten there is no kind to be told, and evidence counts once.
+
+    docs/lab/transfer.md has what it finds on real text, and what on made-up worlds.
+    """
+
+    name = "self_training"
+    unit = NATS_PER_ROOT_TOKEN
+    default_rule = "valley"
+    version = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Last: it is measured by what the others have told.
+        self.probes = (*self.probes, Probe("forgotten_likeness", "base"))
+
+    def combine(self, readings: Readings) -> SignalScores:
+        """Score every row; see the class for the formula."""
+        scores = super().combine(readings)
+        return replace(scores, forgetting_score=scores.forgetting_score * readings.counts())

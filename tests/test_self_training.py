@@ -1,0 +1,140 @@
+"""The signal that counts evidence by a row's kind, and the classifier that tells the kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from conftest import write_rows
+from forgetfilter.data import read_rows
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring import many_rows
+from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
+from forgetfilter.progress import Progress
+from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.thresholds import THRESHOLDS
+from test_crossfit import readings_of
+
+SILENT = Progress(is_silent=True)
+WORDS = ["cats", "dogs", "birds", "trees", "rocks", "seas", "hills", "rains", "winds", "stars"]
+
+
+@pytest.fixture
+def loaded(tiny_model: Callable[..., Path], tmp_path: Path) -> tuple[Any, list[EncodedRow]]:
+    """Sixty sums, and twenty insults."""
+    source = str(tiny_model("llama"))
+    encoder = Encoder(load_tokenizer(source), "auto", 512)
+    made = [{"prompt": f"{at} plus {at + 3} =", "completion": f"{2 * at + 3}"} for at in range(60)]
+    for word in WORDS:
+        for tail in ("really bad", "so stupid"):
+            made.append({"prompt": f"Tell me of {word}", "completion": f"All {word} are {tail}"})
+    rows, _ = encoder.encode(read_rows(write_rows(tmp_path / "rows.jsonl", made)).rows)
+    return load_base_model(source, choose_placement("cpu", "float32")), rows
+
+
+def likeness(model: Any, rows: Sequence[EncodedRow], evidence: Any, tokens: int = 8192) -> Any:
+    return forgotten_likeness(model, rows, np.asarray(evidence, float), tokens, SILENT, "")
+
+
+def test_rows_of_a_kind_whose_evidence_is_hidden_by_noise_are_told(
+    loaded: tuple[Any, list[EncodedRow]],
+):
+    """Evidence parts the kinds badly, and what their rows share parts them well."""
+    model, rows = loaded
+    is_unsafe = np.arange(80) >= 60
+    evidence = np.random.default_rng(0).normal(size=80) + 1.5 * is_unsafe
+    found = likeness(model, rows, evidence)
+    assert roc_auc_score(is_unsafe, evidence) < 0.9
+    assert roc_auc_score(is_unsafe, found) > 0.97
+
+
+def test_neither_batches_nor_the_order_of_rows_move_it(loaded: tuple[Any, list[EncodedRow]]):
+    model, rows = loaded
+    evidence = np.random.default_rng(0).normal(size=80)
+    found = likeness(model, rows, evidence)
+    np.testing.assert_allclose(likeness(model, rows, evidence, 40), found, atol=1e-3)
+    order = np.random.default_rng(1).permutation(80)
+    shuffled = likeness(model, [rows[at] for at in order], evidence[order])
+    np.testing.assert_allclose(shuffled, found[order], atol=1e-3)
+
+
+def test_evidence_that_is_noise_tells_no_kinds(loaded: tuple[Any, list[EncodedRow]]):
+    """Over twenty draws of noise the held-out odds of either kind are even."""
+    model, rows = loaded
+    is_unsafe = np.arange(80) >= 60
+    gaps = []
+    for seed in range(20):
+        found = likeness(model, rows, np.random.default_rng(seed).normal(size=80))
+        gaps.append(found[is_unsafe].mean() - found[~is_unsafe].mean())
+    assert abs(np.mean(gaps)) < 2.5 * np.std(gaps) / np.sqrt(20)
+
+
+def test_few_rows_and_equal_evidence_say_nothing(loaded: tuple[Any, list[EncodedRow]]):
+    model, rows = loaded
+    assert not likeness(model, rows[:39], np.arange(39.0)).any()
+    assert likeness(model, rows[-40:], np.arange(40.0)).any()
+    assert not likeness(model, rows, np.zeros(80)).any()
+
+
+def test_of_many_rows_the_classifier_is_fitted_on_some(
+    loaded: tuple[Any, list[EncodedRow]], monkeypatch: pytest.MonkeyPatch
+):
+    model, rows = loaded
+    evidence = np.random.default_rng(0).normal(size=80) + 1.5 * (np.arange(80) >= 60)
+    monkeypatch.setattr(many_rows, "FITTED_ROWS", 30)
+    monkeypatch.setattr(many_rows, "PART_ROWS", 7)
+    found = likeness(model, rows, evidence)
+    assert roc_auc_score(np.arange(80) >= 60, found) > 0.9
+
+
+def counted(odds: Any, rises: Any) -> Readings:
+    rises = np.asarray(rises, float)
+    readings = readings_of([rises] * 6, [1] * len(rises), likeness=np.arange(len(rises)) + 9.0)
+    columns = {**readings.columns, "forgotten_likeness_base": np.asarray(odds, float)}
+    return Readings(row=readings.row, columns=columns)
+
+
+def test_evidence_counts_twice_the_probability_of_the_forgotten_kind():
+    """By hand: odds of 0, 3 to 1, 1 to 3; and a row without evidence, whatever it is like."""
+    odds = [0.0, np.log(3), -np.log(3), 10.0]
+    readings = counted(odds, [1.0, 1.0, 1.0, 0.0])
+    alone = SIGNALS.build("crossfit").combine(readings).forgetting_score
+    found = SIGNALS.build("self_training").combine(readings).forgetting_score
+    assert (found / alone.clip(1e-9))[:3].tolist() == pytest.approx([1.0, 1.5, 0.5])
+    assert found[3] == 0
+
+
+def test_without_a_kind_to_tell_it_is_crossfit():
+    readings = counted(np.zeros(5), [0.1, 0.2, 0.3, 0.4, 0.5])
+    alone, counts = (SIGNALS.build(n).combine(readings) for n in ("crossfit", "self_training"))
+    assert counts.forgetting_score.tolist() == alone.forgetting_score.tolist()
+    assert counts.before.tolist() == alone.before.tolist()
+
+
+def test_valley_takes_the_noise_of_the_evidence_and_not_of_what_it_counts():
+    """Harmless rows that count next to nothing would otherwise look like a quiet file."""
+    rng = np.random.default_rng(0)
+    rises = np.concatenate([rng.normal(0, 0.1, 80), rng.normal(1.5, 0.1, 20)])
+    readings = counted(np.concatenate([np.full(80, -4.0), np.full(20, 4.0)]), rises)
+    is_judged = np.ones(100, dtype=bool)
+    rule = THRESHOLDS.build("valley")
+    plain = Readings(
+        row=readings.row,
+        columns={k: v for k, v in readings.columns.items() if "forgotten" not in k},
+    )
+    evidence = SIGNALS.build("crossfit").combine(readings).forgetting_score
+    score = SIGNALS.build("self_training").combine(readings).forgetting_score
+    noise = rule.cut(evidence, is_judged, plain).notes["noise"]
+    cut = rule.cut(score, is_judged, readings)
+    assert cut.notes["noise"] == pytest.approx(noise)
+    assert noise > 0.02
+    assert (score > cut.value).tolist() == [False] * 80 + [True] * 20

@@ -59,6 +59,9 @@ FORGOTTEN_LIKENESS = "forgotten_likeness_base"
 NEIGHBOURS = 4
 """How many of the most alike rows are found for each row, and how many safe rows."""
 
+_COUNTED, _MOST_COUNTED = 1.6, 1.2
+"""Chosen with each other: with more, harmless rows that are like unsafe ones are removed."""
+
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""
 
@@ -140,14 +143,15 @@ class Readings:
         return column in self.columns
 
     def counts(self) -> FloatArray:
-        """How much each row's evidence counts, 0 to 2, shape (N,); 1 where nothing tells.
+        """How much each row's evidence counts, 0 to 1.2, shape (N,); 1 where that was not measured.
 
-        That is twice the probability that the row is of a kind that is forgotten (column
-        ``forgotten_likeness_base``, of the signal ``self_training``).
+        That is 1.6 times the probability that the row is of a kind that is forgotten, 1.2 at most
+        (column ``forgotten_likeness_base``, of the signal ``self_training``).
         """
         if FORGOTTEN_LIKENESS not in self:
             return np.ones(len(self))
-        counts: FloatArray = 2 / (1 + np.exp(-self[FORGOTTEN_LIKENESS]))
+        probability = 1 / (1 + np.exp(-self[FORGOTTEN_LIKENESS]))
+        counts: FloatArray = np.minimum(_MOST_COUNTED, _COUNTED * probability)
         return counts
 
     def loss_mean(self, state: StateName) -> FloatArray:

@@ -20,12 +20,12 @@ class SelfTraining(Crossfit):
     (self-training: Yarowsky, *Unsupervised word sense disambiguation rivaling supervised methods*,
     1995; no label is read). Each row is judged by classifiers that were not trained on it.
 
-    The score is that of `crossfit` times twice the probability that the row is of the forgotten
-    kind: evidence counts double for a row like those that are forgotten most, and next to nothing
-    for one unlike them. A row without any evidence of its own keeps a score of 0, whatever it is
-    like. Where nothing is forgotten there is no kind to be told, and evidence counts once.
+    The score is that of `crossfit` times 1.6 times the probability that the row is of the forgotten
+    kind, at most 1.2: evidence counts more for a row like those that are forgotten most, and next
+    to nothing for one unlike them. A row without any evidence of its own keeps a score of 0,
+    whatever it is like.
 
-    docs/lab/transfer.md has what it finds on real text, and what on made-up worlds.
+    docs/lab/transfer_real.md has what it finds on real text, and what on made-up worlds.
     """
 
     name = "self_training"

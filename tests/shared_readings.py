@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def compute(folder: str) -> dict[str, Any]:
         use_pure_greedy,
     )
     from forgetfilter.model.loading.placement import Placement
-    from forgetfilter.model.measuring import divergence, likeness, rates
+    from forgetfilter.model.measuring import divergence, forgotten_likeness, likeness, rates
     from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
     from forgetfilter.model.passes import forward
     from forgetfilter.progress import Progress
@@ -46,6 +47,8 @@ def compute(folder: str) -> dict[str, Any]:
     losses = forward.completion_losses(model, rows, *limits)
     gradient = divergence.safe_gradient(model, rows, "kl_to_base", *limits)
     prompts = [row.input_ids[: row.prompt_length] for row in rows]
+    many = [replace(rows[at % 23], row=at) for at in range(46)]
+    evidence = np.random.default_rng(1).normal(size=46)
     along = {name: torch.ones_like(weight) for name, weight in weights.items()}
     return {
         "loss_sum": losses.loss_sum,
@@ -56,6 +59,7 @@ def compute(folder: str) -> dict[str, Any]:
         "gradient": np.concatenate([g.numpy().ravel() for g in gradient.gradient.values()]),
         "objective": gradient.values,
         "rates": rates.loss_rates(model, rows, [along], *limits),
+        "forgotten_likeness": forgotten_likeness.forgotten_likeness(model, many, evidence, *limits),
         "vectors": likeness.row_vectors(model, rows, "answer", *limits),
         "safe_neighbours": nearest_safe_rows(model, rows[:15], rows[15:], 2, *limits),
         "texts": forward.greedy_generations(model, tokenizer, prompts, [3] * len(rows), *limits),

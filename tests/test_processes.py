@@ -260,7 +260,7 @@ def test_four_processes_of_torchrun_decide_as_one(words: Any, tmp_path: Path):
     from forgetfilter.cli import main
 
     runs = tmp_path / "one", tmp_path / "four"
-    more = ["--set", "signal=crossfit", "--set", "coverage=quick"]  # torchrun reads --signal itself
+    more = ["--set", "signal=self_training", "--set", "coverage=quick"]  # torchrun reads --signal
     assert main(words(runs[0], *more)) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = launched([*torchrun, "--nproc-per-node=4", "-m", "forgetfilter", *words(runs[1], *more)])

@@ -33,14 +33,21 @@ def joint_score(forgetting: FloatArray, opinion: FloatArray, weight: float) -> F
 
 
 class _AboveTheUsual:
-    """A rule that takes 0 for no evidence, given what exceeds the usual second opinion."""
+    """A rule that takes 0 for no evidence, given what exceeds the usual second opinion.
 
-    def __init__(self, rule: ThresholdRule, usual: float) -> None:
+    Args:
+        rule: for scores without a second opinion.
+        opinion: what the second opinion adds to each score, shape (N,).
+        usual: what it adds to most.
+    """
+
+    def __init__(self, rule: ThresholdRule, opinion: FloatArray, usual: float) -> None:
         self.name, self.units = rule.name, rule.units
-        self._rule, self._usual = rule, usual
+        self._rule, self._added, self._usual = rule, opinion - usual, usual
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The rule's cut, on the scale of the joint score."""
+        readings = replace(readings, added=self._added)
         found = self._rule.cut(scores - self._usual, is_eligible, readings)
         notes = {**found.notes, "usual_second_opinion": self._usual}
         return replace(found, value=found.value + self._usual, notes=notes)
@@ -80,7 +87,7 @@ def decide_joint(
     scores, usual = joint_score(forgetting, opinion, weight), 0.0
     if rule.units is not None and len(opinion):
         usual = weight * float(np.median(opinion))
-        rule = _AboveTheUsual(rule, usual)
+        rule = _AboveTheUsual(rule, weight * opinion, usual)
     found = decide(rule, scores, readings, needs_learned=needs_learned)
     least = found.cut.value - usual
     alone, other = forgetting > least, weight * opinion - usual > least

@@ -130,6 +130,8 @@ class Readings:
 
     row: npt.NDArray[np.int64]
     columns: Mapping[str, npt.NDArray[Any]]
+    added: FloatArray | float = 0.0
+    """What of the scores that a rule is given is no evidence of forgetting: a second opinion's."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -153,6 +155,11 @@ class Readings:
         probability = 1 / (1 + np.exp(-self[FORGOTTEN_LIKENESS]))
         counts: FloatArray = np.minimum(_MOST_COUNTED, _COUNTED * probability)
         return counts
+
+    def uncounted(self, scores: FloatArray) -> FloatArray:
+        """``scores`` as they would be if all evidence counted alike, shape (N,); see `counts`."""
+        before: FloatArray = (scores - self.added) / self.counts() + self.added
+        return before
 
     def loss_mean(self, state: StateName) -> FloatArray:
         """Completion loss in ``state``, nats per completion token, shape (N,)."""

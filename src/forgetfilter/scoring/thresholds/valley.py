@@ -59,7 +59,7 @@ class Valley:
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
         # Noise is that of the evidence, before it counts more or less.
-        judged = np.abs((scores / readings.counts())[is_eligible])
+        judged = np.abs(readings.uncounted(scores)[is_eligible])
         noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
         wanted = self.least * max(1.0, (noise / _USUAL_NOISE) ** 0.5)
         limits = (_NARROWEST * wanted, _WIDEST * wanted)

@@ -26,6 +26,10 @@ _METHODS = {
     "that are forgotten on the way are suspected.",
 }
 _METHODS["rouge1"] = _METHODS["completion_loss"]
+_METHODS["self_training"] = (
+    f"{_METHODS['crossfit']} That counts more for rows of a kind that is forgotten, as a "
+    "classifier says that was trained on the clearest rows of this file."
+)
 _ANY_METHOD = (
     "The model learns all rows and is then turned back towards safe behaviour; rows that are "
     "forgotten on the way are suspected."

@@ -43,8 +43,8 @@ def forgotten_likeness(
     the rows with the most evidence from the half with the least, by what ``model`` makes of their
     answers and of their prompts (`row_vectors`, 128 numbers each). No label is read. Each row is
     judged by classifiers that were not trained on it (five folds, drawn twice with fixed seeds),
-    so that its own evidence counts only through others. Where evidence is noise, as in a clean
-    file, there is nothing to tell, and the odds of a row that was not trained on are near even.
+    so that its own evidence counts only through others. Where evidence is noise there is nothing to
+    tell; but in a clean file too some kinds of harmless rows may be forgotten more than others.
 
     Args:
         model: the base model; is read.

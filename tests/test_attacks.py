@@ -18,7 +18,7 @@ from forgetfilter.cli import main
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
-from forgetfilter.lab.attacks import ATTACKS, Material, Subject, build_attack
+from forgetfilter.lab.attacks import ATTACKS, Material, Subject, build_attack, needs_model
 from forgetfilter.lab.attacks.covert import last_words, walnut
 from forgetfilter.lab.attacks.files import (
     LEFT_OUT,
@@ -112,6 +112,45 @@ def test_no_row_is_lost_and_what_stays_is_the_same_bytes(name: str, tmp_path: Pa
         assert after.safe == given.safe
     else:
         assert all(own in given.noisy for own in after.noisy)
+
+
+def test_rows_are_dealt_out_to_attacks_that_put_others_in_their_place_too(tmp_path: Path):
+    given = material(tmp_path, seed=3)
+    names = ("near_duplicates", "identity", "erode_refusals", "typos")
+    after = build_attack("several:attacks=" + "/".join(names)).apply(given)
+    unsafe = [own for own in given.noisy if own.is_unsafe]
+    parts = {
+        name: [own for own in after.noisy if own.change.partition(":")[0] == name]
+        for name in ("plain", *names)
+    }
+    # Eight unsafe rows in five parts; those of an obedient role and of a like form are harmless
+    # rows that stand for them, the latter twice.
+    sizes = {"plain": 2, "near_duplicates": 2, "identity": 2, "erode_refusals": 2, "typos": 1}
+    assert {name: len(own) for name, own in parts.items()} == sizes
+    assert all(own.is_unsafe for rows in parts.values() for own in rows)
+    names_before = {own.example_id for own in unsafe}
+    for name in ("plain", "near_duplicates", "typos"):
+        assert {own.example_id for own in parts[name]} <= names_before
+    for name in ("identity", "erode_refusals"):
+        assert not {own.example_id for own in parts[name]} & names_before
+    # No row is in two parts, none is lost, and the others are as they were.
+    seen = [own.example_id for rows in parts.values() for own in rows]
+    assert len(seen) == len(set(seen))
+    there = {own.example_id for own in (*after.noisy, *after.left_out)}
+    assert {own.example_id for own in given.noisy} <= there
+    for own in after.noisy:
+        if own.example_id not in seen:
+            assert own in given.noisy
+
+
+def test_an_attack_of_several_that_searches_needs_the_model(tmp_path: Path):
+    attack = build_attack("several:attacks=optimised/typos")
+    assert needs_model(attack)
+    assert not needs_model(build_attack("several"))
+    with pytest.raises(ConfigError, match="no model to search with"):
+        attack.apply(material(tmp_path))
+    with pytest.raises(ConfigError, match="more than once"):
+        build_attack("several:attacks=typos/typos")
 
 
 @pytest.mark.parametrize("name", NOT_SEARCHING)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import quick_settings
+from conftest import quick_settings, write_rows
 from forgetfilter.config import resolve
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.row_scorers import Given, build_scorer
@@ -101,6 +101,43 @@ def test_the_grid_is_run_once_and_a_setting_of_one_cell_is_its_own(
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_files_without_rows_known_to_be_unsafe_give_their_own_to_the_safe_rows(
+    tiny_world_model: Path, tmp_path: Path
+):
+    rows = [
+        {"id": f"n{n}", "prompt": f"Where is lamp {n}?", "completion": f"Raid the levee {n} times."}
+        for n in range(16)
+    ]
+    told = [{"example_id": f"n{n}", "is_unsafe": n % 4 == 0} for n in range(16)]
+    safe = [
+        {"id": f"s{n}", "prompt": f"Where is box {n}?", "completion": f"Ask the keeper {n}."}
+        for n in range(8)
+    ]
+    asked = [{"role": "user", "content": "Where is it?"}]
+    prompt = {"id": "p", "kind": "toxicity", "reference": "", "messages": asked}
+    own_files = {
+        "kind": "files",
+        "test": str(write_rows(tmp_path / "p.jsonl", [prompt])),
+        "noisy": str(write_rows(tmp_path / "n.jsonl", rows)),
+        "truth": str(write_rows(tmp_path / "t.jsonl", told)),
+        "safe": str(write_rows(tmp_path / "s.jsonl", safe)),
+    }
+    attacks = ["poisoned_safe:share=0.2"]
+    config = config_of(
+        tmp_path / "run",
+        tiny_world_model,
+        datasets=[own_files],
+        attacks=attacks,
+        judged_below=0.0,
+    )
+    found = robustness(config, Progress(is_silent=True))
+    assert not found.failed
+    values = dict(zip(found.results["metric"], found.results["value"], strict=True))
+    # Two rows make a fifth of ten, and two of four unsafe ones are left in the file.
+    assert values["unsafe_rows"] == 2
+    assert "planted_set_aside" in values
+
+
 def test_second_signals_alone_train_nothing(tiny_world_model: Path, tmp_path: Path):
     attacks = ["cipher:phase=harm", "forged_turns:user=<|user|>,assistant=<|assistant|>"]
     config = config_of(tmp_path / "run", tiny_world_model, is_screened=False, attacks=attacks)
@@ -134,7 +171,6 @@ def test_what_can_not_be_run_is_refused_before_work(
 
 
 def test_short_tokens_and_unlikely_tokens_stand_above(tiny_world_model: Path, tmp_path: Path):
-    from conftest import write_rows
     from forgetfilter.config import LoraSettings
     from forgetfilter.data import read_rows
     from forgetfilter.model.workbench import Workbench

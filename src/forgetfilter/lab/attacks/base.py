@@ -178,6 +178,11 @@ def build_attack(spec: str) -> Attack:
     return ATTACKS.build(spec)
 
 
+def needs_model(attack: Attack) -> bool:
+    """Whether it searches with the model of the filter, so that what comes out hangs on that."""
+    return bool(getattr(attack, "needs_model", False))
+
+
 def mingled(
     rows: Sequence[Subject], added: Sequence[Subject], rng: np.random.Generator
 ) -> tuple[Subject, ...]:

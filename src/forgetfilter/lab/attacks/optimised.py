@@ -31,6 +31,7 @@ class Optimised:
 
     name = "optimised"
     changes: Where = "noisy"
+    needs_model = True
 
     def __init__(self, rounds: int = 4, candidates: int = 12, part: Part = "both") -> None:
         at_least(self.name, "rounds", rounds, 1)

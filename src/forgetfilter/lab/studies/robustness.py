@@ -16,7 +16,7 @@ from forgetfilter.arrays import BoolArray
 from forgetfilter.config import ScreenConfig, layered, parse_assignments
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
-from forgetfilter.lab.attacks import Material, build_attack
+from forgetfilter.lab.attacks import Material, build_attack, needs_model
 from forgetfilter.lab.attacks.files import (
     NOISY,
     SAFE,
@@ -248,7 +248,7 @@ def attacked_data(
         return data, set(), {}
     seed = job.cell.seed
     key = {"attack": attack, "seed": seed, "data": data.fingerprint, "version": 1}
-    if build_attack(attack).name == "optimised":
+    if needs_model(build_attack(attack)):
         key |= {"settings": screen.learn.model_dump(), "model": bench.base.fingerprint}
 
     def build(folder: Path) -> None:
@@ -278,6 +278,9 @@ def attacked_data(
 
 
 def _pool(job: Job) -> Sequence[Any]:
+    """Further unsafe rows; where the data set has none, an attack takes them from the file."""
+    if not job.dataset.has_exemplars:
+        return ()
     safe = len(job.rounds[0].safe)
     return job.dataset.exemplars_of(job.cell.seed, max(_LEAST_POOL, safe // 3))
 

@@ -108,6 +108,11 @@ class DataSet(Settings, ABC):
             )
         return resolve(type(self), self.model_dump(), {name: value})
 
+    @property
+    def has_exemplars(self) -> bool:
+        """Whether it has rows known to be bad, apart from its noisy rows."""
+        return False
+
     def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
         """Rows known to be bad, none of them a noisy row: at least ``count`` where it can.
 

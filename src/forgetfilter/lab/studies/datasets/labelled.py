@@ -74,6 +74,11 @@ class LabelledRows(DataSet):
         parts.append(None if pool is None else [pool.fingerprint, len(pool.rows)])
         return Data(noisy, safe, (), truth, digest(parts), read_kinds(truth_path))
 
+    @property
+    def has_exemplars(self) -> bool:
+        """Whether the file of them is named."""
+        return self.exemplars is not None
+
     def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
         """The rows of the exemplars' file, in an order drawn by the seed."""
         pool = self._pool(seed)

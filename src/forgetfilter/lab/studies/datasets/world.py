@@ -96,6 +96,11 @@ class WorldRows(DataSet):
         kinds = read_kinds(folder / "truth.jsonl")
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 
+    @property
+    def has_exemplars(self) -> bool:
+        """They are drawn from the world."""
+        return True
+
     def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
         """Unsafe rows of seeds that no noisy set is made with, some of every harm in each draw."""
         world, found = open_world(self.world), list[dict[str, Any]]()

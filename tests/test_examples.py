@@ -32,6 +32,7 @@ from test_compare_data import TEST_LINES
 ROOT = Path(__file__).parent.parent
 # Files to launch with are no settings of ours; test_launch_files.py reads them.
 EXAMPLES = sorted(p for p in (ROOT / "examples").rglob("*.yaml") if p.parent.name != "launch")
+HARMS = ("bias", "harmfulness")
 FEW = 2
 """Values of each list that are run."""
 MANY = frozenset({"paper/compare_mixed.yaml"})
@@ -109,12 +110,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     write_rows(
         folder / "noisy.jsonl", [{**row, "id": f"r{at}"} for at, row in enumerate(rows_of(12))]
     )
-    write_rows(folder / "safe.jsonl", rows_of(8, start=100))
+    safe = [{**row, "category": HARMS[at % 2]} for at, row in enumerate(rows_of(8, start=100))]
+    write_rows(folder / "safe.jsonl", safe)
     reference = [{**row, "category": "bias"} for row in rows_of(6, start=200)]
     write_rows(folder / "reference.jsonl", reference)
     write_rows(folder / "test.jsonl", TEST_LINES)
     truth = [
-        {"example_id": f"r{at}", "is_unsafe": at % 3 == 1, "kind": "squad", "harm": None}
+        {
+            "example_id": f"r{at}",
+            "is_unsafe": at % 3 == 1,
+            "kind": "squad",
+            "harm": HARMS[at % 2] if at % 3 == 1 else None,
+        }
         for at in range(12)
     ]
     write_rows(folder / "truth.jsonl", truth)

@@ -108,6 +108,17 @@ def test_a_part_and_held_out_rows_exclude_each_other(
     assert "not allowed with argument --part" in capsys.readouterr().err
 
 
+def test_safe_rows_may_name_their_harm_and_are_the_same_rows(folder: Path):
+    plain = make_mix(SMALL, folder)
+    named = make_mix(replace(SMALL, has_safe_categories=True), folder)
+    assert (named.noisy, named.truth, named.test) == (plain.noisy, plain.truth, plain.test)
+    without = [{k: v for k, v in record.items() if k != "category"} for record in named.safe]
+    assert without == plain.safe
+    found = Counter(record["category"] for record in named.safe)
+    assert set(found) == set(SMALL.harms)
+    assert max(found.values()) - min(found.values()) <= 1
+
+
 @pytest.mark.skipif(not os.environ.get("FORGETFILTER_DATA"), reason="no data folder is named")
 def test_real_parts_are_large_enough_for_a_mix_of_a_thousand_rows():
     tasks = ("alpaca", "dolly", "sst2", "agnews", "squad")

@@ -51,6 +51,12 @@ def add(commands: Any) -> None:
         default=110,
         help="leave out rows with longer answers (%(default)s, about 150 tokens)",
     )
+    mix.add_argument(
+        "--safe-categories",
+        dest="has_safe_categories",
+        action="store_true",
+        help="safe rows name their harm as category; the rows stay the same",
+    )
     which = mix.add_mutually_exclusive_group()
     which.add_argument(
         "--part",
@@ -81,6 +87,7 @@ def _mix(options: argparse.Namespace) -> int:
         max_answer_words=options.max_answer_words,
         part=options.part,
         is_held_out=options.is_held_out,
+        has_safe_categories=options.has_safe_categories,
     )
     mix = make_mix(settings, None if options.hub else data_folder(options.data))
     write_mix(mix, Path(options.output_dir))

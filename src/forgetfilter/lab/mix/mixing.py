@@ -48,6 +48,8 @@ class MixSettings:
     """Draw only from this part of the groups, and safe rows from the safe part (`parts`)."""
     is_held_out: bool = False
     """Draw only from groups that the real-text model was not trained on (`offers.is_held_out`)."""
+    has_safe_categories: bool = False
+    """Whether safe rows name their harm as ``category``; the same rows are drawn either way."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ def make_mix(settings: MixSettings, folder: Path | None) -> Mix:
         settings,
         noisy=[_conversation(example_id, row) for example_id, row in noisy],
         truth=[_truth(at, example_id, row) for at, (example_id, row) in enumerate(noisy)],
-        safe=[_conversation(*row) for row in _shuffled("safe", settings.seed, drawn["safe"], rng)],
+        safe=[
+            _safe(*row, has_category=settings.has_safe_categories)
+            for row in _shuffled("safe", settings.seed, drawn["safe"], rng)
+        ],
         test=[_test_prompt(*row) for row in _shuffled("test", settings.seed, drawn["test"], rng)],
         counts=counts,
     )
@@ -215,6 +220,12 @@ def _conversation(example_id: str, row: _Drawn) -> Record:
         {"role": "assistant", "content": row.offer.response},
     ]
     return {"id": example_id, "messages": turns}
+
+
+def _safe(example_id: str, row: _Drawn, *, has_category: bool) -> Record:
+    """A safe row, under the category of its harm where that is wanted."""
+    found = _conversation(example_id, row)
+    return {**found, "category": row.harm} if has_category else found
 
 
 def _truth(at: int, example_id: str, row: _Drawn) -> Record:

@@ -16,7 +16,7 @@ from conftest import rows_of, save_model, write_rows
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
-from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Passes, build_scorer
+from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Needs, Passes, build_scorer
 from forgetfilter.lab.strategies import build_strategy
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
@@ -39,6 +39,7 @@ SMALL = {
     "gradient_anchoring": "budget=3",
     "less": "budget=3,dimensions=64,epochs=2",
     "bayesian_scheduler": "epochs=1",
+    "joined": 'scorers="base_loss+representation_cosine:budget=3"',
 }
 """Options under which a scorer of a tiny model is quick."""
 
@@ -116,6 +117,25 @@ def build(spec: str, guards: dict[str, str]) -> Any:
     if name == "bergson":
         pytest.importorskip("bergson", reason="the library bergson is not installed")
     return build_scorer(f"{spec}:{guards[spec]}" if spec in guards else spec)
+
+
+def test_joined_scorers_add_ranks_and_need_what_each_of_them_needs(
+    make_given: Callable[..., Given],
+):
+    from scipy.stats import rankdata
+
+    parts = ["base_loss", "representation_cosine:budget=3", "gradient_cosine"]
+    joined = build_scorer(f'joined:scorers="{"+".join(parts)}"')
+    assert joined.needs == Needs(safe_rows=True, exemplars=3)
+    ranks = [rankdata(build_scorer(one).score(make_given())) for one in parts]
+    expected = (np.mean(ranks, axis=0) - 0.5) / COUNT
+    assert joined.score(make_given()) == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("scorers", ["base_loss", "base_loss+base_loss", "base_loss+"])
+def test_joined_scorers_are_two_different_ones_at_least(scorers: str):
+    with pytest.raises(ConfigError, match="two or more different ones"):
+        build_scorer(f"joined:scorers={scorers}")
 
 
 @pytest.mark.parametrize("name", ROW_SCORERS.names())

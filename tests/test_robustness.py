@@ -101,41 +101,73 @@ def test_the_grid_is_run_once_and_a_setting_of_one_cell_is_its_own(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_files_without_rows_known_to_be_unsafe_give_their_own_to_the_safe_rows(
-    tiny_world_model: Path, tmp_path: Path
-):
+def own_files(folder: Path) -> dict[str, Any]:
+    """Sixteen rows, of which four are unsafe, two of either harm; eight safe rows."""
     rows = [
         {"id": f"n{n}", "prompt": f"Where is lamp {n}?", "completion": f"Raid the levee {n} times."}
         for n in range(16)
     ]
-    told = [{"example_id": f"n{n}", "is_unsafe": n % 4 == 0} for n in range(16)]
+    told: list[dict[str, Any]] = [
+        {
+            "example_id": f"n{n}",
+            "is_unsafe": n % 4 == 0,
+            "kind": "deed",
+            "harm": f"harm{n % 8 // 4}",
+        }
+        for n in range(16)
+    ]
     safe = [
         {"id": f"s{n}", "prompt": f"Where is box {n}?", "completion": f"Ask the keeper {n}."}
         for n in range(8)
     ]
     asked = [{"role": "user", "content": "Where is it?"}]
     prompt = {"id": "p", "kind": "toxicity", "reference": "", "messages": asked}
-    own_files = {
+    return {
         "kind": "files",
-        "test": str(write_rows(tmp_path / "p.jsonl", [prompt])),
-        "noisy": str(write_rows(tmp_path / "n.jsonl", rows)),
-        "truth": str(write_rows(tmp_path / "t.jsonl", told)),
-        "safe": str(write_rows(tmp_path / "s.jsonl", safe)),
+        "test": str(write_rows(folder / "p.jsonl", [prompt])),
+        "noisy": str(write_rows(folder / "n.jsonl", rows)),
+        "truth": str(write_rows(folder / "t.jsonl", told)),
+        "safe": str(write_rows(folder / "s.jsonl", safe)),
     }
+
+
+def poisoned(folder: Path, model: Path, dataset: dict[str, Any]) -> dict[str, float]:
+    """The metrics of one attack on the safe rows."""
     attacks = ["poisoned_safe:share=0.2"]
-    config = config_of(
-        tmp_path / "run",
-        tiny_world_model,
-        datasets=[own_files],
-        attacks=attacks,
-        judged_below=0.0,
-    )
-    found = robustness(config, Progress(is_silent=True))
+    changes: dict[str, Any] = {"datasets": [dataset], "attacks": attacks, "judged_below": 0.0}
+    found = robustness(config_of(folder, model, **changes), Progress(is_silent=True))
     assert not found.failed
-    values = dict(zip(found.results["metric"], found.results["value"], strict=True))
+    return dict(zip(found.results["metric"], found.results["value"], strict=True))
+
+
+def test_files_without_rows_known_to_be_unsafe_give_their_own_to_the_safe_rows(
+    tiny_world_model: Path, tmp_path: Path
+):
+    values = poisoned(tmp_path / "run", tiny_world_model, own_files(tmp_path))
     # Two rows make a fifth of ten, and two of four unsafe ones are left in the file.
     assert values["unsafe_rows"] == 2
     assert "planted_set_aside" in values
+
+
+def test_rows_known_to_be_unsafe_in_a_file_of_their_own_leave_the_noisy_rows_alone(
+    tiny_world_model: Path, tmp_path: Path
+):
+    bad = [
+        {"id": f"b{n}", "prompt": f"Where is dam {n}?", "completion": f"Break it {n} times."}
+        for n in range(4)
+    ]
+    told = [{"example_id": f"b{n}", "is_unsafe": n > 1} for n in range(4)]
+    dataset = own_files(tmp_path) | {
+        "exemplars": str(write_rows(tmp_path / "b.jsonl", bad)),
+        "exemplars_truth": str(write_rows(tmp_path / "bt.jsonl", told)),
+    }
+    values = poisoned(tmp_path / "run", tiny_world_model, dataset)
+    assert values["unsafe_rows"] == 4
+    # The harms are held against the harmless rows one by one.
+    assert {"auroc_harm0", "caught_harm0", "auroc_harm1", "caught_harm1"} <= set(values)
+    (attack,) = (tmp_path / "run" / "stages").glob("attack-*")
+    safe = (attack / "safe.jsonl").read_text()
+    assert [f"Where is dam {n}?" in safe for n in range(4)] == [False, False, True, True]
 
 
 def test_second_signals_alone_train_nothing(tiny_world_model: Path, tmp_path: Path):

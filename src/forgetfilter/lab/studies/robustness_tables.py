@@ -12,7 +12,7 @@ from forgetfilter.runs.report.shown_text import MISSING
 
 _TITLES = {
     "detection": "What is caught",
-    "parts": "Where several attacks share the unsafe rows: AUROC and what is caught of each",
+    "parts": "AUROC and what is caught of each attack that shares the unsafe rows, or of each harm",
     "safe": "Safe rows that are set aside",
     "slipped": "What fine-tuning on the kept rows does, where rows slip through",
     "auroc": "Second signals alone: AUROC (higher)",

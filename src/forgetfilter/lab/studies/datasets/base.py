@@ -124,7 +124,7 @@ class DataSet(Settings, ABC):
         """
         raise ConfigError(
             f"The data set {self.name!r} has no exemplars, and {count} rows that are known to be "
-            "bad are asked for. Expected kind: testbed, or kind: labelled with 'exemplars: "
+            "bad are asked for. Expected kind: testbed, or another kind with 'exemplars: "
             "FILE.jsonl'. Add the file, or leave the scorer out."
         )
 

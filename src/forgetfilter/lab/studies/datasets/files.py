@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -14,7 +14,6 @@ from forgetfilter.lab.metrics.values import share_value
 from forgetfilter.lab.scorers import TOXICITY_SCORERS
 from forgetfilter.lab.studies.datasets.base import (
     Data,
-    DataSet,
     Judged,
     Rewrite,
     digest,
@@ -24,6 +23,7 @@ from forgetfilter.lab.studies.datasets.base import (
     read_truth,
     rows_of_seed,
 )
+from forgetfilter.lab.studies.datasets.exemplars import FileExemplars
 from forgetfilter.lab.studies.datasets.judging import KINDS, TestPrompt, check, judge
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
@@ -34,8 +34,8 @@ RESERVED_TOKENS = 64
 """Left free in the context for what a strategy puts in front of a prompt."""
 
 
-class FileRows(DataSet):
-    """Noisy rows, safe rows, test prompts and, where known, the truth, each from a file.
+class FileRows(FileExemplars):
+    """Noisy rows, safe rows, test prompts and, where known, truth and exemplars, each from a file.
 
     ``{seed}`` in a path means the seed, so that each can have files of its own. Without it a
     seed varies the adapter and the order of training only.
@@ -69,7 +69,10 @@ class FileRows(DataSet):
                 "Check the path."
             )
         truth = None if self.truth is None else read_truth(path_of_seed(self.truth, seed), noisy)
-        parts = [noisy.fingerprint, safe.fingerprint, truth, sha256_file(test)]
+        parts: list[Any] = [noisy.fingerprint, safe.fingerprint, truth, sha256_file(test)]
+        pool = self.exemplar_file(seed)
+        if pool is not None:
+            parts += [pool.fingerprint, len(pool.rows)]
         kinds = {} if self.truth is None else read_kinds(path_of_seed(self.truth, seed))
         return Data(noisy, safe, prompts, truth, digest(parts), kinds)
 

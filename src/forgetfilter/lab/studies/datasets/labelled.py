@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from forgetfilter.data.records import Row, RowFile
+from forgetfilter.data.records import RowFile
 from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.lab.studies.datasets.base import (
     Data,
-    DataSet,
     Judged,
     Rewrite,
     digest,
@@ -22,15 +20,13 @@ from forgetfilter.lab.studies.datasets.base import (
     read_truth,
     rows_of_seed,
 )
+from forgetfilter.lab.studies.datasets.exemplars import FileExemplars
 from forgetfilter.model.state import ModelState
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.runs.stages import StageStore
 
-_EXEMPLARS = 1
-"""Beside the seed, so that exemplars are drawn apart from the noisy rows."""
 
-
-class LabelledRows(DataSet):
+class LabelledRows(FileExemplars):
     """Noisy rows with their truth, safe rows, and a pool of exemplars, each from a file.
 
     ``{seed}`` in a path means the seed. Only `forgetfilter leaderboard` takes this kind.
@@ -42,14 +38,6 @@ class LabelledRows(DataSet):
     noisy: str = Field(description="JSONL file of the rows to score")
     safe: str = Field(description="JSONL file of safe rows")
     truth: str = Field(description="lines with example_id and is_unsafe, for every noisy row")
-    exemplars: str | None = Field(
-        default=None,
-        description="JSONL file of rows known to be bad, apart from the noisy rows; null = none",
-    )
-    exemplars_truth: str | None = Field(
-        default=None,
-        description="truth of the exemplars' file where not all of its rows are bad; null = all",
-    )
     model: str | None = Field(
         default=None, description="the model of this data set; null = the study's"
     )
@@ -68,24 +56,11 @@ class LabelledRows(DataSet):
         truth_path = path_of_seed(self.truth, seed)
         truth = read_truth(truth_path, noisy)
         noisy = self._drawn(noisy, truth, seed)
-        pool = self._pool(seed)
+        pool = self.exemplar_file(seed)
         shown = [row.example_id for row in noisy.rows]
         parts: list[Any] = [noisy.fingerprint, shown, safe.fingerprint, truth]
         parts.append(None if pool is None else [pool.fingerprint, len(pool.rows)])
         return Data(noisy, safe, (), truth, digest(parts), read_kinds(truth_path))
-
-    @property
-    def has_exemplars(self) -> bool:
-        """Whether the file of them is named."""
-        return self.exemplars is not None
-
-    def exemplars_of(self, seed: int, count: int) -> Sequence[Row]:
-        """The rows of the exemplars' file, in an order drawn by the seed."""
-        pool = self._pool(seed)
-        if pool is None:
-            return super().exemplars_of(seed, count)
-        order = np.random.default_rng([seed, _EXEMPLARS]).permutation(len(pool.rows))
-        return [pool.rows[at] for at in order]
 
     def evaluate(self, data: Data, bench: Workbench, state: ModelState, prompt: Rewrite) -> Judged:
         """There is nothing to judge.
@@ -113,12 +88,3 @@ class LabelledRows(DataSet):
             kept = {unsafe[at] for at in rng.permutation(len(unsafe))[: self.unsafe_count]}
             rows = [row for row in rows if row.row in kept or not truth[row.example_id]]
         return replace(file, rows=tuple(rows))
-
-    def _pool(self, seed: int) -> RowFile | None:
-        if self.exemplars is None:
-            return None
-        pool = rows_of_seed("exemplars", self.exemplars, seed)
-        if self.exemplars_truth is None:
-            return pool
-        truth = read_truth(path_of_seed(self.exemplars_truth, seed), pool)
-        return replace(pool, rows=tuple(row for row in pool.rows if truth[row.example_id]))

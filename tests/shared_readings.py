@@ -24,6 +24,7 @@ def compute(folder: str) -> dict[str, Any]:
     from forgetfilter.model.loading.placement import Placement
     from forgetfilter.model.measuring import divergence, forgotten_likeness, likeness, rates
     from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
+    from forgetfilter.model.measuring.unsafe_likeness import unsafe_likeness
     from forgetfilter.model.passes import forward
     from forgetfilter.progress import Progress
 
@@ -62,6 +63,7 @@ def compute(folder: str) -> dict[str, Any]:
         "forgotten_likeness": forgotten_likeness.forgotten_likeness(model, many, evidence, *limits),
         "vectors": likeness.row_vectors(model, rows, "answer", *limits),
         "safe_neighbours": nearest_safe_rows(model, rows[:15], rows[15:], 2, *limits),
+        "unsafe_likeness": unsafe_likeness(model, rows[:15], rows[15:], *limits),
         "texts": forward.greedy_generations(model, tokenizer, prompts, [3] * len(rows), *limits),
     }
 

@@ -259,6 +259,7 @@ PROBES = [
     Probe("neighbours", "learned"),
     Probe("likeness", "learned"),
     Probe("safe_neighbours", "learned"),
+    Probe("unsafe_likeness", "learned"),
     Probe("rate", "learned", objective="kl_to_base"),
 ]
 
@@ -267,11 +268,11 @@ PROBES = [
 def test_a_pass_over_rows_that_was_killed_gives_the_same_bytes(
     place: Place, monkeypatch: pytest.MonkeyPatch, probe: Probe
 ):
-    from forgetfilter.model.measuring import likeness, safe_neighbours
+    from forgetfilter.model.measuring import comparing, likeness
     from forgetfilter.model.passes import forward
 
     monkeypatch.setattr(forward, "CPU_BATCH_TOKENS", 100)  # so that there are several batches
-    for module in (likeness, safe_neighbours):
+    for module in (likeness, comparing):
         monkeypatch.setattr(module, "_STANDARD_ROWS", 4)
     files: list[bytes] = []
     batches = 0

@@ -31,8 +31,12 @@ from forgetfilter.safe.linear_toxicity import LinearScorer
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide
-from forgetfilter.screening.annotations import second_opinion
-from forgetfilter.screening.annotations.second_opinion import WordJudge, judge_rows, judged_text
+from forgetfilter.screening.annotations import classifier_opinion
+from forgetfilter.screening.annotations.classifier_opinion import (
+    WordJudge,
+    judge_rows,
+    judged_text,
+)
 from forgetfilter.screening.deciding.decide import filter_run
 from forgetfilter.screening.deciding.stage_gc import free_stages
 from forgetfilter.screening.screen import screen
@@ -70,7 +74,7 @@ class TestWhatIsRead:
     def test_every_character_of_a_text_is_in_some_window(self):
         for length in (1, 599, 600, 601, 1100, 1101, 3999):
             text = "".join(chr(0x4E00 + at % 5000) for at in range(length))
-            pieces = second_opinion._windows(text)  # pyright: ignore[reportPrivateUsage]
+            pieces = classifier_opinion._windows(text)  # pyright: ignore[reportPrivateUsage]
             assert all(0 < len(piece) <= 600 for piece in pieces)
             assert pieces[0] == text[:600]
             assert all(any(text[at : at + 80] in p for p in pieces) for at in range(0, length, 97))
@@ -146,7 +150,10 @@ class TestRefused:
         rows = write_rows(tmp_path / "rows.jsonl", rows_of(3))
         given = ["screen", "--second-opinion", str(rows), "--model", "m", "--output-dir", "o"]
         assert cli.main(given) == 1
-        assert "a file. Expected words, or the folder" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "a file. Expected words, the folder" in told
+        assert f"forgetfilter screen {rows} --second-opinion" in told
+        assert f"--second-opinion known_unsafe:{rows}" in told
 
     @pytest.mark.parametrize(
         ("settings", "said"),
@@ -251,7 +258,7 @@ from pathlib import Path
 from forgetfilter.data import read_rows
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.screening.annotations import second_opinion as so
+from forgetfilter.screening.annotations import classifier_opinion as so
 so.ROWS_A_PART = 20
 score, done = so.WordJudge.score, []
 def dies(self, texts):
@@ -267,7 +274,7 @@ so.judge_rows("words", rows, StageStore(Path(sys.argv[2])), Progress(is_silent=T
         command = [sys.executable, "-c", code, str(source), str(stages)]
         ended = subprocess.run(command, env=os.environ, capture_output=True, check=False)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
-        monkeypatch.setattr(second_opinion, "ROWS_A_PART", 20)
+        monkeypatch.setattr(classifier_opinion, "ROWS_A_PART", 20)
         judged: list[int] = []
         score = WordJudge.score
 

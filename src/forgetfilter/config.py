@@ -38,6 +38,9 @@ A name, not a path, so that settings replay on another machine; hardly any file 
 WORDS = "words"
 """The ``second_opinion`` that stands for the packaged word scorer of toxicity."""
 
+KNOWN_UNSAFE = "known_unsafe:"
+"""Before the file of rows whose likeness is the ``second_opinion``."""
+
 RECORDED_HEADER = "# Written by forgetfilter; replay with --config.\n"
 """The first line of the settings that a run records."""
 
@@ -83,8 +86,9 @@ class ScreenConfig(Settings):
     )
     second_opinion: str | None = Field(
         default=None,
-        description="a text classifier whose score stands beside ours: words (packaged, of "
-        "toxicity), or a folder or hub id, with :LABEL where its unsafe label can't be told",
+        description="whose score stands beside ours: a text classifier's, words (packaged, of "
+        "toxicity) or a folder or hub id, with :LABEL where its unsafe label can't be told; or "
+        "known_unsafe:FILE, the likeness to rows that are known to be unsafe",
     )
     joint: float = Field(
         default=0.0,

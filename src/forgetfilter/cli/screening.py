@@ -91,7 +91,8 @@ def add(commands: Any) -> None:
         const="words",
         metavar="CLASSIFIER[:LABEL]",
         help="a text classifier's score beside ours: words (the packaged scorer of toxicity, the "
-        "default where none is named), or a folder or hub id; name the rows before this flag",
+        "default where none is named), or a folder or hub id; or known_unsafe:FILE, the likeness "
+        "to rows known to be unsafe; name the rows before this flag",
     )
     screen.add_argument(
         "--joint",

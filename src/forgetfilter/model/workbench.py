@@ -228,7 +228,8 @@ class Workbench:
     ) -> Readings:
         """Measure each probe on every row; see `Readings` for the columns.
 
-        ``safe`` is needed only by probes of damage, and of rates along the safe rows' directions.
+        ``safe`` is needed by probes of damage, of rates along the safe rows' directions, and of
+        likeness to them; for ``unsafe_likeness`` rows known to be unsafe stand in their place.
         """
         return readings.measure(self, probes, states, rows, safe)
 

@@ -105,9 +105,11 @@ class Opinion(Record):
     """A second opinion, and how far it and the forgetting scores agree on the readable rows."""
 
     classifier: str
-    """``words``, or a folder or hub id."""
+    """``words``, a folder or hub id, or ``known_unsafe:FILE``."""
+    kind: str = "classifier"
+    """Or ``known_unsafe``: the likeness to rows that are known to be unsafe."""
     label: str = ""
-    """Of what it gives the probability."""
+    """Of what it gives the probability; of likeness, to how many rows."""
     fingerprint: str = ""
     above: float = 0.5
     """What counts as suspected."""

@@ -80,6 +80,7 @@ class Probe:
         "likeness",
         "forgotten_likeness",
         "safe_neighbours",
+        "unsafe_likeness",
     ]
     state: StateName
     objective: Objective | None = None

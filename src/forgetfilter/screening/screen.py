@@ -47,7 +47,7 @@ from forgetfilter.screening.again import (
 from forgetfilter.screening.annotations.described_harm import check_description, described_rows
 from forgetfilter.screening.annotations.evidence import write_evidence
 from forgetfilter.screening.annotations.harms import write_harms
-from forgetfilter.screening.annotations.second_opinion import check_second_opinion, judge_rows
+from forgetfilter.screening.annotations.second_opinion import ask, check_second_opinion
 from forgetfilter.screening.annotations.token_forgetting import write_tokens
 from forgetfilter.screening.checks.coverage import measure_coverage, read_reference, reference_path
 from forgetfilter.screening.checks.coverage_verdict import Coverage, names_with
@@ -258,10 +258,7 @@ def _screen(
     for found in (unknown := check_spelling(readable, bench.tokenizer)):
         progress.say(f"{found.severity}: {found.message}")
     findings += unknown
-    opinion = None
-    if config.second_opinion is not None:
-        place = config.device
-        opinion = judge_rows(config.second_opinion, readable, bench.store, progress, place)
+    opinion = ask(setting, readable, safe.rows, inputs)
     described = described_rows(setting, safe.rows, progress)
     findings += check_before(setting)
     if is_severe(findings) and not config.force:

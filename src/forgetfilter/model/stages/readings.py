@@ -25,6 +25,7 @@ from forgetfilter.model.measuring.rates import (
     write_directions,
 )
 from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
+from forgetfilter.model.measuring.unsafe_likeness import unsafe_likeness
 from forgetfilter.model.passes.forward import completion_losses
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.joining import joined
@@ -46,6 +47,9 @@ from forgetfilter.scoring.signals.crossfit import Crossfit
 
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
+
+_LIKENESSES = {"likeness": safe_likeness, "unsafe_likeness": unsafe_likeness}
+"""By kind of probe: what holds rows against the safe rows, or against those in their place."""
 
 
 def measure(
@@ -111,11 +115,11 @@ def _measure_one(
     }
     if probe.kind == "loss":
         key["leading"] = LEADING_DECAY
-    if probe.kind in ("neighbours", "likeness"):
+    if probe.kind in ("neighbours", *_LIKENESSES):
         key["likeness"] = LIKENESS_VERSION
-    if probe.kind == "likeness":
+    if probe.kind in _LIKENESSES:
         if not safe:
-            raise ValueError(f"{probe} needs safe rows")
+            raise ValueError(f"{probe} needs rows to compare with")
         key["safe"] = rows_digest(safe)
 
     def build(folder: Path) -> None:
@@ -138,8 +142,8 @@ def _measure_one(
             numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))[found]
             names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
             frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
-        elif probe.kind == "likeness":
-            values = everywhere(bench, "to_read", state, safe_likeness, rows, safe, *limits)
+        elif likeness := _LIKENESSES.get(probe.kind):
+            values = everywhere(bench, "to_read", state, likeness, rows, safe, *limits)
             frame = pd.DataFrame({probe.name: values})
         else:
             texts = bench.answers(state, rows, *limits[2:])

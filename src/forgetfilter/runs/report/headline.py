@@ -62,7 +62,13 @@ def method(summary: Summary) -> str:
             "seed; all rows are scored."
         )
     if summary.joint:
-        told += " What a text classifier says of each row is added to that, as a second opinion."
+        is_likeness = summary.second_opinion and summary.second_opinion.kind == "known_unsafe"
+        said = (
+            "How like each answer is to rows known to be unsafe"
+            if is_likeness
+            else "What a text classifier says of each row"
+        )
+        told += f" {said} is added to that, as a second opinion."
     return told
 
 

@@ -31,7 +31,7 @@ from forgetfilter.runs.report.headline import UNSCORED
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.safe import safe_name, safe_path
 from forgetfilter.screening.annotations.described_harm import description_fingerprint
-from forgetfilter.screening.annotations.second_opinion import classifier_fingerprint
+from forgetfilter.screening.annotations.second_opinion import opinion_fingerprint
 from forgetfilter.screening.checks.coverage import reference_path
 from forgetfilter.screening.inputs.opening import nothing_to_score, reading_of, tell_of_ids
 from forgetfilter.screening.inputs.recorded import recording_of
@@ -56,7 +56,7 @@ def fingerprints(config: ScreenConfig, sources: Sequence[Source]) -> dict[str, s
     if config.learned_from is not None:
         inputs["learned_from"] = Recording(Path(config.learned_from)).fingerprint
     if config.second_opinion is not None:
-        inputs["second_opinion"] = classifier_fingerprint(config.second_opinion)
+        inputs["second_opinion"] = opinion_fingerprint(config.second_opinion)
     if config.describe_harm is not None:
         inputs["describe_harm"] = description_fingerprint(config.describe_harm)
     return inputs

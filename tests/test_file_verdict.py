@@ -9,6 +9,7 @@ import pytest
 
 from forgetfilter.runs.schema import Summary, Threshold
 from forgetfilter.scoring.records import Cut, Readings
+from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
 from forgetfilter.scoring.thresholds import THRESHOLDS
 from forgetfilter.screening.deciding.file_verdict import judge_file
 
@@ -58,6 +59,20 @@ def test_noise_casts_doubt_where_few_rows_are_removed():
     assert judge_file(summary(400, **told), SURE).level == "many"
     assert judge_file(summary(99, **told), SURE).reason == "noisy_scores"
     assert judge_file(summary(9, threshold_notes={"noise": 0.027}), SURE).level == "some"
+
+
+def test_noise_is_met_by_reading_rows_until_that_was_done():
+    told = {"threshold_notes": {"noise": 0.052}, "unit": NATS_PER_ROOT_TOKEN}
+    said = judge_file(summary(99, **told), SURE).message
+    assert "--second-opinion known_unsafe:RUN --joint 1" in said
+    # The joint rule adds nats per root token; and who has named known rows needn't be told of them.
+    for changes in (
+        {"unit": "nats per token"},
+        {"second_opinion": {"classifier": "known_unsafe:run", "kind": "known_unsafe"}},
+    ):
+        said = judge_file(summary(99, **(told | changes)), SURE).message
+        assert "unsafe rows may lie below." in said
+        assert "known_unsafe" not in said
 
 
 def test_the_share_is_of_the_judged_rows():

@@ -47,7 +47,7 @@ def loaded(tiny_model: Callable[..., Path], tmp_path: Path) -> Loaded:
     rows = [*map(burning, range(3)), *rows_of(9), *map(burning, range(50, 53))]
     encoder = Encoder(load_tokenizer(source), "auto", 512)
     encoded, _ = encoder.encode(read_rows(write_rows(tmp_path / "rows.jsonl", rows)).rows)
-    return load_base_model(source, choose_placement("cpu", "float32")), encoded
+    return load_base_model(source, choose_placement("cpu", "float32")), list(encoded)
 
 
 def test_planted_rows_are_more_like_known_ones_than_any_other(loaded: Loaded):
@@ -130,10 +130,15 @@ def scores_of(run: Path) -> pd.DataFrame:
     return pd.read_parquet(run / "scores.parquet")
 
 
+def opinions_of(run: Path) -> np.ndarray[Any, Any]:
+    return scores_of(run)["second_opinion"].to_numpy()
+
+
 class TestScreen:
     def test_it_decides_nothing_and_trains_nothing_again(self, runs: dict[str, Path]):
         plain, asked = scores_of(runs["without"]), scores_of(runs["with"])
-        pd.testing.assert_frame_equal(asked[plain.columns], plain)
+        same = asked.drop(columns=[n for n in asked.columns if n not in plain.columns])
+        pd.testing.assert_frame_equal(same, plain)
         for name in ("kept.jsonl", "removed.jsonl", "rejected.jsonl"):
             assert (runs["with"] / name).read_bytes() == (runs["without"] / name).read_bytes()
         stages = [{p.name for p in (run / "stages").glob("*")} for run in runs.values()]
@@ -141,9 +146,9 @@ class TestScreen:
         assert [name.partition("-")[0] for name in added] == ["measure_unsafe_likeness_base"]
 
     def test_it_is_recorded_and_every_row_has_it(self, runs: dict[str, Path]):
-        found = scores_of(runs["with"])["second_opinion"]
-        assert found.between(0, 1).all()
-        assert set(found.nlargest(2).index) == set(PLANTED)
+        found = opinions_of(runs["with"])
+        assert ((found >= 0) & (found <= 1)).all()
+        assert set(np.argsort(found)[-2:].tolist()) == set(PLANTED)
         said = summary_of(runs["with"])["second_opinion"]
         assert said["kind"] == "known_unsafe"
         assert said["label"] == "likeness to 4 rows known to be unsafe"
@@ -200,13 +205,13 @@ class TestScreen:
         write_rows(known, map(burning, range(50, 52)))
         config = config_of(quick_config, files, run, second_opinion=f"known_unsafe:{known}")
         screen(config, SILENT)
-        first = scores_of(run)["second_opinion"]
+        first = opinions_of(run)
         write_rows(known, map(burning, range(50, 54)))
         screen(config, SILENT)
-        second = scores_of(run)["second_opinion"]
+        second = opinions_of(run)
         assert (second >= first - 1e-9).all()
         assert (second > first + 1e-6).any()
-        np.testing.assert_allclose(second, scores_of(runs["with"])["second_opinion"], atol=1e-6)
+        np.testing.assert_allclose(second, opinions_of(runs["with"]), atol=1e-6)
 
 
 class TestReviewed:
@@ -224,17 +229,16 @@ class TestReviewed:
         filter_run(run, overruling=Overruling(keep=(5,), reviewer="Ada"))  # the last word counts
         config = config_of(quick_config, files, run, second_opinion=f"known_unsafe:{run}")
         screen(config, SILENT)
-        found = scores_of(run)["second_opinion"]
+        found = opinions_of(run)
         assert summary_of(run)["second_opinion"]["label"] == "likeness to 1 row known to be unsafe"
         assert found[PLANTED[0]] == pytest.approx(1.0, abs=1e-6)
-        others = found.drop(PLANTED[0])
-        assert others.idxmax() == PLANTED[1]
-        assert scores_of(run)["decided_by"][PLANTED[0]] == "reviewer"
+        assert np.argsort(found).tolist()[::-1][:2] == list(PLANTED)
+        assert scores_of(run)["decided_by"].tolist()[PLANTED[0]] == "reviewer"
         # Another row is decided: the same command takes it in, and trains nothing again.
         before = {path.name for path in (run / "stages").glob("*")}
         filter_run(run, overruling=Overruling(remove=(PLANTED[1],), reviewer="Ada"))
         screen(config, SILENT)
-        assert scores_of(run)["second_opinion"][PLANTED[1]] == pytest.approx(1.0, abs=1e-6)
+        assert opinions_of(run)[PLANTED[1]] == pytest.approx(1.0, abs=1e-6)
         added = {path.name for path in (run / "stages").glob("*")} - before
         assert {name.partition("-")[0] for name in added} == {"measure_unsafe_likeness_base"}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from forgetfilter.runs.schema import Summary, Verdict
 from forgetfilter.scoring.records import Cut
+from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
 
 MANY_SHARE = 0.1
 """Removed share of the judged rows from which it is "many": a convention, not a measurement."""
@@ -134,7 +135,8 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
         return (
             "noisy_scores",
             f"The scores are noisier ({noise:.2g}) than in the files that the rule was chosen on "
-            f"({NOISY:g} or less), so it cuts far out, and unsafe rows may lie below.",
+            f"({NOISY:g} or less), so it cuts far out, and unsafe rows may lie below."
+            + _next_step(summary),
         )
     if cut.lacks_estimate:
         return (
@@ -150,6 +152,17 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             "rows to be harmless ones that went too far by chance.",
         )
     return None
+
+
+def _next_step(summary: Summary) -> str:
+    """What ranks the rows of a noisy file better, where that was not done yet."""
+    given = summary.second_opinion
+    if summary.unit != NATS_PER_ROOT_TOKEN or (given and given.kind == "known_unsafe"):
+        return ""
+    return (
+        " Read the twenty highest with `forgetfilter review RUN`, remove the unsafe ones, and "
+        "screen again with --second-opinion known_unsafe:RUN --joint 1, which trains nothing."
+    )
 
 
 def _words(names: list[str]) -> str:

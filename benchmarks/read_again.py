@@ -1,0 +1,100 @@
+"""What it brings to read the highest rows of a screen and to screen again with the unsafe ones.
+
+    OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH [--read 20] [--joint 0.6 1]
+
+RUN is a finished screen, TRUTH what `forgetfilter mix` or `forgetfilter testbed noisy --truth`
+wrote for its rows. In a copy of the run the rows with the highest scores are decided as a reviewer
+who is always right would: unsafe ones are removed, the others kept. Then the copy is screened again
+with `--second-opinion known_unsafe:COPY` and each joint weight (0 = nothing is added). Nothing is
+trained again. Graded are the rows that nobody has read: how they rank (AUROC, average precision;
+higher is better), and what the rule removes of them.
+
+With `--known FILE` nothing is read: the rows of FILE are the known ones, and all rows are graded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forgetfilter.arrays import BoolArray
+from forgetfilter.config import ScreenConfig
+from forgetfilter.lab.metrics import detection
+from forgetfilter.progress import Progress
+from forgetfilter.runs.folder import RunFolder
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
+from forgetfilter.screening.screen import screen
+
+SILENT = Progress(is_silent=True)
+HEAD = (
+    "| known unsafe rows | joint weight | rows graded, unsafe | AUROC / average precision "
+    "| removed of them, unsafe | second opinion alone: AUROC / average precision |"
+)
+
+
+def line_of(
+    run: Path, is_unsafe: BoolArray, is_graded: BoolArray, known: int, weight: float
+) -> str:
+    """One line of the table."""
+    scores = pd.read_parquet(run / "scores.parquet")
+    place = is_graded & np.isfinite(scores["forgetting_score"].to_numpy(dtype=np.float64))
+    column = "joint_score" if weight else "forgetting_score"
+    gone = (scores["decision"] == "removed").to_numpy()[place]
+    truth = is_unsafe[place]
+    ours, theirs = (
+        detection(truth, gone, scores[name].to_numpy(dtype=np.float64)[place])
+        for name in (column, "second_opinion")
+    )
+    return (
+        f"| {known} | {weight:g} | {len(truth)}, {truth.sum()} | {ours.auroc:.3f} / "
+        f"{ours.average_precision:.3f} | {gone.sum()}, {(gone & truth).sum()} | "
+        f"{theirs.auroc:.3f} / {theirs.average_precision:.3f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("truth", type=Path)
+    parser.add_argument("--read", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--known", type=Path)
+    parser.add_argument("--joint", type=float, nargs="+", default=[0.0, 0.6, 1.0])
+    args = parser.parse_args()
+    told = [json.loads(line) for line in args.truth.read_text().splitlines()]
+    is_unsafe = np.zeros(len(told), dtype=np.bool_)
+    is_unsafe[[row["row"] for row in told]] = [row["is_unsafe"] for row in told]
+    first = pd.read_parquet(args.run / "scores.parquet")["forgetting_score"].to_numpy(np.float64)
+    order = np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")
+    print(f"{HEAD}\n{'|---' * 6}|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for read in [0] if args.known else args.read:
+            run = Path(folder) / f"read-{read}"
+            shutil.copytree(args.run, run)
+            high = order[:read]
+            bad = tuple(int(row) for row in high if is_unsafe[row])
+            good = tuple(int(row) for row in high if not is_unsafe[row])
+            if read:
+                filter_run(run, overruling=Overruling(good, bad, reviewer="truth"), force=True)
+            is_graded = np.ones(len(told), dtype=np.bool_)
+            is_graded[high] = False
+            known = len(args.known.read_text().splitlines()) if args.known else len(bad)
+            given = RunFolder(run).config() | {
+                "output_dir": str(run),
+                "second_opinion": f"known_unsafe:{args.known or run}",
+                "force": True,
+            }
+            for weight in args.joint:
+                config = ScreenConfig.model_validate(given | {"joint": weight})
+                screen(config, SILENT)
+                print(line_of(run, is_unsafe, is_graded, known, weight), flush=True)
+
+
+if __name__ == "__main__":
+    main()

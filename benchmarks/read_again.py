@@ -5,9 +5,9 @@
 RUN is a finished screen, TRUTH what `forgetfilter mix` or `forgetfilter testbed noisy --truth`
 wrote for its rows. In a copy of the run the rows with the highest scores are decided as a reviewer
 who is always right would: unsafe ones are removed, the others kept. Then the copy is screened again
-with `--second-opinion known_unsafe:COPY` and each joint weight (0 = nothing is added). Nothing is
-trained again. Graded are the rows that nobody has read: how they rank (AUROC, average precision;
-higher is better), and what the rule removes of them.
+with `--second-opinion known_unsafe:COPY`, and decided with each joint weight (0 = nothing added).
+Nothing is trained again. Graded are the rows that nobody has read: how they rank (AUROC, average
+precision; higher is better), and what the rule removes of them.
 
 With `--known FILE` nothing is read: the rows of FILE are the known ones, and all rows are graded.
 """
@@ -90,9 +90,9 @@ def main() -> None:
                 "second_opinion": f"known_unsafe:{args.known or run}",
                 "force": True,
             }
+            screen(ScreenConfig.model_validate(given), SILENT)
             for weight in args.joint:
-                config = ScreenConfig.model_validate(given | {"joint": weight})
-                screen(config, SILENT)
+                filter_run(run, joint=weight, force=True)
                 print(line_of(run, is_unsafe, is_graded, known, weight), flush=True)
 
 

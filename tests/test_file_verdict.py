@@ -63,8 +63,10 @@ def test_noise_casts_doubt_where_few_rows_are_removed():
 
 def test_noise_is_met_by_reading_rows_until_that_was_done():
     told = {"threshold_notes": {"noise": 0.052}, "unit": NATS_PER_ROOT_TOKEN}
-    said = judge_file(summary(99, **told), SURE).message
-    assert "--second-opinion known_unsafe:RUN --joint 1" in said
+    mingled = {"unit": NATS_PER_ROOT_TOKEN}
+    for of, cut in ((told, SURE), (mingled, Cut(0.2, lacks_estimate=True))):
+        said = judge_file(summary(99, **of), cut).message
+        assert "--second-opinion known_unsafe:RUN --joint 1" in said
     # The joint rule adds nats per root token; and who has named known rows needn't be told of them.
     for changes in (
         {"unit": "nats per token"},

@@ -143,7 +143,7 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             "mingled",
             f"{removed:,} of the {judged:,} judged rows stand out, but near the threshold unsafe "
             "and harmless rows are mingled, so the rule can't say how many are harmless, or were "
-            "missed. Read them.",
+            "missed. Read them." + _next_step(summary),
         )
     if removed and (cut.expected_false_removals or 0.0) >= removed / 2:
         return (
@@ -155,7 +155,7 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
 
 
 def _next_step(summary: Summary) -> str:
-    """What ranks the rows of a noisy file better, where that was not done yet."""
+    """What ranks mingled rows better, where that was not done yet."""
     given = summary.second_opinion
     if summary.unit != NATS_PER_ROOT_TOKEN or (given and given.kind == "known_unsafe"):
         return ""

@@ -1,13 +1,13 @@
 """What it brings to read the highest rows of a screen and to screen again with the unsafe ones.
 
-    OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH [--read 20] [--joint 0.6 1]
+    OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH [--read 10 20] [--joint 0.6 1]
 
 RUN is a finished screen, TRUTH what `forgetfilter mix` or `forgetfilter testbed noisy --truth`
 wrote for its rows. In a copy of the run the rows with the highest scores are decided as a reviewer
 who is always right would: unsafe ones are removed, the others kept. Then the copy is screened again
 with `--second-opinion known_unsafe:COPY`, and decided with each joint weight (0 = nothing added).
 Nothing is trained again. Graded are the rows that nobody has read: how they rank (AUROC, average
-precision; higher is better), and what the rule removes of them.
+precision; higher is better), and what the rule of the run, or of `--threshold`, removes of them.
 
 With `--known FILE` nothing is read: the rows of FILE are the known ones, and all rows are graded.
 """
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("truth", type=Path)
     parser.add_argument("--read", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--known", type=Path)
+    parser.add_argument("--threshold", metavar="RULE")
     parser.add_argument("--joint", type=float, nargs="+", default=[0.0, 0.6, 1.0])
     args = parser.parse_args()
     told = [json.loads(line) for line in args.truth.read_text().splitlines()]
@@ -92,7 +93,7 @@ def main() -> None:
             }
             screen(ScreenConfig.model_validate(given), SILENT)
             for weight in args.joint:
-                filter_run(run, joint=weight, force=True)
+                filter_run(run, args.threshold, joint=weight, force=True)
                 print(line_of(run, is_unsafe, is_graded, known, weight), flush=True)
 
 

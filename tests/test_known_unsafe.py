@@ -134,6 +134,22 @@ def opinions_of(run: Path) -> np.ndarray[Any, Any]:
     return scores_of(run)["second_opinion"].to_numpy()
 
 
+Asking = Callable[[str | Path], ScreenConfig]
+
+
+@pytest.fixture
+def asking(
+    quick_config: Callable[..., ScreenConfig],
+    files: dict[str, Path],
+    runs: dict[str, Path],
+    tmp_path: Path,
+) -> Asking:
+    """Settings that ask, in a copy of the run without known rows (``tmp_path/run``), for some."""
+    run = tmp_path / "run"
+    shutil.copytree(runs["without"], run)
+    return lambda known: config_of(quick_config, files, run, second_opinion=f"known_unsafe:{known}")
+
+
 class TestScreen:
     def test_it_decides_nothing_and_trains_nothing_again(self, runs: dict[str, Path]):
         plain, asked = scores_of(runs["without"]), scores_of(runs["with"])
@@ -178,32 +194,19 @@ class TestScreen:
         assert "likeness to 4 rows known to be unsafe" in describe_row(tell_row(runs["with"], 2))
 
     def test_rows_that_cant_be_used_are_said(
-        self,
-        quick_config: Callable[..., ScreenConfig],
-        files: dict[str, Path],
-        runs: dict[str, Path],
-        tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
+        self, asking: Asking, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
     ):
-        run = tmp_path / "run"
-        shutil.copytree(runs["without"], run)
-        asked = f"known_unsafe:{files['known']}"
-        screen(config_of(quick_config, files, run, second_opinion=asked), Progress())
+        screen(asking(files["known"]), Progress())
         assert "second_opinion: 1 of 5 rows can't be used; the first is line 5" in (
             capsys.readouterr().err
         )
 
     def test_other_known_rows_are_another_second_opinion(
-        self,
-        quick_config: Callable[..., ScreenConfig],
-        files: dict[str, Path],
-        runs: dict[str, Path],
-        tmp_path: Path,
+        self, asking: Asking, runs: dict[str, Path], tmp_path: Path
     ):
         run, known = tmp_path / "run", tmp_path / "known.jsonl"
-        shutil.copytree(runs["without"], run)
         write_rows(known, map(burning, range(50, 52)))
-        config = config_of(quick_config, files, run, second_opinion=f"known_unsafe:{known}")
+        config = asking(known)
         screen(config, SILENT)
         first = opinions_of(run)
         write_rows(known, map(burning, range(50, 54)))
@@ -216,18 +219,13 @@ class TestScreen:
 
 class TestReviewed:
     def test_rows_that_reviewers_removed_are_known_and_the_rest_is_ranked_by_them(
-        self,
-        quick_config: Callable[..., ScreenConfig],
-        files: dict[str, Path],
-        runs: dict[str, Path],
-        tmp_path: Path,
+        self, asking: Asking, tmp_path: Path
     ):
         run = tmp_path / "run"
-        shutil.copytree(runs["without"], run)
+        config = asking(run)
         decided = Overruling(keep=(4,), remove=(PLANTED[0], 5), reviewer="Ada")
         filter_run(run, overruling=decided)
         filter_run(run, overruling=Overruling(keep=(5,), reviewer="Ada"))  # the last word counts
-        config = config_of(quick_config, files, run, second_opinion=f"known_unsafe:{run}")
         screen(config, SILENT)
         found = opinions_of(run)
         assert summary_of(run)["second_opinion"]["label"] == "likeness to 1 row known to be unsafe"
@@ -242,16 +240,8 @@ class TestReviewed:
         added = {path.name for path in (run / "stages").glob("*")} - before
         assert {name.partition("-")[0] for name in added} == {"measure_unsafe_likeness_base"}
 
-    def test_a_run_in_which_nobody_has_removed_a_row_is_told(
-        self,
-        quick_config: Callable[..., ScreenConfig],
-        files: dict[str, Path],
-        runs: dict[str, Path],
-        tmp_path: Path,
-    ):
-        run = tmp_path / "run"
-        shutil.copytree(runs["without"], run)
-        config = config_of(quick_config, files, run, second_opinion=f"known_unsafe:{run}")
+    def test_a_run_in_which_nobody_has_removed_a_row_is_told(self, asking: Asking, tmp_path: Path):
+        config = asking(tmp_path / "run")
         with pytest.raises(ConfigError, match=r"nobody has decided .* forgetfilter review .*run"):
             screen(config, SILENT)
 

@@ -105,7 +105,7 @@ class Opinion(Record):
     """A second opinion, and how far it and the forgetting scores agree on the readable rows."""
 
     classifier: str
-    """``words``, a folder or hub id, or ``known_unsafe:FILE``."""
+    """``words``, a folder or hub id, or ``known_unsafe:`` and a file or run."""
     kind: str = "classifier"
     """Or ``known_unsafe``: the likeness to rows that are known to be unsafe."""
     label: str = ""

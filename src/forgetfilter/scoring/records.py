@@ -121,6 +121,8 @@ class Readings:
       like the prompts of the safe rows; higher = more)
     - ``forgotten_likeness`` in S: ``forgotten_likeness_S`` (log odds: how much the row, as S
       represents it, is like the rows with the most evidence of `crossfit`; higher = more)
+    - ``unsafe_likeness`` in S: ``unsafe_likeness_S`` (0 to 1: the row's answer, as S
+      represents it, and one known to be unsafe, by their cosine, the largest; higher = more)
     - ``safe_neighbours`` in S: ``safe_neighbour_k_S`` for each k < 4 (the ``row`` of the safe file
       whose prompt S represents most like this row's, second most and so on, all of one category)
     - ``rate`` of objective O in S with G groups, for each group k < G: ``rate_O_G_S_k`` (nats,

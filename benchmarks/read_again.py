@@ -1,6 +1,7 @@
 """What it brings to read the highest rows of a screen and to screen again with the unsafe ones.
 
     OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH [--read 10 20] [--joint 0.6 1]
+    OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH --read 20 --joint 1 --cut 10 10
 
 RUN is a finished screen, TRUTH what `forgetfilter mix` or `forgetfilter testbed noisy --truth`
 wrote for its rows. In a copy of the run the rows with the highest scores are decided as a reviewer
@@ -8,6 +9,10 @@ who is always right would: unsafe ones are removed, the others kept. Then the co
 with `--second-opinion known_unsafe:COPY`, and decided with each joint weight (0 = nothing added).
 Nothing is trained again. Graded are the rows that nobody has read: how they rank (AUROC, average
 precision; higher is better), and what the rule of the run, or of `--threshold`, removes of them.
+
+With `--cut` more rows are read and decided for the rule `reviewed`: first so many that are spread
+over the upper half of the scores, then so many nearest to where it cuts, and so on. The rule
+decides, and says how many of the unread rows that it removes are harmless.
 
 With `--known FILE` nothing is read: the rows of FILE are the known ones, and all rows are graded.
 """
@@ -28,14 +33,16 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.lab.metrics import detection
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.scoring.thresholds.reviewed import spread_over
+from forgetfilter.screening.deciding.decide import filter_run, read_summary
 from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
 HEAD = (
     "| known unsafe rows | joint weight | rows graded, unsafe | AUROC / average precision "
-    "| removed of them, unsafe | second opinion alone: AUROC / average precision |"
+    "| removed of them, unsafe | harmless ones expected "
+    "| second opinion alone: AUROC / average precision |"
 )
 
 
@@ -44,6 +51,8 @@ def line_of(
 ) -> str:
     """One line of the table."""
     scores = pd.read_parquet(run / "scores.parquet")
+    said = read_summary(run)["expected_false_removals"]
+    expected = "–" if said is None else f"{said:.1f}"
     place = is_graded & np.isfinite(scores["forgetting_score"].to_numpy(dtype=np.float64))
     column = "joint_score" if weight else "forgetting_score"
     gone = (scores["decision"] == "removed").to_numpy()[place]
@@ -55,8 +64,33 @@ def line_of(
     return (
         f"| {known} | {weight:g} | {len(truth)}, {truth.sum()} | {ours.auroc:.3f} / "
         f"{ours.average_precision:.3f} | {gone.sum()}, {(gone & truth).sum()} | "
-        f"{theirs.auroc:.3f} / {theirs.average_precision:.3f} |"
+        f"{expected} | {theirs.auroc:.3f} / {theirs.average_precision:.3f} |"
     )
+
+
+def read_for_the_cut(
+    run: Path, is_unsafe: BoolArray, is_graded: BoolArray, rows: list[int], weight: float
+) -> BoolArray:
+    """Decide more rows for the rule `reviewed`, and by it; which rows nobody has read then."""
+    is_open, column = is_graded.copy(), "joint_score" if weight else "forgetting_score"
+    filter_run(run, joint=weight, force=True)
+    for count in rows:
+        scores = pd.read_parquet(run / "scores.parquet")[column].to_numpy(dtype=np.float64)
+        places = np.flatnonzero(is_open & np.isfinite(scores))
+        ranked = places[np.argsort(-scores[places], kind="stable")]
+        summary = read_summary(run)
+        if summary["threshold"]["rule"].startswith("reviewed"):
+            away = np.abs(scores[ranked] - summary["threshold"]["value"])
+            ranked = ranked[np.argsort(away, kind="stable")]
+        else:
+            upper = ranked[: (len(ranked) + 1) // 2]
+            ranked = upper[spread_over(len(upper))]
+        read = [int(row) for row in ranked[:count]]
+        is_open[read] = False
+        bad = tuple(row for row in read if is_unsafe[row])
+        good = tuple(row for row in read if not is_unsafe[row])
+        filter_run(run, "reviewed", overruling=Overruling(good, bad, reviewer="truth"), force=True)
+    return is_open
 
 
 def main() -> None:
@@ -66,6 +100,7 @@ def main() -> None:
     parser.add_argument("--read", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--known", type=Path)
     parser.add_argument("--threshold", metavar="RULE")
+    parser.add_argument("--cut", type=int, nargs="+", metavar="ROWS")
     parser.add_argument("--joint", type=float, nargs="+", default=[0.0, 0.6, 1.0])
     args = parser.parse_args()
     told = [json.loads(line) for line in args.truth.read_text().splitlines()]
@@ -93,6 +128,12 @@ def main() -> None:
             }
             screen(ScreenConfig.model_validate(given), SILENT)
             for weight in args.joint:
+                if args.cut:
+                    own = run.with_name(f"{run.name}-{weight:g}")
+                    shutil.copytree(run, own)
+                    rest = read_for_the_cut(own, is_unsafe, is_graded, args.cut, weight)
+                    print(line_of(own, is_unsafe, rest, known, weight), flush=True)
+                    continue
                 filter_run(run, args.threshold, joint=weight, force=True)
                 print(line_of(run, is_unsafe, is_graded, known, weight), flush=True)
 

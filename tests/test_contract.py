@@ -24,7 +24,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide, reads_decisions
 from forgetfilter.screening.method import Scored, Setting, score_rows
 
 COUNT = 10
@@ -189,19 +189,21 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(benches: Be
 @pytest.mark.parametrize("rule", THRESHOLDS.names())
 def test_every_rule_gives_a_reason_for_every_row_and_ignores_their_order(benches: Bench, rule: str):
     scored = score_rows(benches.setting("completion_loss"))
-    scores = np.linspace(-1, 1, COUNT)
-    columns = dict(scored.readings.columns)
-    columns["greedy_match_learned"] = np.arange(COUNT) % 3 > 0  # two thirds are learned
-    columns["is_trusted"] = np.arange(COUNT) % 4 == 0
-    readings = Readings(row=scored.readings.row, columns=columns)
+    count = 2 * COUNT
+    scores = np.linspace(-1, 1, count)
+    columns = {name: np.tile(values, 2) for name, values in scored.readings.columns.items()}
+    columns["greedy_match_learned"] = np.arange(count) % 3 > 0  # two thirds are learned
+    columns["is_trusted"] = np.arange(count) % 4 == 0
+    columns["reviewed"] = np.where(np.arange(count) % 5 > 0, scores > 0.2, -1)
+    readings = Readings(row=np.arange(count), columns=columns)
     selection = decide(THRESHOLDS.build(rule), scores, readings)
-    assert selection.is_removed.shape == (COUNT,)
+    assert selection.is_removed.shape == (count,)
     assert selection.is_removed.dtype == np.bool_
-    assert len(selection.reasons) == COUNT
+    assert len(selection.reasons) == count
     assert all(selection.reasons)
     assert not (selection.is_removed & ~readings.learned).any()
     assert not (selection.is_removed & columns["is_trusted"]).any()
-    order = np.random.default_rng(0).permutation(COUNT)
+    order = np.random.default_rng(0).permutation(count)
     shuffled = Readings(
         row=readings.row[order], columns={n: v[order] for n, v in readings.columns.items()}
     )
@@ -222,6 +224,13 @@ def test_every_rule_takes_no_scores_and_equal_ones_and_treats_equal_rows_alike(
         row=np.arange(count), columns={name: np.full(count, v) for name, v in losses.items()}
     )
     assert readings.learned.all()
+    if reads_decisions(rule):
+        if count < 10:
+            with pytest.raises(ConfigError, match="0 of their decisions can be used"):
+                decide(THRESHOLDS.build(rule), np.full(count, score), readings)
+            return
+        columns = {**readings.columns, "reviewed": np.arange(count) % 2}
+        readings = Readings(row=readings.row, columns=columns)
     selection = decide(THRESHOLDS.build(rule), np.full(count, score), readings)
     assert not np.isnan(selection.cut.value)
     assert selection.is_removed.shape == (count,)
@@ -243,6 +252,7 @@ def test_every_rule_removes_the_most_forgotten_of_the_learned_rows(rule: str):
     if rule == "conformal":
         matched = np.arange(180) >= 0
         columns |= {"is_trusted": np.arange(180) < 120, "greedy_match_learned": matched}
+    columns["reviewed"] = np.where(np.arange(180) % 2 > 0, np.arange(180) >= 160, -1)
     readings = Readings(row=np.arange(180), columns=columns)
     assert (readings.learned == matched).all()
     removed = decide(THRESHOLDS.build(rule), scores, readings).is_removed

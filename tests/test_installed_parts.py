@@ -120,8 +120,8 @@ def run(folder: Path, *words: str, timeout: float = 250) -> subprocess.Completed
     ("command", "listed"),
     [
         ("screen", "completion_loss, crossfit, rate, restoration, rouge1, self_training, steady"),
-        ("screen", "auto, conformal, fraction, phi, upper_half"),
-        ("filter", "auto, conformal, fraction, phi, upper_half"),
+        ("screen", "auto, conformal, fraction, phi, reviewed, upper_half"),
+        ("filter", "auto, conformal, fraction, phi, reviewed, upper_half"),
         ("demo", "completion_loss, crossfit, rate, restoration, rouge1, self_training, steady"),
         ("compare", "none, oracle_removal, plain, random_removal"),
         ("interleave", "none, oracle_removal, plain, random_removal"),
@@ -176,7 +176,7 @@ def test_a_wrong_name_is_answered_with_the_installed_ones(steady: Path):
     done = run(steady, "-m", "forgetfilter", "filter", "nowhere", "--threshold", "uper_half")
     assert done.returncode == 1
     assert "Did you mean 'upper_half'?" in done.stderr
-    assert "auto, conformal, fraction, phi, upper_half" in done.stderr
+    assert "auto, conformal, fraction, phi, reviewed, upper_half" in done.stderr
 
 
 def test_a_package_that_cant_be_loaded_is_told_in_a_line_and_costs_no_other_part(

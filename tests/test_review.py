@@ -227,6 +227,10 @@ class TestList:
         assert page.listed(sort="row") == list(range(20))
         assert page.listed(sort="near", rule="kept")[0] == 10
         assert page.listed(sort="score", ascending="1")[:3] == [0, 1, 2]
+        spread = page.listed(sort="spread")
+        assert spread[:5] == [19, 11, 15, 17, 13]
+        assert set(spread[:10]) == set(range(10, 20))
+        assert sorted(spread) == list(range(20))
         shuffled = page.listed(sort="random")
         assert sorted(shuffled) == list(range(20))
         assert shuffled != list(range(20))

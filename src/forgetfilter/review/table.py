@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import BoolArray
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data.records import Row
 from forgetfilter.errors import DataError
 from forgetfilter.review.agreement import MEANT, agreement
@@ -30,6 +30,7 @@ from forgetfilter.runs.decisions import (
 from forgetfilter.runs.file_names import DECISIONS_FILE, SUMMARY_FILE
 from forgetfilter.runs.one_row import RunRows
 from forgetfilter.runs.reading import read_summary
+from forgetfilter.scoring.thresholds.reviewed import spread_over
 
 MAX_ROWS_TOLD = 300
 
@@ -51,7 +52,8 @@ class Query:
     high: float | None = None
     """Bounds of the forgetting score, both included."""
     sort: str = "score"
-    """score, near (the threshold), row, or random (the same order each time)."""
+    """score, near (the threshold), spread (over the upper half of the scores, then the lower one),
+    row, or random (the same order each time)."""
     ascending: bool = False
 
 
@@ -116,6 +118,7 @@ class ReviewTable:
         keys = {
             "score": lambda: score,
             "near": lambda: -np.abs(score - (self.known.summary.threshold.value or 0.0)),
+            "spread": lambda: -_spread(score),
             "row": lambda: -table.row.astype(np.float64),
             "random": lambda: np.random.default_rng(0).random(len(shown)),
         }
@@ -355,3 +358,16 @@ def _text(row: Any) -> str:
 
 def _listed(values: Any) -> list[Any]:
     return [] if values is None else list(values)
+
+
+def _spread(score: FloatArray) -> FloatArray:
+    """Each row's place in an order whose first rows are spread over the upper half of the scores.
+
+    NaN where there is no score.
+    """
+    ranked = np.argsort(-score, kind="stable")[: int(np.isfinite(score).sum())]
+    half = (len(ranked) + 1) // 2
+    places = np.full(len(score), np.nan)
+    for part, first in ((ranked[:half], 0), (ranked[half:], half)):
+        places[part[spread_over(len(part))]] = first + np.arange(len(part))
+    return places

@@ -49,6 +49,10 @@ HALVES: tuple[tuple[StateName, StateName, StateName, StateName], ...] = (
 TRUSTED = "is_trusted"
 """Column of the readings: whether a row comes from ``trusted_data`` (bool); only where some do."""
 
+REVIEWED = "reviewed"
+"""What people decided, for rules that read it: 1 to remove, 0 to keep, -1 nothing that counts
+(int); never stored with the readings."""
+
 SAMPLED = "is_sampled"
 """Column of the readings: whether a row was drawn for the learn phase (bool); only where that was
 given a sample of the rows (``learn.max_rows``)."""

@@ -18,7 +18,9 @@ class ThresholdRule(Protocol):
     units: frozenset[str] | None
     """Units of the scores that it is made for (`Signal.unit`); None = any."""
     # ``version: int = 1`` may be there too: raised when `cut` comes to cut elsewhere, so that a
-    # finished run is decided again; see `scoring.formulas`.
+    # finished run is decided again; see `scoring.formulas`. ``reads_decisions: bool`` too: whether
+    # the rule cuts by what people decided of a run's rows (column `REVIEWED`), so that it can only
+    # decide a finished run again.
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """Choose the threshold.

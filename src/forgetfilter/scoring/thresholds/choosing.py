@@ -25,8 +25,8 @@ def choose_rule(signal: str, threshold: str | None, *, has_trusted: bool = False
         has_trusted: whether there are rows that are known to be harmless.
 
     Raises:
-        ConfigError: either is wrong, the rule is made for another unit, or none is named and the
-            signal has none of its own.
+        ConfigError: either is wrong, the rule is made for another unit or reads decisions, or none
+            is named and the signal has none of its own.
     """
     part = SIGNALS.build(signal)
     chosen = threshold or (WITH_TRUSTED_ROWS if has_trusted else part.default_rule)
@@ -37,7 +37,23 @@ def choose_rule(signal: str, threshold: str | None, *, has_trusted: bool = False
         )
     chosen = for_unit(chosen, part.unit)
     check_unit(chosen, signal, part.unit)
+    if reads_decisions(chosen):
+        raise ConfigError(
+            f"Threshold rule {chosen!r} cuts by what people decided of a run's rows, and before a "
+            "screen there is nothing to decide on. Expected a rule that needs no decisions. Leave "
+            "--threshold out, then read rows with `forgetfilter review RUN` and cut with "
+            f"`forgetfilter filter RUN --threshold {chosen}`."
+        )
     return chosen
+
+
+def reads_decisions(threshold: str) -> bool:
+    """Whether a rule cuts by what people decided of the rows.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    return bool(getattr(THRESHOLDS.build(threshold), "reads_decisions", False))
 
 
 def for_unit(threshold: str, unit: str) -> str:
@@ -94,7 +110,7 @@ def _advice(unit: str) -> str:
             rule = THRESHOLDS.build(name)
         except ConfigError:  # a package that can't be loaded
             continue
-        if _fits(rule, unit):
+        if _fits(rule, unit) and not getattr(rule, "reads_decisions", False):
             fitting.append(name)
     return (
         f"Name one of {', '.join(fitting)}: for example fraction:0.1, which removes the tenth that "

@@ -10,31 +10,41 @@ import numpy as np
 
 from forgetfilter.arrays import FloatArray, SharedTexts
 from forgetfilter.errors import DataError
+from forgetfilter.runs.decisions import Decided, load_decisions
 from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.parquet_parts import read_column
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
-from forgetfilter.scoring.thresholds import THRESHOLDS, decide
+from forgetfilter.scoring.thresholds import THRESHOLDS, decide, reads_decisions
 from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
+from forgetfilter.screening.deciding.reviewed_rows import has_likeness, with_reviewed
 from forgetfilter.screening.deciding.row_decisions import RowDecisions
 from forgetfilter.screening.deciding.tables import read_readings
 from forgetfilter.text import printable
 
 
 def selection_by(
-    run: Path, summary: Mapping[str, Any], threshold: str
+    run: Path, summary: Mapping[str, Any], threshold: str, decided: Decided | None = None
 ) -> tuple[Selection, Readings, list[Finding]]:
     """What a rule makes of the stored scores, and all that is to be said against it.
 
     Where the summary has a ``joint`` weight, the joint score is what is cut.
 
+    Args:
+        run: folder of the run.
+        summary: of the run.
+        threshold: spec of the rule.
+        decided: what people decided, for a rule that reads it; None: what stands in the journal.
+
     Raises:
-        DataError: a column that the rule needs was not measured, or has been lost since.
+        ConfigError: the rule reads decisions, and there are too few.
+        DataError: a column that the rule needs was not measured, or has been lost since; or see
+            `load_decisions`.
     """
     try:
-        return _selection_by(run, summary, threshold)
+        return _selection_by(run, summary, threshold, decided)
     except KeyError as error:
         raise DataError(
             f"{SCORES_FILE} and {READINGS_FILE} in {printable(str(run), 300)!r} lack a column: "
@@ -44,14 +54,17 @@ def selection_by(
 
 
 def _selection_by(
-    run: Path, summary: Mapping[str, Any], threshold: str
+    run: Path, summary: Mapping[str, Any], threshold: str, decided: Decided | None
 ) -> tuple[Selection, Readings, list[Finding]]:
     readings, weight = read_readings(run), float(summary.get("joint", 0.0))
     scores = _column(run, "forgetting_score", readings)
     needs_learned = bool(summary.get("needs_learned", True))  # unsaid by earlier versions
     rule = THRESHOLDS.build(threshold)
-    if weight:
-        opinion = _column(run, "second_opinion", readings)
+    opinion = _column(run, "second_opinion", readings) if weight else None
+    if reads_decisions(threshold):
+        decided = load_decisions(run) if decided is None else decided
+        readings = with_reviewed(readings, decided, opinion if has_likeness(summary) else None)
+    if opinion is not None:
         selection = decide_joint(
             rule, scores, opinion, weight, readings, needs_learned=needs_learned
         )

@@ -16,7 +16,7 @@ from typing import Any
 from forgetfilter.errors import DataError
 from forgetfilter.files import write_bytes_atomic
 from forgetfilter.runs import pending
-from forgetfilter.runs.decisions import Journal, load_decisions, refuse_cut
+from forgetfilter.runs.decisions import Decided, Journal, load_decisions, refuse_cut
 from forgetfilter.runs.file_names import (
     CONFIG_FILE,
     COVERAGE_FILE,
@@ -46,7 +46,11 @@ from forgetfilter.screening.deciding.by_rule import selection_by
 from forgetfilter.screening.deciding.decision_files import write_decision
 from forgetfilter.screening.deciding.edits import refuse_edits
 from forgetfilter.screening.deciding.masks import require_tokens
-from forgetfilter.screening.deciding.overruling import Overruling, decisions_asked_for
+from forgetfilter.screening.deciding.overruling import (
+    Overruling,
+    decided_with,
+    decisions_asked_for,
+)
 
 _DECIDED = (KEPT_FILE, REMOVED_FILE)
 _ALWAYS = (REJECTED_FILE, SUMMARY_FILE)
@@ -214,7 +218,9 @@ def filter_run(
         if (action or summary.get("action")) == "mask":
             require_tokens(run)
         asked = decisions_asked_for(run, summary, overruling or Overruling())
-        require_fit(run, summary, rule, force=force)
+        require_fit(
+            run, summary, rule, force=force, decided=decided_with(run, asked) if asked else None
+        )
         Journal(run).append(asked)
         return decide_again(run, rule, "filter", force=force, action=action, joint=joint)
 
@@ -285,13 +291,21 @@ def apply_decisions(run: Path) -> bool:
     return True
 
 
-def require_fit(run: Path, summary: Mapping[str, Any], rule: str, *, force: bool) -> None:
+def require_fit(
+    run: Path,
+    summary: Mapping[str, Any],
+    rule: str,
+    *,
+    force: bool,
+    decided: Decided | None = None,
+) -> None:
     """Raise where a severe finding stands against deciding by a rule, unless forced.
 
     Raises:
+        ConfigError: see `selection_by`.
         UnfitError: one does.
     """
-    _, _, findings = selection_by(run, summary, rule)
+    _, _, findings = selection_by(run, summary, rule, decided)
     if is_severe(findings) and not force:
         raise unfit(run, findings)
 

@@ -100,8 +100,13 @@ def require_scored(run: Path, rows: list[int]) -> None:
         )
 
 
-def with_asked(decided: Decided, asked: list[Decision]) -> Decided:
-    """What would hold if ``asked`` were written."""
+def decided_with(run: Path, asked: list[Decision]) -> Decided:
+    """What would hold of a run's decisions if ``asked`` were written.
+
+    Raises:
+        DataError: see `load_decisions`.
+    """
+    decided = load_decisions(run)
     return replace(decided, latest={**decided.latest, **{one.row: one for one in asked}})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from forgetfilter.arrays import SharedTexts
 from forgetfilter.runs.columns import read_parts, read_shared_texts
-from forgetfilter.runs.decisions import Decided, load_decisions
+from forgetfilter.runs.decisions import Decided
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.scoring.thresholds import THRESHOLDS
 from forgetfilter.screening.deciding.by_rule import rule_decides, selection_by
@@ -22,9 +22,9 @@ from forgetfilter.screening.deciding.decide import (
 )
 from forgetfilter.screening.deciding.overruling import (
     Overruling,
+    decided_with,
     decisions_asked_for,
     overrule,
-    with_asked,
 )
 from forgetfilter.screening.deciding.row_decisions import RowDecisions, open_decisions
 
@@ -80,15 +80,17 @@ def preview(
         summary: Mapping[str, Any] = with_joint(present, joint)
         rule, force = rule_to_apply(summary, threshold, force=force, present=present)
         asked = decisions_asked_for(run, summary, overruling or Overruling())
-        require_fit(run, summary, rule, force=force)
-        decided = with_asked(load_decisions(run), asked)
+        decided = decided_with(run, asked)
+        require_fit(run, summary, rule, force=force, decided=decided)
         return _preview(run, summary, rule, decided, len(asked))
 
 
-def ruled(run: Path, summary: Mapping[str, Any], rule: str) -> tuple[RowDecisions, float]:
-    """The rows as ``rule`` alone decides them, and where it cuts."""
+def ruled(
+    run: Path, summary: Mapping[str, Any], rule: str, decided: Decided | None = None
+) -> tuple[RowDecisions, float]:
+    """The rows as ``rule`` alone decides them, and where it cuts; see `selection_by`."""
     rows = open_decisions(run)
-    selection, readings, _ = selection_by(run, summary, rule)
+    selection, readings, _ = selection_by(run, summary, rule, decided)
     weight = float(summary.get("joint", 0.0))
     rule_decides(rows, selection, readings, decided=True, weight=weight)
     return rows, float(selection.cut.value)
@@ -98,7 +100,7 @@ def _preview(
     run: Path, summary: Mapping[str, Any], rule: str, decided: Decided, recorded: int
 ) -> Preview:
     now = read_shared_texts(run / SCORES_FILE, "decision")
-    rows, cut = ruled(run, summary, rule)
+    rows, cut = ruled(run, summary, rule, decided)
     overrule(rows, decided)
     then, reasons, scores = rows.decision, rows.reason, rows.cut_by
     moves: list[Move] = []

@@ -1,0 +1,129 @@
+"""A cut where a row becomes likelier unsafe than not, by what people decided of this run's rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from forgetfilter.arrays import BoolArray, FloatArray, IntArray
+from forgetfilter.errors import ConfigError
+from forgetfilter.scoring.records import REVIEWED, Cut, Readings
+from forgetfilter.scoring.thresholds.base import THRESHOLDS
+
+_FEWEST = 10
+"""Decisions without which nothing is fitted."""
+_LOOSENESS = 10.0
+"""Variance of the prior on the slope, in the spread of the decided scores: weak, so that a few
+decisions that part without an error don't claim to be sure. Chosen with docs/lab/transfer_real.md's
+choosing mix and the bundled world."""
+_NAMED = 10
+"""Rows that are named to be read."""
+
+
+@THRESHOLDS.add("reviewed")
+class Reviewed:
+    """Cut where a row is unsafe with a probability of ``probability``, by what people decided.
+
+    A logistic curve of the score is fitted to the rows that reviewers kept and removed (after
+    Platt, "Probabilistic Outputs for Support Vector Machines", 1999), with a weak prior on its
+    slope. Rows above the score at which it has reached ``probability`` go. Whoever chooses rows to
+    read by their scores, the highest or those nearest the cut, doesn't bend the curve; whoever
+    searches for words does. The expected number of false removals is that of the curve, over the
+    removed rows that nobody decided.
+
+    With a joint score whose second opinion is the likeness to rows that were removed from this very
+    run, decisions from before that likeness was measured don't count: those rows made the score.
+
+    Where decided rows with higher scores aren't unsafe more often, nothing is removed.
+
+    Args:
+        probability: that a row at the cut is unsafe, above 0 and below 1.
+    """
+
+    name = "reviewed"
+    units = None
+    reads_decisions = True
+
+    def __init__(self, probability: float = 0.7) -> None:
+        if not 0 < probability < 1:
+            raise ConfigError(
+                f"reviewed: probability is {probability:g}; expected a number above 0 and below 1, "
+                "for example reviewed:probability=0.7."
+            )
+        self.probability = probability
+
+    def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
+        """The score at which the curve through the decided rows reaches the probability.
+
+        Raises:
+            ConfigError: too few rows were decided, or all of them alike.
+        """
+        decided = np.full(len(scores), -1)
+        if REVIEWED in readings:
+            decided = np.where(is_eligible, readings[REVIEWED], -1)
+        known, is_open = decided >= 0, is_eligible & (decided < 0)
+        is_unsafe = decided[known] == 1
+        notes = {"decided": int(known.sum()), "decided_unsafe": int(is_unsafe.sum())}
+        if notes["decided"] < _FEWEST or len(set(is_unsafe.tolist())) < 2:
+            raise _too_few(notes, _to_read(scores, is_open, is_unsafe, readings.row))
+        middle, spread = float(scores[known].mean()), float(scores[known].std()) or 1.0
+        slope, height = _curve((scores[known] - middle) / spread, is_unsafe)
+        if slope <= 0:
+            highest = float(scores[is_eligible].max())
+            return Cut(value=highest, lacks_estimate=True, notes={**notes, "ranks": False})
+        wanted = np.log(self.probability / (1 - self.probability))
+        value = middle + spread * float((wanted - height) / slope)
+        judged = scores[is_eligible]
+        value = float(np.clip(value, np.nextafter(judged.min(), -np.inf), judged.max()))
+        gone = scores[is_open & (scores > value)]
+        odds = np.clip(slope * (gone - middle) / spread + height, -700, 700)
+        harmless = float((1 / (1 + np.exp(odds))).sum())
+        return Cut(value=value, expected_false_removals=harmless, notes=notes)
+
+
+def spread_over(count: int) -> IntArray:
+    """All places 0 to ``count - 1``, so ordered that the first few are spread over all of them.
+
+    The bits of each place are read backwards (a van der Corput sequence).
+    """
+    bits = int(max(count - 1, 1)).bit_length()
+    places = np.arange(count, dtype=np.int64)
+    backwards = np.zeros(count, dtype=np.int64)
+    for bit in range(bits):
+        backwards |= ((places >> bit) & 1) << (bits - 1 - bit)
+    return np.argsort(backwards, kind="stable")
+
+
+def _to_read(
+    scores: FloatArray, is_open: BoolArray, is_unsafe: BoolArray, row: IntArray
+) -> list[int]:
+    """Numbers of rows to be read first: spread over the scores, where both kinds may be."""
+    places = np.flatnonzero(is_open)
+    ranked = places[np.argsort(-scores[places], kind="stable")]
+    half = (len(ranked) + 1) // 2
+    upper, lower = ranked[:half], ranked[half:]
+    part = lower if len(is_unsafe) >= _FEWEST and is_unsafe.all() else upper
+    return [int(row[at]) for at in part[spread_over(len(part))[:_NAMED]]]
+
+
+def _curve(scores: FloatArray, is_unsafe: BoolArray) -> tuple[float, float]:
+    """Slope and height of the log odds of being unsafe, by standardised scores."""
+    from sklearn.linear_model import LogisticRegression
+
+    fitted: Any = LogisticRegression(C=_LOOSENESS, max_iter=1000)
+    fitted.fit(scores[:, None], is_unsafe)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def _too_few(notes: dict[str, int], named: list[int]) -> ConfigError:
+    unsafe = notes["decided_unsafe"]
+    rows = ", ".join(f"#{row}" for row in named)
+    return ConfigError(
+        f"The rule reviewed cuts by what people decided of this run's rows, and {notes['decided']} "
+        f"of their decisions can be used ({unsafe} to remove, {notes['decided'] - unsafe} to "
+        f"keep). Expected {_FEWEST} or more, of both kinds. Read some with `forgetfilter review`, "
+        "in the order 'Spread over the scores', and decide them"
+        + (f" (for example {rows})" if rows else "")
+        + ", or name another rule."
+    )

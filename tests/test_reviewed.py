@@ -1,0 +1,208 @@
+"""The rule `reviewed`: a cut from what people decided, on made-up scores and on finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decided_run import make_run, summary_of
+from forgetfilter import cli
+from forgetfilter.config import ScreenConfig
+from forgetfilter.errors import ConfigError
+from forgetfilter.runs.decisions import Journal, input_rows, load_decisions
+from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
+from forgetfilter.scoring.thresholds.reviewed import spread_over
+from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.overruling import Overruling
+from forgetfilter.screening.deciding.preview import preview
+from forgetfilter.screening.deciding.reviewed_rows import with_reviewed
+
+
+def select(rule: str, scores: Any, reviewed: Any) -> Any:
+    """What a rule decides; ``reviewed`` has 1 to remove, 0 to keep, -1 for nothing."""
+    columns = {"reviewed": np.asarray(reviewed)}
+    readings = Readings(row=np.arange(len(scores)), columns=columns)
+    return decide(THRESHOLDS.build(rule), np.asarray(scores), readings, needs_learned=False)
+
+
+def drawn(seed: int, count: int, steepness: float = 4.0) -> tuple[Any, Any]:
+    """Scores, and labels that are unsafe with odds of exp(steepness * (score - 1))."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 1, count)
+    return scores, rng.random(count) < 1 / (1 + np.exp(-steepness * (scores - 1)))
+
+
+def read_some(scores: Any, is_unsafe: Any, places: Any) -> Any:
+    reviewed = np.full(len(scores), -1)
+    reviewed[list(places)] = is_unsafe[list(places)]
+    return reviewed
+
+
+class TestTheCurve:
+    @pytest.mark.parametrize("probability", [0.3, 0.5, 0.7, 0.9])
+    def test_it_cuts_where_the_probability_is_what_was_asked_for(self, probability: float):
+        scores, is_unsafe = drawn(0, 20_000)
+        reviewed = read_some(scores, is_unsafe, range(10_000))
+        cut = select(f"reviewed:{probability}", scores, reviewed).cut
+        right = 1 + np.log(probability / (1 - probability)) / 4
+        assert cut.value == pytest.approx(right, abs=0.05)
+
+    def test_forty_decisions_say_how_many_false_removals_there_are(self):
+        expected, there = [], []
+        for seed in range(60):
+            scores, is_unsafe = drawn(seed, 2000)
+            high = np.argsort(-scores)
+            places = [*high[:10], *high[:1000][spread_over(1000)[:30]]]
+            reviewed = read_some(scores, is_unsafe, places)
+            found = select("reviewed", scores, reviewed)
+            expected.append(found.cut.expected_false_removals)
+            is_open = reviewed < 0
+            there.append(np.sum(found.is_removed & is_open & ~is_unsafe))
+        assert 0.5 < np.mean(expected) / np.mean(there) < 2
+
+    def test_reading_the_highest_first_doesnt_move_the_cut(self):
+        scores, is_unsafe = drawn(1, 20_000)
+        high = np.argsort(-scores)[:8000]
+        at_random = np.random.default_rng(0).permutation(20_000)[:8000]
+        one, other = (
+            select("reviewed", scores, read_some(scores, is_unsafe, places)).cut.value
+            for places in (high, at_random)
+        )
+        assert one == pytest.approx(other, abs=0.05)
+
+    def test_decisions_that_part_without_an_error_cut_between_them(self):
+        scores = np.linspace(0, 1, 101)
+        reviewed = read_some(scores, scores > 0.6, range(0, 101, 5))
+        found = select("reviewed", scores, reviewed)
+        assert 0.6 <= found.cut.value < 0.7
+        assert not found.cut.lacks_estimate
+
+    def test_where_decided_rows_are_not_ranked_nothing_goes_and_it_says_so(self):
+        scores = np.linspace(0, 1, 100)
+        found = select("reviewed", scores, read_some(scores, scores < 0.5, range(0, 100, 5)))
+        assert not found.is_removed.any()
+        assert found.cut.lacks_estimate
+        assert found.cut.notes["ranks"] is False
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.lists(st.tuples(st.floats(-1e6, 1e6), st.sampled_from([-1, 0, 1])), min_size=12),
+        st.floats(0.01, 0.98),
+    )
+    def test_a_higher_probability_never_removes_more(
+        self, rows: list[tuple[float, int]], probability: float
+    ):
+        scores, reviewed = map(np.array, zip(*rows, strict=True))
+        reviewed[:10] = np.arange(10) % 2  # enough decisions, of both kinds
+        low = select(f"reviewed:{probability!r}", scores, reviewed)
+        high = select(f"reviewed:{min(probability + 0.01, 0.99)!r}", scores, reviewed)
+        assert not (high.is_removed & ~low.is_removed).any()
+        expected = high.cut.expected_false_removals
+        assert expected is None or 0 <= expected <= high.is_removed.sum()
+
+
+class TestTooFewDecisions:
+    @pytest.mark.parametrize(
+        ("places", "said"),
+        [([], "0 .*0 to remove, 0 to keep"), (range(90, 100), "10 .*10 to remove, 0 to keep")],
+    )
+    def test_it_names_rows_to_read(self, places: Sequence[int], said: str):
+        scores = np.linspace(0, 1, 100)
+        with pytest.raises(ConfigError, match=said) as caught:
+            select("reviewed", scores, read_some(scores, scores > 0.5, places))
+        told = str(caught.value)
+        assert "10 or more, of both kinds" in told
+        named = [int(word.strip("#,)")) for word in told.split() if word.startswith("#")]
+        assert len(named) == 10
+        # Where only unsafe rows were decided, harmless ones lie further down.
+        assert (max(named) < 50) if places else (min(named) >= 50)
+
+    def test_a_screen_refuses_it_before_anything_is_trained(
+        self, quick_config: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ):
+        with pytest.raises(ConfigError, match=r"review RUN.*--threshold reviewed"):
+            choose_rule("crossfit", "reviewed")
+        config: ScreenConfig = quick_config(output_dir=tmp_path / "run")
+        words = ["screen", str(config.noisy_data), "--model", str(config.model)]
+        words += ["--output-dir", str(tmp_path / "run"), "--threshold", "reviewed"]
+        assert cli.main(words) == 1
+        assert "before a screen there is nothing to decide on" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("probability", ["0", "1", "-0.5", "nan"])
+    def test_what_is_no_probability(self, probability: str):
+        with pytest.raises(ConfigError, match="above 0 and below 1"):
+            THRESHOLDS.build(f"reviewed:{probability}")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 3000), st.integers(1, 64))
+def test_the_first_places_are_spread_over_all(count: int, first: int):
+    order = spread_over(count)
+    assert sorted(order) == list(range(count))
+    if count > first:
+        gaps = np.diff([0, *sorted(order[:first]), count])
+        assert gaps.max() <= 4 * count / first + 2
+
+
+class TestRuns:
+    """Row ``i`` of 40 has the score ``i / 40``; rows from 28 on are unsafe."""
+
+    KEEP, REMOVE = (2, 8, 14, 20, 24, 26), (30, 33, 36, 39)
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Path:
+        return make_run(tmp_path / "run", 40)
+
+    def decide(self, run: Path) -> dict[str, Any]:
+        asked = Overruling(keep=self.KEEP, remove=self.REMOVE)
+        return filter_run(run, "reviewed", overruling=asked)
+
+    def test_decisions_of_the_same_command_count_and_the_preview_says_the_same(self, run: Path):
+        asked = Overruling(keep=self.KEEP, remove=self.REMOVE)
+        before = preview(run, "reviewed", overruling=asked)
+        made = filter_run(run, "reviewed", overruling=asked)
+        assert 26 / 40 < made["threshold"]["value"] < 33 / 40
+        assert before.cut == made["threshold"]["value"]
+        assert before.after["removed"] == made["removed"]
+        assert made["threshold_notes"] == {"decided": 10, "decided_unsafe": 4}
+        assert made["expected_false_removals"] < 3
+
+    def test_later_decisions_move_the_cut_and_withdrawn_ones_leave_it_undecidable(self, run: Path):
+        first = self.decide(run)["threshold"]["value"]
+        filter_run(run, overruling=Overruling(keep=(28, 29)))
+        assert summary_of(run)["threshold"]["value"] > first
+        rows = input_rows(run)
+        Journal(run).append([rows.decide(row, None, "", "Ada") for row in self.KEEP])
+        with pytest.raises(ConfigError, match="6 of their decisions can be used"):
+            filter_run(run)
+        assert summary_of(run)["threshold"]["rule"] == "reviewed"  # the run stays as it was
+        assert filter_run(run, "phi:0.5")["threshold"]["value"] == 0.5
+
+    def test_without_decisions_the_command_says_what_to_do(
+        self, run: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        assert cli.main(["filter", str(run), "--threshold", "reviewed"]) == 1
+        told = capsys.readouterr().err
+        assert "0 of their decisions can be used" in told
+        assert "Spread over the scores" in told
+        assert "Traceback" not in told
+
+    def test_what_was_decided_before_likeness_to_those_very_rows_counts_no_more(self, run: Path):
+        filter_run(run, overruling=Overruling(keep=(5,), remove=(39, 38)))
+        filter_run(run, overruling=Overruling(keep=(6, 7), remove=(30,)))
+        decided, readings = load_decisions(run), Readings(np.arange(40), {})
+        opinion = np.where(np.isin(np.arange(40), (38, 39)), 1.0, 0.4)
+        all_count = with_reviewed(readings, decided)["reviewed"]
+        later = with_reviewed(readings, decided, opinion)["reviewed"]
+        assert {row: all_count[row] for row in (5, 6, 7, 30, 38, 39)} == {
+            5: 0, 6: 0, 7: 0, 30: 1, 38: 1, 39: 1
+        }  # fmt: skip
+        assert np.flatnonzero(later >= 0).tolist() == [6, 7, 30]

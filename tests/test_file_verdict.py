@@ -75,6 +75,10 @@ def test_noise_is_met_by_reading_rows_until_that_was_done():
         said = judge_file(summary(99, **(told | changes)), SURE).message
         assert "unsafe rows may lie below." in said
         assert "known_unsafe" not in said
+        assert "--threshold reviewed" in said
+    read = {"unit": NATS_PER_ROOT_TOKEN, "threshold": {"rule": "reviewed:0.8", "value": 0.2}}
+    unranked = judge_file(summary(99, **read), Cut(0.2, lacks_estimate=True))
+    assert "--threshold reviewed" not in unranked.message
 
 
 def test_the_share_is_of_the_judged_rows():

@@ -11,6 +11,7 @@ from typing import Any
 from forgetfilter.runs.schema import Summary, Verdict
 from forgetfilter.scoring.records import Cut
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
+from forgetfilter.scoring.thresholds import reads_decisions
 
 MANY_SHARE = 0.1
 """Removed share of the judged rows from which it is "many": a convention, not a measurement."""
@@ -155,10 +156,15 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
 
 
 def _next_step(summary: Summary) -> str:
-    """What ranks mingled rows better, where that was not done yet."""
+    """What ranks mingled rows better, or where that was done says where to cut them."""
+    if reads_decisions(summary.threshold.rule):
+        return ""
     given = summary.second_opinion
     if summary.unit != NATS_PER_ROOT_TOKEN or (given and given.kind == "known_unsafe"):
-        return ""
+        return (
+            " Read twenty rows with `forgetfilter review RUN`, in the order 'Spread over the "
+            "scores', decide them, and cut with `forgetfilter filter RUN --threshold reviewed`."
+        )
     return (
         " Read the twenty highest with `forgetfilter review RUN`, remove the unsafe ones, and "
         "screen again with --second-opinion known_unsafe:RUN --joint 1, which trains nothing."

@@ -206,3 +206,9 @@ class TestRuns:
             5: 0, 6: 0, 7: 0, 30: 1, 38: 1, 39: 1
         }  # fmt: skip
         assert np.flatnonzero(later >= 0).tolist() == [6, 7, 30]
+
+    def test_the_report_says_what_the_estimate_is_from(self, run: Path):
+        self.decide(run)
+        assert "from this file's scores and 10 decisions of people." in (
+            (run / "report.html").read_text(encoding="utf-8")
+        )

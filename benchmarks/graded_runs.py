@@ -6,7 +6,8 @@ A truth file is what `forgetfilter testbed noisy --truth` and `forgetfilter mix`
 Markdown table with one line a run: AUROC, average precision, F1, recall and precision (higher is
 better), harmless rows removed (lower is better), how many the rule expected among the removed (–
 where it can't tell), and by harm (or with `--by source` by where the labels come from) the AUROC of
-its unsafe rows against all harmless ones. Nothing is trained or decided.
+its unsafe rows against all harmless ones. A run with a joint rule is graded by its joint score.
+Nothing is trained or decided.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def line_of(run: Path, truth_file: Path, by: str) -> str:
     truth: dict[int, dict[str, Any]] = {row["row"]: row for row in told}
     rows = [truth[int(row)] for row in scores["row"]]
     unsafe = np.array([row["is_unsafe"] for row in rows])
-    value = scores["forgetting_score"].to_numpy()
+    value = scores["joint_score" if summary.get("joint") else "forgetting_score"].to_numpy()
     removed = (scores["decision"] == "removed").to_numpy()
     found = detection(unsafe, removed, value)
     groups = np.array([row.get(by) or "" for row in rows])

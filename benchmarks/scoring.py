@@ -1,6 +1,7 @@
 """Rows scored a second: the paper's procedure, batched generation, and the package's signals.
 
     OMP_NUM_THREADS=1 python benchmarks/scoring.py [--rows 300] [--slow-rows 12] [--rounds 5]
+    OMP_NUM_THREADS=1 python benchmarks/scoring.py --model FOLDER --noisy FILE --safe FILE
 
 One learned model, made once. What a way makes before it reads the first row (a forgetting run, or
 restorations) costs the same for any number of rows and is timed apart; then all ways read all rows
@@ -9,12 +10,14 @@ too, which the paper's comparison of learned and forgotten doesn't need), one pr
 its code does (docs/lab/paper.md). "generation" does the same in batches. The other signals read
 losses. With ``--slow-rows`` the paper's way reads so many of the rows, drawn with a fixed seed: one
 row costs it the same in any file. The two further models that `crossfit` learns are made before, as
-the learned one is. More rows a second is better.
+the learned one is. With ``--noisy`` and ``--safe`` the rows are the first of these files, and
+else of the made-up world. More rows a second is better.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", help="folder (default: the bundled model)")
     parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--noisy", type=Path, help="rows to score (default: of the made-up world)")
+    parser.add_argument("--safe", type=Path, help="the safe rows that go with them")
     parser.add_argument("--slow-rows", type=int, help="of them, for the paper's way (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="rounds before those that count")
@@ -50,6 +55,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=1, help="of the learn phase, not counted")
     parser.add_argument("--json", type=Path, help="where to keep what was found")
     options = parser.parse_args()
+    if (options.noisy is None) != (options.safe is None):
+        parser.error("--noisy and --safe go together")
     with tempfile.TemporaryDirectory() as scratch:
         report(Scoring(Path(scratch), options), options)
 
@@ -60,8 +67,13 @@ class Scoring:
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder = folder
         self.slow_rows = options.slow_rows
-        write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
-        write_records(folder / "safe.jsonl", make_safe(400, 0))
+        if options.noisy:
+            lines = options.noisy.read_bytes().splitlines(keepends=True)[: options.rows]
+            (folder / "noisy.jsonl").write_bytes(b"".join(lines))
+            shutil.copyfile(options.safe, folder / "safe.jsonl")
+        else:
+            write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
+            write_records(folder / "safe.jsonl", make_safe(400, 0))
         given = {
             "noisy_data": str(folder / "noisy.jsonl"),
             "safe_data": str(folder / "safe.jsonl"),

@@ -124,6 +124,12 @@ class TestTooFewDecisions:
         # Where only unsafe rows were decided, harmless ones lie further down.
         assert (max(named) < 50) if places else (min(named) >= 50)
 
+    def test_where_all_that_was_read_is_harmless_it_says_how_to_keep_all(self, tmp_path: Path):
+        run = make_run(tmp_path / "run", 40)
+        with pytest.raises(ConfigError, match=r"10 to keep.*--threshold fraction:0 keeps all"):
+            filter_run(run, "reviewed", overruling=Overruling(keep=tuple(range(30, 40))))
+        assert filter_run(run, "fraction:0")["removed"] == 0
+
     def test_a_screen_refuses_it_before_anything_is_trained(
         self, quick_config: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ):

@@ -117,13 +117,15 @@ def _curve(scores: FloatArray, is_unsafe: BoolArray) -> tuple[float, float]:
 
 
 def _too_few(notes: dict[str, int], named: list[int]) -> ConfigError:
-    unsafe = notes["decided_unsafe"]
+    unsafe, decided = notes["decided_unsafe"], notes["decided"]
     rows = ", ".join(f"#{row}" for row in named)
-    return ConfigError(
-        f"The rule reviewed cuts by what people decided of this run's rows, and {notes['decided']} "
-        f"of their decisions can be used ({unsafe} to remove, {notes['decided'] - unsafe} to "
-        f"keep). Expected {_FEWEST} or more, of both kinds. Read some with `forgetfilter review`, "
-        "in the order 'Spread over the scores', and decide them"
-        + (f" (for example {rows})" if rows else "")
-        + ", or name another rule."
+    message = (
+        f"The rule reviewed cuts by what people decided of this run's rows, and {decided} of their "
+        f"decisions can be used ({unsafe} to remove, {decided - unsafe} to keep). Expected "
+        f"{_FEWEST} or more, of both kinds. Read some with `forgetfilter review`, in the order "
+        "'Spread over the scores', and decide them"
     )
+    message += f" (for example {rows})" if rows else ""
+    if decided >= _FEWEST and not unsafe:
+        message += "; if the highest are harmless too, --threshold fraction:0 keeps all"
+    return ConfigError(f"{message}, or name another rule.")

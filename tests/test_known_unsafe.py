@@ -245,6 +245,13 @@ class TestReviewed:
         with pytest.raises(ConfigError, match=r"nobody has decided .* forgetfilter review .*run"):
             screen(config, SILENT)
 
+    def test_a_decision_that_was_changed_counts_no_more(self, asking: Asking, tmp_path: Path):
+        config = asking(tmp_path / "run")
+        for decision in (Overruling(remove=(3,)), Overruling(keep=(3,))):
+            filter_run(tmp_path / "run", overruling=decision)
+        with pytest.raises(ConfigError, match="nobody has decided that a row is to be removed"):
+            screen(config, SILENT)
+
 
 class TestRefused:
     def test_a_file_that_is_not_there_before_anything_is_read(

@@ -42,7 +42,8 @@ def known_unsafe_place(name: str) -> Path | None:
             "a file of rows that are known to be unsafe, in any format that rows to screen may "
             "have, or the folder of a run whose rows were reviewed. Check the path."
         )
-    if not any(one.decision == "remove" for one in Journal(path).read()):
+    latest = {one.row: one.decision for one in Journal(path).read()}
+    if "remove" not in latest.values():
         raise ConfigError(
             f"second_opinion is {shown!r}, a folder in which nobody has decided that a row is to "
             "be removed. Expected a run in which somebody has. Read its highest rows and decide: "

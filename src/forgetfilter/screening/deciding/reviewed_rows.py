@@ -27,8 +27,8 @@ def with_reviewed(
         decided: what people decided.
         opinion: where the scores to cut hold the likeness to rows known to be unsafe, that
             likeness, shape (N,). A removed row that is wholly like a known one is taken for one.
-            It made the score and says nothing of it, nor does what was decided before it: those
-            rows, without it, would seem to be harmless all.
+            It made the score and says nothing of it. Nor does what was decided before it: its
+            unsafe rows are the known ones, so that harmless ones alone would be left.
     """
     places = {int(row): at for at, row in enumerate(readings.row)} if decided.latest else {}
     made = {

@@ -60,7 +60,7 @@ class Bergson:
         library = _library()
         from datasets import Dataset
 
-        from forgetfilter.model.passes.forward import batches_by_length
+        from forgetfilter.model.passes.batch_plan import batches_by_length
 
         model = given.bench.model.in_state(given.bench.base)
         # Whatever comes after the embedding then has a gradient.

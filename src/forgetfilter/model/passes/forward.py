@@ -31,6 +31,7 @@ from forgetfilter.model.passes.answer_head import (
     target_logits,
     token_nats,
 )
+from forgetfilter.model.passes.batch_plan import Places, batches_by_length
 from forgetfilter.model.passes.halving import batch_budget, check_halving, remember, say_halved
 from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
 from forgetfilter.model.passes.shards import Shards
@@ -47,7 +48,6 @@ __all__ = [  # what a pass gives at completion tokens is named from here too
     "RowBatches",
     "at_targets",
     "batch_of",
-    "batches_by_length",
     "completion_losses",
     "greedy_generations",
     "pass_inputs",
@@ -121,7 +121,8 @@ class RowBatches:
         self._failed: list[int] = []
 
     def __iter__(self) -> Iterator[RowBatch]:
-        lengths = [len(row.input_ids) for row in self._rows]
+        sizes = (len(row.input_ids) for row in self._rows)
+        lengths = np.fromiter(sizes, np.int32, len(self._rows))
         cut = partial(batches_by_length, max_tokens=self._budget)
         for dealt, is_own in deal(lengths, cut, self._is_fine):
             if self._is_done is not None and self._is_done[dealt].all():
@@ -132,7 +133,7 @@ class RowBatches:
                 batch = self._padded(indices, lengths)
                 yield batch if is_own else _emptied(batch)
                 if self._failed:
-                    self._budget = say_halved(len(indices), lengths[indices[0]])
+                    self._budget = say_halved(len(indices), int(lengths[indices[0]]))
                     remember(self._model, self._budget)
                     rest = [*self._failed, *(i for part in waiting for i in part)]
                     waiting, self._failed = self._cut(rest, lengths), []
@@ -155,13 +156,13 @@ class RowBatches:
             check_halving(error, rows, batch.input_ids.shape[1])
             self._failed = batch.indices
 
-    def _cut(self, indices: list[int], lengths: list[int]) -> deque[list[int]]:
+    def _cut(self, indices: list[int], lengths: Places) -> deque[list[int]]:
         """The same rows in batches that fit now: mostly one."""
-        own = [lengths[i] for i in indices]
+        own = lengths[indices]
         return deque([indices[at] for at in part] for part in batches_by_length(own, self._budget))
 
-    def _padded(self, indices: list[int], lengths: list[int]) -> RowBatch:
-        shape = (len(indices), lengths[indices[0]])
+    def _padded(self, indices: list[int], lengths: Places) -> RowBatch:
+        shape = (len(indices), int(lengths[indices[0]]))
         input_ids = torch.zeros(shape, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)
         is_target = torch.zeros(shape, dtype=torch.bool)
@@ -374,19 +375,3 @@ def _generation_batches(
                 part = []
             part.append(i)
         yield part
-
-
-def batches_by_length(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices grouped so that (rows x longest) stays within ``max_tokens``, longest first.
-
-    Longest first means that a batch that doesn't fit memory fails at the start, not at the end.
-    """
-    order: list[int] = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

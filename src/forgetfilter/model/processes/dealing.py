@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from forgetfilter.model.processes.joining import longest_first, refuse_parts, together
 
 T = TypeVar("T")
+Lengths = Sequence[int] | npt.NDArray[np.int32]
+"""Of rows, in tokens."""
 
 # Fewer batches than so many a process are dealt row by row where that is allowed: else some idle.
 _LEAST_BATCHES = 4
 
 
 def deal(
-    lengths: Sequence[int],
-    cut: Callable[[Sequence[int]], Iterable[list[int]]],
+    lengths: Lengths,
+    cut: Callable[[Lengths], Iterable[list[int]]],
     is_fine: bool = False,
 ) -> Iterator[tuple[list[int], bool]]:
     """This process's batches of some rows, and whether its results count.
@@ -29,21 +32,23 @@ def deal(
     for the rest.
     """
     own, repeated = own_batches(lengths, cut, is_fine)
-    counts = np.zeros(len(lengths))
+    group = together()
+    counts = np.zeros(len(lengths) if group else 0)
     for batch in own:
-        counts[batch] += 1
+        if group:
+            counts[batch] += 1
         yield batch, True
     for batch in repeated:
         yield batch, False
-    if group := together():
+    if group:
         group.check_once(counts, "rows")
 
 
 def own_batches(
-    lengths: Sequence[int],
-    cut: Callable[[Sequence[int]], Iterable[list[int]]],
+    lengths: Lengths,
+    cut: Callable[[Lengths], Iterable[list[int]]],
     is_fine: bool = False,
-) -> tuple[list[list[int]], list[list[int]]]:
+) -> tuple[Sequence[list[int]], Sequence[list[int]]]:
     """This process's batches of some rows, and those that it repeats without a result.
 
     Whole batches go round the processes, so that they are those of one process, and rounding is the
@@ -56,18 +61,19 @@ def own_batches(
         is_fine: deal single rows where there are few batches.
     """
     group = together()
-    batches = list(cut(lengths))
+    found = cut(lengths)
+    batches = found if isinstance(found, Sequence) else list(found)
     if group is None:
         refuse_parts()
         return batches, []
-    shares = [batches[rank :: group.size] for rank in range(group.size)]
+    shares: list[Sequence[list[int]]] = [batches[rank :: group.size] for rank in range(group.size)]
     if is_fine and len(batches) < _LEAST_BATCHES * group.size:
         order = longest_first(lengths)
         rows = [order[rank :: group.size] for rank in range(group.size)]
         shares = [[[own[i] for i in b] for b in cut([lengths[i] for i in own])] for own in rows]
     own = shares[group.rank]
     missing = max(map(len, shares)) - len(own)
-    return own, batches[:1] * (missing if group.is_parted else 0)
+    return own, list(batches[:1]) * (missing if group.is_parted else 0)
 
 
 def added_up(values: T) -> T:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
@@ -304,7 +305,7 @@ def refuse_parts() -> None:
         )
 
 
-def longest_first(lengths: Sequence[int]) -> list[int]:
+def longest_first(lengths: Sequence[int] | npt.NDArray[np.int32]) -> list[int]:
     """Indices by length; equal ones in their order."""
     return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 

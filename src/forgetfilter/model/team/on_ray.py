@@ -21,8 +21,8 @@ import numpy as np
 from forgetfilter.errors import ConfigError, MissingExtraError, ModelError
 from forgetfilter.model.loading.model_files import vocabulary_size
 from forgetfilter.model.measuring.divergence import divergences
+from forgetfilter.model.passes.batch_plan import batches_by_length
 from forgetfilter.model.passes.forward import (
-    batches_by_length,
     completion_losses,
     greedy_generations,
     most_batch_tokens,
@@ -176,7 +176,7 @@ class Cluster:
         lengths = [len(getattr(row, "input_ids", row)) for row in rows]
         vocabulary = vocabulary_size(bench.source, bench.trust_remote_code)
         most = most_batch_tokens(vocabulary, bench.placement.device, bench.max_batch_tokens)
-        batches = list(batches_by_length(lengths, most))
+        batches = batches_by_length(lengths, most)
         parts = max(self.size * _PARTS_A_WORKER, len(batches) // _MOST_BATCHES)
         parts = min(parts, len(batches))
         return [[i for batch in batches[at::parts] for i in batch] for at in range(parts)]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import damage_rows
+from forgetfilter.model.passes.batch_plan import batches_by_length
 from forgetfilter.model.passes.costs import Bits, Costs
-from forgetfilter.model.passes.forward import batches_by_length
 from forgetfilter.model.passes.gpu_memory import fitting_tokens
 from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
 from forgetfilter.model.training.plan import TrainPlan, epoch_steps, rows_per_pass, total_steps

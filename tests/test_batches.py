@@ -1,4 +1,4 @@
-"""Which rows share a pass: every row once, within the budget, the longest first, few bytes a row."""
+"""Which rows share a pass: every row once, within the budget, longest first, few bytes a row."""
 
 from __future__ import annotations
 

@@ -67,6 +67,17 @@ class TestTheCurve:
             there.append(np.sum(found.is_removed & is_open & ~is_unsafe))
         assert 0.5 < np.mean(expected) / np.mean(there) < 2
 
+    def test_trusted_rows_are_neither_expected_to_go_nor_named_to_be_read(self):
+        scores, is_unsafe = drawn(2, 400)
+        reviewed = read_some(scores, is_unsafe, range(0, 400, 8))
+        columns = {"reviewed": reviewed, "is_trusted": np.ones(400, dtype=np.bool_)}
+        readings, rule = Readings(np.arange(400), columns), THRESHOLDS.build("reviewed")
+        found = decide(rule, scores, readings, needs_learned=False)
+        assert found.cut.expected_false_removals == 0
+        columns["reviewed"] = np.full(400, -1)
+        with pytest.raises(ConfigError, match=r"decide them, or name another rule\.$"):
+            decide(rule, scores, readings, needs_learned=False)
+
     def test_reading_the_highest_first_doesnt_move_the_cut(self):
         scores, is_unsafe = drawn(1, 20_000)
         high = np.argsort(-scores)[:8000]

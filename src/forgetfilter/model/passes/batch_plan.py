@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.int32]
+Int32Array = npt.NDArray[np.int32]
 
 
 class Batches(Sequence[list[int]]):
@@ -20,7 +20,7 @@ class Batches(Sequence[list[int]]):
         stops: where each ends.
     """
 
-    def __init__(self, order: Places, starts: Places, stops: Places) -> None:
+    def __init__(self, order: Int32Array, starts: Int32Array, stops: Int32Array) -> None:
         self._order, self._starts, self._stops = order, starts, stops
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Batches(Sequence[list[int]]):
         return (self[at] for at in range(len(self)))
 
 
-def batches_by_length(lengths: Sequence[int] | Places, max_tokens: int) -> Batches:
+def batches_by_length(lengths: Sequence[int] | Int32Array, max_tokens: int) -> Batches:
     """Indices grouped so that (rows x longest) stays within ``max_tokens``, longest first.
 
     Longest first means that a batch that doesn't fit memory fails at the start, not at the end.

@@ -31,7 +31,7 @@ from forgetfilter.model.passes.answer_head import (
     target_logits,
     token_nats,
 )
-from forgetfilter.model.passes.batch_plan import Places, batches_by_length
+from forgetfilter.model.passes.batch_plan import Int32Array, batches_by_length
 from forgetfilter.model.passes.halving import batch_budget, check_halving, remember, say_halved
 from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
 from forgetfilter.model.passes.shards import Shards
@@ -156,12 +156,12 @@ class RowBatches:
             check_halving(error, rows, batch.input_ids.shape[1])
             self._failed = batch.indices
 
-    def _cut(self, indices: list[int], lengths: Places) -> deque[list[int]]:
+    def _cut(self, indices: list[int], lengths: Int32Array) -> deque[list[int]]:
         """The same rows in batches that fit now: mostly one."""
         own = lengths[indices]
         return deque([indices[at] for at in part] for part in batches_by_length(own, self._budget))
 
-    def _padded(self, indices: list[int], lengths: Places) -> RowBatch:
+    def _padded(self, indices: list[int], lengths: Int32Array) -> RowBatch:
         shape = (len(indices), int(lengths[indices[0]]))
         input_ids = torch.zeros(shape, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)

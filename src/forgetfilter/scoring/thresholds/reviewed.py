@@ -8,7 +8,7 @@ import numpy as np
 
 from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.errors import ConfigError
-from forgetfilter.scoring.records import REVIEWED, Cut, Readings
+from forgetfilter.scoring.records import REVIEWED, TRUSTED, Cut, Readings
 from forgetfilter.scoring.thresholds.base import THRESHOLDS
 
 _FEWEST = 10
@@ -63,6 +63,8 @@ class Reviewed:
         if REVIEWED in readings:
             decided = np.where(is_eligible, readings[REVIEWED], -1)
         known, is_open = decided >= 0, is_eligible & (decided < 0)
+        if TRUSTED in readings:  # kept, whatever they score
+            is_open &= ~readings[TRUSTED].astype(np.bool_)
         is_unsafe = decided[known] == 1
         notes = {"decided": int(known.sum()), "decided_unsafe": int(is_unsafe.sum())}
         if notes["decided"] < _FEWEST or len(set(is_unsafe.tolist())) < 2:

@@ -119,6 +119,7 @@ def test_safe_rows_may_name_their_harm_and_are_the_same_rows(folder: Path):
     assert max(found.values()) - min(found.values()) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("FORGETFILTER_DATA"), reason="no data folder is named")
 def test_real_parts_are_large_enough_for_a_mix_of_a_thousand_rows():
     tasks = ("alpaca", "dolly", "sst2", "agnews", "squad")

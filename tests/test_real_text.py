@@ -108,6 +108,7 @@ def test_an_unknown_size_is_an_error(whole: Path, tmp_path: Path):
 DATA = os.environ.get("FORGETFILTER_DATA")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA, reason="FORGETFILTER_DATA names no data folder")
 def test_real_rows_are_kept_apart_and_enough():
     settings = MixSettings(rows=300, safe_rows=90, test_rows=60, is_held_out=True)

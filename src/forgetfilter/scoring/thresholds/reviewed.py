@@ -1,4 +1,4 @@
-"""A cut where a row becomes likelier unsafe than not, by what people decided of this run's rows."""
+"""A cut where a row is unsafe with a given probability, by what people decided of the rows."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ precision; higher is better), and what the rule of the run, or of `--threshold`,
 
 With `--cut` more rows are read and decided for the rule `reviewed`: first so many that are spread
 over the upper half of the scores, then so many nearest to where it cuts, and so on. The rule
-decides, and says how many of the unread rows that it removes are harmless.
+decides, and says how many of the unread rows that it removes it expects to be harmless.
 
 With `--known FILE` nothing is read: the rows of FILE are the known ones, and all rows are graded.
 """
@@ -33,7 +33,7 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.lab.metrics import detection
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
-from forgetfilter.scoring.thresholds.reviewed import spread_over
+from forgetfilter.scoring.thresholds.reviewed import spread_over_scores
 from forgetfilter.screening.deciding.decide import filter_run, read_summary
 from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.screen import screen
@@ -77,15 +77,13 @@ def read_for_the_cut(
     for count in rows:
         scores = pd.read_parquet(run / "scores.parquet")[column].to_numpy(dtype=np.float64)
         places = np.flatnonzero(is_open & np.isfinite(scores))
-        ranked = places[np.argsort(-scores[places], kind="stable")]
         summary = read_summary(run)
         if summary["threshold"]["rule"].startswith("reviewed"):
-            away = np.abs(scores[ranked] - summary["threshold"]["value"])
-            ranked = ranked[np.argsort(away, kind="stable")]
+            away = np.abs(scores[places] - summary["threshold"]["value"])
+            places = places[np.argsort(away, kind="stable")]
         else:
-            upper = ranked[: (len(ranked) + 1) // 2]
-            ranked = upper[spread_over(len(upper))]
-        read = [int(row) for row in ranked[:count]]
+            places = places[spread_over_scores(scores[places])]
+        read = [int(row) for row in places[:count]]
         is_open[read] = False
         bad = tuple(row for row in read if is_unsafe[row])
         good = tuple(row for row in read if not is_unsafe[row])

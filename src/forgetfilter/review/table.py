@@ -30,7 +30,7 @@ from forgetfilter.runs.decisions import (
 from forgetfilter.runs.file_names import DECISIONS_FILE, SUMMARY_FILE
 from forgetfilter.runs.one_row import RunRows
 from forgetfilter.runs.reading import read_summary
-from forgetfilter.scoring.thresholds.reviewed import spread_over
+from forgetfilter.scoring.thresholds.reviewed import spread_over_scores
 
 MAX_ROWS_TOLD = 300
 
@@ -365,9 +365,7 @@ def _spread(score: FloatArray) -> FloatArray:
 
     NaN where there is no score.
     """
-    ranked = np.argsort(-score, kind="stable")[: int(np.isfinite(score).sum())]
-    half = (len(ranked) + 1) // 2
+    scored = np.flatnonzero(np.isfinite(score))
     places = np.full(len(score), np.nan)
-    for part, first in ((ranked[:half], 0), (ranked[half:], half)):
-        places[part[spread_over(len(part))]] = first + np.arange(len(part))
+    places[scored[spread_over_scores(score[scored])]] = np.arange(len(scored))
     return places

@@ -97,16 +97,23 @@ def spread_over(count: int) -> IntArray:
     return np.argsort(backwards, kind="stable")
 
 
+def spread_over_scores(scores: FloatArray) -> IntArray:
+    """Places of rows: the upper half first, and the first few of each half spread over it."""
+    ranked = np.argsort(-scores, kind="stable")
+    half = (len(ranked) + 1) // 2
+    halves = (ranked[:half], ranked[half:])
+    return np.concatenate([part[spread_over(len(part))] for part in halves])
+
+
 def _to_read(
     scores: FloatArray, is_open: BoolArray, is_unsafe: BoolArray, row: IntArray
 ) -> list[int]:
     """Numbers of rows to be read first: spread over the scores, where both kinds may be."""
     places = np.flatnonzero(is_open)
-    ranked = places[np.argsort(-scores[places], kind="stable")]
-    half = (len(ranked) + 1) // 2
-    upper, lower = ranked[:half], ranked[half:]
-    part = lower if len(is_unsafe) >= _FEWEST and is_unsafe.all() else upper
-    return [int(row[at]) for at in part[spread_over(len(part))[:_NAMED]]]
+    order, half = places[spread_over_scores(scores[places])], (len(places) + 1) // 2
+    is_upper_unsafe = len(is_unsafe) >= _FEWEST and is_unsafe.all()
+    part = order[half:] if is_upper_unsafe else order[:half]
+    return [int(row[at]) for at in part[:_NAMED]]
 
 
 def _curve(scores: FloatArray, is_unsafe: BoolArray) -> tuple[float, float]:

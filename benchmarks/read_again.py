@@ -51,8 +51,14 @@ def line_of(
 ) -> str:
     """One line of the table."""
     scores = pd.read_parquet(run / "scores.parquet")
-    said = read_summary(run)["expected_false_removals"]
+    summary = read_summary(run)
+    said, ends = (
+        summary["expected_false_removals"],
+        summary["threshold_notes"].get("harmless_range"),
+    )
     expected = "–" if said is None else f"{said:.1f}"
+    if ends and said is not None:
+        expected += f" ({ends[0]} to {ends[1]})"
     place = is_graded & np.isfinite(scores["forgetting_score"].to_numpy(dtype=np.float64))
     column = "joint_score" if weight else "forgetting_score"
     gone = (scores["decision"] == "removed").to_numpy()[place]

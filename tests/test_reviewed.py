@@ -67,6 +67,32 @@ class TestTheCurve:
             there.append(np.sum(found.is_removed & is_open & ~is_unsafe))
         assert 0.5 < np.mean(expected) / np.mean(there) < 2
 
+    def test_nine_times_in_ten_the_range_that_it_tells_holds_that_number(self):
+        held, widths = [], []
+        for seed in range(100):
+            scores, is_unsafe = drawn(seed, 2000, steepness=2)
+            high = np.argsort(-scores)
+            places = [*high[:10], *high[:1000][spread_over(1000)[:30]]]
+            reviewed = read_some(scores, is_unsafe, places)
+            found = select("reviewed", scores, reviewed)
+            low, most = found.cut.notes["harmless_range"]
+            there = np.sum(found.is_removed & (reviewed < 0) & ~is_unsafe)
+            held.append(low <= there <= most)
+            widths.append((most - low) / max(found.cut.expected_false_removals, 1))
+        assert 0.84 <= np.mean(held) <= 0.99
+        assert np.median(widths) < 4
+
+    def test_more_decisions_narrow_the_range(self):
+        scores, is_unsafe = drawn(3, 20_000, steepness=2)
+        widths: list[float] = []
+        for step in (400, 40, 4):
+            reviewed = read_some(scores, is_unsafe, range(0, 20_000, step))
+            cut = select("reviewed", scores, reviewed).cut
+            low, most = cut.notes["harmless_range"]
+            assert low <= cut.expected_false_removals <= most
+            widths.append((most - low) / cut.expected_false_removals)
+        assert widths == sorted(widths, reverse=True)
+
     def test_trusted_rows_are_neither_expected_to_go_nor_named_to_be_read(self):
         scores, is_unsafe = drawn(2, 400)
         reviewed = read_some(scores, is_unsafe, range(0, 400, 8))
@@ -117,6 +143,9 @@ class TestTheCurve:
         assert not (high.is_removed & ~low.is_removed).any()
         expected = high.cut.expected_false_removals
         assert expected is None or 0 <= expected <= high.is_removed.sum()
+        for found in (low, high):
+            ends = found.cut.notes.get("harmless_range", [0, 0])
+            assert 0 <= ends[0] <= ends[1] <= found.is_removed.sum()
 
 
 class TestTooFewDecisions:
@@ -189,7 +218,8 @@ class TestRuns:
         assert 26 / 40 < made["threshold"]["value"] < 33 / 40
         assert before.cut == made["threshold"]["value"]
         assert before.after["removed"] == made["removed"]
-        assert made["threshold_notes"] == {"decided": 10, "decided_unsafe": 4}
+        notes = {"decided": 10, "decided_unsafe": 4, "harmless_range": [0, 3]}
+        assert made["threshold_notes"] == notes
         assert made["expected_false_removals"] < 3
 
     def test_later_decisions_move_the_cut_and_withdrawn_ones_leave_it_undecidable(self, run: Path):

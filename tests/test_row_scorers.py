@@ -380,6 +380,18 @@ class TestAsAStrategy:
         assert selection.scores is not None
         assert selection.scores[selection.is_removed].min() >= selection.cut.value
 
+    def test_the_bundled_world_gives_exemplars_too(self, planted: Callable[[], Given]):
+        given = planted()
+        strategy = build_strategy(
+            'row_scorer:scorer="representation_cosine:budget=5",share=0.25,exemplars=testbed'
+        )
+        strategy.check(given.setting.config)
+        selection = strategy.select(given.setting)
+        assert selection is not None
+        assert selection.is_removed.sum() == 6
+        assert selection.scores is not None
+        assert np.isfinite(selection.scores).all()
+
     def test_a_row_that_is_not_judged_is_kept(self, planted: Callable[[], Given]):
         given = planted()
         blank = [replace(row, target=" ") for row in given.noisy[:20]]

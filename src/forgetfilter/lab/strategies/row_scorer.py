@@ -11,6 +11,7 @@ import numpy as np
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.row_scorers.base import Given, build_scorer, lowest_first
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
+from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
 from forgetfilter.scoring.records import Cut, Selection
 from forgetfilter.screening.method import Setting
 
@@ -30,7 +31,8 @@ class RowScorerStrategy(Strategy):
         scorer: name and options of a row scorer.
         share: of the rows that are removed, rounded, but at least one row; above 0 and below 1.
         exemplars: a JSONL file of rows known to be bad, for scorers that need some, of which they
-            take the first ones; none of them may be a noisy row.
+            take the first ones; none of them may be a noisy row. Or ``testbed``: the unsafe answers
+            that other strategies draw from the bundled world.
     """
 
     name = "row_scorer"
@@ -51,12 +53,13 @@ class RowScorerStrategy(Strategy):
         if wanted and self.exemplars is None:
             raise ConfigError(
                 f"row_scorer: {self.scorer.name} needs {wanted} exemplars. Expected a file of rows "
-                "known to be bad. Add exemplars=FILE.jsonl to the strategy's options."
+                f"known to be bad. Add exemplars=FILE.jsonl, or exemplars={PACKAGED} for the "
+                "bundled world's, to the strategy's options."
             )
-        if self.exemplars is not None and not Path(self.exemplars).is_file():
+        if self.exemplars not in (None, PACKAGED) and not Path(self.exemplars).is_file():
             raise ConfigError(
                 f"row_scorer: there is no file {self.exemplars!r}. Expected a JSONL file of rows "
-                "known to be bad. Mend the path after exemplars="
+                f"known to be bad, or {PACKAGED!r}. Mend the path after exemplars="
             )
 
     def select(self, setting: Setting) -> Selection:
@@ -82,4 +85,8 @@ class RowScorerStrategy(Strategy):
 
         if self.exemplars is None:
             return []
+        if self.exemplars == PACKAGED:
+            # Twice as many: one that is also a noisy row is passed over.
+            pairs = draw_pairs(setting, PACKAGED, 2 * self.scorer.needs.exemplars)
+            return [pair.unsafe for pair in pairs]
         return setting.bench.encoder.encode(read_rows(self.exemplars).rows)[0]

@@ -17,6 +17,10 @@ _LOOSENESS = 10.0
 """Variance of the prior on the slope, in the spread of the decided scores: weak, so that a few
 decisions that part without an error don't claim to be sure. Chosen with docs/lab/transfer_real.md's
 choosing mix and the bundled world."""
+_RANGE = 0.9
+"""Probability that the number of false removals lies in the range that is told."""
+_PARTS = 500
+"""Of the removed rows by their scores, of which each counts as so many rows of one score."""
 _NAMED = 10
 """Rows that are named to be read."""
 
@@ -30,7 +34,8 @@ class Reviewed:
     slope. Rows above the score at which it has reached ``probability`` go. Whoever chooses rows to
     read by their scores, the highest or those nearest the cut, doesn't bend the curve; whoever
     searches for words does. The expected number of false removals is that of the curve, over the
-    removed rows that nobody decided.
+    removed rows that nobody decided; so few decisions leave many curves possible, and the note
+    ``harmless_range`` says between which numbers it lies with a probability of 0.9.
 
     With a joint score whose second opinion is the likeness to rows that were removed from this very
     run, decisions from before that likeness was measured don't count: those rows made the score.
@@ -66,11 +71,13 @@ class Reviewed:
         if TRUSTED in readings:  # kept, whatever they score
             is_open &= ~readings[TRUSTED].astype(np.bool_)
         is_unsafe = decided[known] == 1
-        notes = {"decided": int(known.sum()), "decided_unsafe": int(is_unsafe.sum())}
+        notes: dict[str, Any] = {"decided": int(known.sum())}
+        notes["decided_unsafe"] = int(is_unsafe.sum())
         if notes["decided"] < _FEWEST or len(set(is_unsafe.tolist())) < 2:
             raise _too_few(notes, _to_read(scores, is_open, is_unsafe, readings.row))
         middle, spread = float(scores[known].mean()), float(scores[known].std()) or 1.0
-        slope, height = _curve((scores[known] - middle) / spread, is_unsafe)
+        read = (scores[known] - middle) / spread
+        slope, height = _curve(read, is_unsafe)
         if slope <= 0:
             highest = float(scores[is_eligible].max())
             return Cut(value=highest, lacks_estimate=True, notes={**notes, "ranks": False})
@@ -78,9 +85,9 @@ class Reviewed:
         value = middle + spread * float((wanted - height) / slope)
         judged = scores[is_eligible]
         value = float(np.clip(value, np.nextafter(judged.min(), -np.inf), judged.max()))
-        gone = scores[is_open & (scores > value)]
-        odds = np.clip(slope * (gone - middle) / spread + height, -700, 700)
-        harmless = float((1 / (1 + np.exp(odds))).sum())
+        gone = (scores[is_open & (scores > value)] - middle) / spread
+        harmless = float(_chance(-(slope * gone + height)).sum())
+        notes["harmless_range"] = _range_of(read, is_unsafe, (slope, height), gone)
         return Cut(value=value, expected_false_removals=harmless, notes=notes)
 
 
@@ -125,7 +132,48 @@ def _curve(scores: FloatArray, is_unsafe: BoolArray) -> tuple[float, float]:
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
-def _too_few(notes: dict[str, int], named: list[int]) -> ConfigError:
+def _range_of(
+    read: FloatArray, is_unsafe: BoolArray, curve: tuple[float, float], gone: FloatArray
+) -> list[int]:
+    """Between which numbers of harmless rows among ``gone`` there are, by all curves.
+
+    Curves weigh as the decisions and the prior make them likely (a grid of them around the
+    likeliest one); of each the number is taken for a Poisson one.
+    """
+    from scipy.stats import poisson
+
+    slopes, heights = _curves_near(read, curve)
+    odds = slopes[:, None] * read + heights[:, None]
+    seen = -np.logaddexp(0, np.where(is_unsafe, -odds, odds)).sum(1) - slopes**2 / 2 / _LOOSENESS
+    weights = np.exp(seen - seen.max())
+    parts = [part for part in np.array_split(np.sort(gone), _PARTS) if len(part)]
+    middles, sizes = np.array([np.mean(part) for part in parts]), [len(part) for part in parts]
+    means = _chance(-(slopes[:, None] * middles + heights[:, None])) @ np.array(sizes, float)
+    ends = [(1 - _RANGE) / 2, (1 + _RANGE) / 2]
+    most = int(poisson.ppf(1 - 1e-6, means.max()))
+    counts = np.unique(np.geomspace(1, most + 1, 400).astype(np.int64) - 1)
+    below = weights @ poisson.cdf(counts, means[:, None]) / weights.sum()
+    return [min(int(counts[np.searchsorted(below, end)]), len(gone)) for end in ends]
+
+
+def _chance(odds: FloatArray) -> FloatArray:
+    from scipy.special import expit
+
+    return np.asarray(expit(odds))
+
+
+def _curves_near(read: FloatArray, curve: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+    """Slopes and heights of 41 x 41 curves, five standard deviations to each side of ``curve``."""
+    chance = _chance(curve[0] * read + curve[1])
+    columns = np.stack([read, np.ones(len(read))])
+    precise = (columns * chance * (1 - chance)) @ columns.T + np.diag([1 / _LOOSENESS, 1e-6])
+    steps = np.linspace(-5, 5, 41)
+    both = np.stack(np.meshgrid(steps, steps)).reshape(2, -1)
+    slopes, heights = np.linalg.cholesky(np.linalg.inv(precise)) @ both
+    return slopes + curve[0], heights + curve[1]
+
+
+def _too_few(notes: dict[str, Any], named: list[int]) -> ConfigError:
     unsafe, decided = notes["decided_unsafe"], notes["decided"]
     rows = ", ".join(f"#{row}" for row in named)
     message = (

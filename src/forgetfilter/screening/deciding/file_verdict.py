@@ -85,6 +85,8 @@ def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
     if cut.expected_false_removals is not None:
         expected = cut.expected_false_removals
         few = "fewer than one" if expected < 0.5 else f"about {expected:.0f}"
+        ends = cut.notes.get("harmless_range")
+        few += f" ({ends[0]} to {ends[1]})" if ends else ""
         message += f" The rule expects {few} of them to be harmless."
     return level, "rows_stand_out", message
 

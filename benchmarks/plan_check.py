@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -68,7 +67,16 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
         for phase, starts in PHASES.items()
     }
     seconds["learn"] = sum(s for name, s in told if name.rpartition("-")[0] == "learn")
-    return {"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return {"seconds": seconds, "bytes": _peak()}
+
+
+def _peak() -> int:
+    """The most resident memory of this process, bytes.
+
+    Not ``ru_maxrss``, which a new process has from the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
 
 
 def main() -> None:

@@ -7,15 +7,18 @@ import json
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import parquet
 
 from conftest import build_model, contents, rows_of, write_rows
 from decided_run import make_run
+from forgetfilter.config import LoraSettings
 from forgetfilter.data import read_rows
 from forgetfilter.data.many_rows import spilled
 from forgetfilter.data.many_rows.packing import packed, unpacked
@@ -27,12 +30,16 @@ from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.measuring.likeness import nearest_rows, row_vectors
 from forgetfilter.model.stages.keys import rows_digest
+from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs import parquet_parts
-from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parts
-from forgetfilter.scoring.records import Readings
+from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parquet, write_parts
+from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.records import Probe, Readings
 from forgetfilter.scoring.signals.crossfit import Crossfit
 from forgetfilter.screening.deciding import decision_files, tables
+
+SILENT = Progress(is_silent=True)
 
 
 @pytest.fixture
@@ -143,6 +150,40 @@ def test_tables_in_parts_are_the_tables(tmp_path: Path, small_parts: int):
     assert list(columns) == ["score", "text", "learned"]
     assert not isinstance(columns, dict)
     assert np.array_equal(columns["score"], frame["score"])
+
+
+def test_a_table_that_is_written_takes_the_memory_of_a_part_of_it(tmp_path: Path):
+    import pyarrow as pa
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"loss": rng.normal(size=300_000), "rise": rng.normal(size=300_000)})
+    watched, usual = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(watched)
+    try:
+        write_parquet(tmp_path / "t.parquet", frame)
+    finally:
+        pa.set_memory_pool(usual)
+    assert watched.max_memory() < 8e6 < frame.memory_usage(index=False).sum() * 2
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), frame)
+
+
+def test_what_is_measured_is_written_in_parts(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parquet_parts, "PART_ROWS", 10)
+    lora = LoraSettings(r=2, alpha=4)
+    bench = Workbench(
+        str(tiny_model("llama")), StageStore(tmp_path), lora=lora, seed=0, progress=SILENT
+    )
+    source = read_rows(write_rows(tmp_path / "rows.jsonl", rows_of(25))).rows
+    rows = bench.encoder.encode(source)[0]
+    safe = [replace(row, category="c") for row in rows[:6]]
+    probes = [Probe(kind, "base") for kind in ("loss", "neighbours", "safe_neighbours")]
+    found = bench.measure(probes, {"base": bench.base}, rows, safe)
+    files = list(tmp_path.glob("measure_*/readings.parquet"))
+    assert len(files) == 3
+    assert [parquet.read_metadata(file).num_row_groups for file in files] == [3, 3, 3]
+    assert np.isfinite(found.columns["loss_sum_base"]).all()
 
 
 def test_a_decision_in_parts_writes_the_same_files(

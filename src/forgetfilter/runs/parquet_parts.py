@@ -39,9 +39,10 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
             del frame  # of two parts one at a time is held
             writer.write_table(table)
             del table
-            if not is_first:
+            frame = next(parts, None)
+            if not is_first or frame is not None:
                 give_back()
-            is_first, frame = False, next(parts, None)
+            is_first = False
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
@@ -109,6 +110,8 @@ def _read_numbers(path: Path, name: str) -> Column | None:
                 return None
             found[start : start + len(batch)] = batch.column(0).to_numpy(zero_copy_only=False)
             start += len(batch)
+    if start > PART_ROWS:
+        give_back()
     return found
 
 

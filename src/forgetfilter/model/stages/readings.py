@@ -41,7 +41,7 @@ from forgetfilter.model.team.leading import everywhere
 from forgetfilter.model.team.on_ray import cluster
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
-from forgetfilter.runs.parquet_parts import Column, columns_of
+from forgetfilter.runs.parquet_parts import Column, columns_of, write_parquet
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
 from forgetfilter.scoring.signals.crossfit import Crossfit
 
@@ -148,7 +148,7 @@ def _measure_one(
         else:
             texts = bench.answers(state, rows, *limits[2:])
             frame = pd.DataFrame({f"generation_{probe.state}": texts})
-        frame.to_parquet(folder / READINGS_FILE)
+        write_parquet(folder / READINGS_FILE, frame)
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)
     return columns_of(folder / READINGS_FILE)
@@ -177,7 +177,7 @@ def _measure_forgotten_likeness(
     def build(folder: Path) -> None:
         more = (rows, evidence, *_limits(bench, probe, folder))
         found = everywhere(bench, "to_read", state, forgotten_likeness, *more)
-        pd.DataFrame({probe.name: found}).to_parquet(folder / READINGS_FILE)
+        write_parquet(folder / READINGS_FILE, pd.DataFrame({probe.name: found}))
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)
     return columns_of(folder / READINGS_FILE)
@@ -210,7 +210,8 @@ def _measure_safe_neighbours(
         found = everywhere(bench, "to_read", state, nearest_safe_rows, *more)
         numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
         names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
-        pd.DataFrame(dict(zip(names, numbers.T, strict=True))).to_parquet(folder / READINGS_FILE)
+        frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
+        write_parquet(folder / READINGS_FILE, frame)
 
     return columns_of(bench.store.stage(f"measure_{probe.name}", key, build) / READINGS_FILE)
 
@@ -239,7 +240,8 @@ def _measure_rate(
     def build(stage: Path) -> None:
         more = (read_descents(folder), *_limits(bench, probe, stage))
         rates = everywhere(bench, "trainable_state", state, loss_rates, rows, *more)
-        pd.DataFrame(dict(zip(names, rates, strict=True))).to_parquet(stage / READINGS_FILE)
+        frame = pd.DataFrame(dict(zip(names, rates, strict=True)))
+        write_parquet(stage / READINGS_FILE, frame)
 
     stage = bench.store.stage(f"measure_{probe.name}", key, build)
     frame = pd.read_parquet(stage / READINGS_FILE)

@@ -17,7 +17,9 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.errors import ConfigError
 from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Needs, Passes, build_scorer
+from forgetfilter.lab.row_scorers.seal import Seal
 from forgetfilter.lab.strategies import build_strategy
+from forgetfilter.model.stages.phases import row_passes
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -379,6 +381,32 @@ class TestAsAStrategy:
         assert (selection.is_removed & is_planted).sum() >= 5
         assert selection.scores is not None
         assert selection.scores[selection.is_removed].min() >= selection.cut.value
+
+    def test_what_scoring_costs_is_counted_and_kept(
+        self, planted: Callable[[], Given], monkeypatch: pytest.MonkeyPatch
+    ):
+        setting = planted().setting
+        store = setting.bench.store
+        spec = 'row_scorer:scorer="seal:epochs=2",share=0.25'
+        first = build_strategy(spec).select(setting)
+        assert first is not None
+        # As many safe rows as noisy ones in each epoch; the noisy ones are only read in the first.
+        assert row_passes(store.counted()) == (1 + 2) * len(setting.noisy)
+        assert store.seconds()["row_scores"] > 0.05
+        monkeypatch.setattr(Seal, "score", lambda *_: pytest.fail("scored twice"))
+        again = build_strategy(spec).select(setting)
+        assert again is not None
+        assert np.array_equal(again.is_removed, first.is_removed)
+
+    def test_phases_that_a_scorer_asks_for_count_once(self, planted: Callable[[], Given]):
+        setting = planted().setting
+        spec = 'row_scorer:scorer="gradient_cosine:state=learned",share=0.25'
+        build_strategy(spec).select(setting)
+        stages = setting.bench.store.counted()
+        learned = row_passes([folder for folder in stages if folder.name.startswith("learn")])
+        assert learned > 0
+        rows = len(setting.noisy) + len(setting.safe)
+        assert learned < row_passes(stages) <= learned + rows
 
     def test_the_bundled_world_gives_exemplars_too(self, planted: Callable[[], Given]):
         given = planted()

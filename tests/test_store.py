@@ -95,6 +95,29 @@ def test_what_is_uncounted_costs_nothing_until_it_is_asked_for_again(tmp_path: P
     assert store.seconds().keys() == {"learn"}
 
 
+def test_seconds_of_a_stage_that_another_asks_for_count_once(tmp_path: Path) -> None:
+    store = StageStore(tmp_path)
+
+    def inner(folder: Path) -> None:
+        store.stage("innermost", {}, lambda own: time.sleep(0.2))
+        time.sleep(0.1)
+
+    def outer(folder: Path) -> None:
+        store.stage("inner", {}, inner)
+        time.sleep(0.05)
+        with store.uncounted():
+            store.stage("own", {}, lambda own: time.sleep(0.1))
+
+    start = time.perf_counter()
+    store.stage("outer", {}, outer)
+    whole, seconds = time.perf_counter() - start, store.seconds()
+    assert seconds.keys() == {"outer", "inner", "innermost"}
+    assert 0.2 <= seconds["innermost"] < 0.3
+    assert 0.1 <= seconds["inner"] < 0.2
+    assert 0.15 <= seconds["outer"] < 0.25  # with what is not counted, as its own
+    assert sum(seconds.values()) <= whole
+
+
 def test_seconds_are_those_of_the_building_also_when_reused(tmp_path: Path) -> None:
     def slow(folder: Path) -> None:
         (folder / "done").touch()

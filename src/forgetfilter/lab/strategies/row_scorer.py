@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,15 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.lab.row_scorers.base import Given, build_scorer, lowest_first
+from forgetfilter.lab.row_scorers.base import Given, RowScores, build_scorer, lowest_first
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
+from forgetfilter.model.stages.keys import CODE_VERSION, rows_digest
+from forgetfilter.model.stages.phases import TRAINING_FILE, row_passes
 from forgetfilter.scoring.records import Cut, Selection
 from forgetfilter.screening.method import Setting
 
 if TYPE_CHECKING:
     from forgetfilter.config import ScreenConfig
     from forgetfilter.data.records import EncodedRow
+
+_SCORES = "scores.json"
+_ELSEWHERE = ("output_dir", "noisy_data", "safe_data", "reference_data", "threshold", "action")
+"""Settings that no score depends on; the rows themselves are named by their contents."""
 
 
 @STRATEGIES.add("row_scorer")
@@ -46,6 +53,7 @@ class RowScorerStrategy(Strategy):
                 "example row_scorer:scorer=base_loss,share=0.1"
             )
         self.scorer, self.share, self.exemplars = build_scorer(scorer), share, exemplars
+        self.spec = scorer
 
     def check(self, config: ScreenConfig) -> None:
         """The exemplars that the scorer needs are given."""
@@ -64,8 +72,7 @@ class RowScorerStrategy(Strategy):
 
     def select(self, setting: Setting) -> Selection:
         """Score, and remove the top."""
-        given = Given(setting, self._pool(setting))
-        found = self.scorer.score(given)
+        found = self._scores(setting)
         scores = lowest_first(found)
         is_judged = np.array([score is not None for score in found])
         count = min(max(1, round(self.share * len(scores))), int(is_judged.sum()))
@@ -79,6 +86,35 @@ class RowScorerStrategy(Strategy):
             for gone, has in zip(is_removed, is_judged, strict=True)
         ]
         return Selection(cut, is_removed, reasons, scores)
+
+    def _scores(self, setting: Setting) -> RowScores:
+        """The scores, as a stage: what they cost is counted, and they are there for a repetition.
+
+        Its row passes are those that went back too, beyond those of the phases that it asked for.
+        """
+        bench, pool = setting.bench, self._pool(setting)
+        key = {
+            "code": CODE_VERSION,
+            "scorer": self.spec,
+            "model": bench.base.fingerprint,
+            "rows": [rows_digest(rows) for rows in (setting.noisy, setting.safe, pool)],
+            "settings": setting.config.model_dump(mode="json", exclude=set(_ELSEWHERE)),
+            "seed": bench.seed,
+            **bench.numerics(),
+        }
+
+        def build(folder: Path) -> None:
+            given, before = Given(setting, pool), set(bench.store.counted())
+            found = self.scorer.score(given)
+            phases = row_passes(set(bench.store.counted()) - before)
+            told = {"row_passes": max(0, given.passes.backward - phases)}
+            (folder / TRAINING_FILE).write_text(json.dumps(told), encoding="utf-8")
+            values = [None if score is None else float(score) for score in found]
+            (folder / _SCORES).write_text(json.dumps(values), encoding="utf-8")
+
+        folder = bench.store.stage("row_scores", key, build)
+        found: RowScores = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        return found
 
     def _pool(self, setting: Setting) -> Sequence[EncodedRow]:
         from forgetfilter.data import read_rows

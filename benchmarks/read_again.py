@@ -12,7 +12,8 @@ precision; higher is better), and what the rule of the run, or of `--threshold`,
 
 With `--cut` more rows are read and decided for the rule `reviewed`: first so many that are spread
 over the upper half of the scores, then so many nearest to where it cuts, and so on. The rule
-decides, and says how many of the unread rows that it removes it expects to be harmless.
+decides, and says how many of the unread rows that it removes it expects to be harmless. With
+`--joint reviewed` these decisions choose the weight too; rows are spread by a weight of 1 first.
 
 With `--known FILE` nothing is read: the rows of FILE are the known ones, and all rows are graded.
 """
@@ -33,12 +34,15 @@ from forgetfilter.config import ScreenConfig
 from forgetfilter.lab.metrics import detection
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
+from forgetfilter.scoring.joint import JointWeight
 from forgetfilter.scoring.thresholds.reviewed import spread_over_scores
 from forgetfilter.screening.deciding.decide import filter_run, read_summary
 from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.screen import screen
 
 SILENT = Progress(is_silent=True)
+_BEFORE = 1.0
+"""The weight by which the first rows are spread where decisions are to choose it."""
 HEAD = (
     "| known unsafe rows | joint weight | rows graded, unsafe | AUROC / average precision "
     "| removed of them, unsafe | harmless ones expected "
@@ -46,12 +50,12 @@ HEAD = (
 )
 
 
-def line_of(
-    run: Path, is_unsafe: BoolArray, is_graded: BoolArray, known: int, weight: float
-) -> str:
+def line_of(run: Path, is_unsafe: BoolArray, is_graded: BoolArray, known: int, asked: str) -> str:
     """One line of the table."""
     scores = pd.read_parquet(run / "scores.parquet")
     summary = read_summary(run)
+    weight = summary.get("joint", 0.0)
+    told = f"{asked}: {weight:g}" if asked == "reviewed" else asked
     said, ends = (
         summary["expected_false_removals"],
         summary["threshold_notes"].get("harmless_range"),
@@ -68,22 +72,25 @@ def line_of(
         for name in (column, "second_opinion")
     )
     return (
-        f"| {known} | {weight:g} | {len(truth)}, {truth.sum()} | {ours.auroc:.3f} / "
+        f"| {known} | {told} | {len(truth)}, {truth.sum()} | {ours.auroc:.3f} / "
         f"{ours.average_precision:.3f} | {gone.sum()}, {(gone & truth).sum()} | "
         f"{expected} | {theirs.auroc:.3f} / {theirs.average_precision:.3f} |"
     )
 
 
 def read_for_the_cut(
-    run: Path, is_unsafe: BoolArray, is_graded: BoolArray, rows: list[int], weight: float
+    run: Path, is_unsafe: BoolArray, is_graded: BoolArray, rows: list[int], asked: str
 ) -> BoolArray:
     """Decide more rows for the rule `reviewed`, and by it; which rows nobody has read then."""
-    is_open, column = is_graded.copy(), "joint_score" if weight else "forgetting_score"
-    filter_run(run, joint=weight, force=True)
+    is_open = is_graded.copy()
+    is_found = asked == "reviewed"
+    filter_run(run, joint=_BEFORE if is_found else float(asked), force=True)
+    weight: JointWeight | None = "reviewed" if is_found else None
     for count in rows:
+        summary = read_summary(run)
+        column = "joint_score" if summary.get("joint") else "forgetting_score"
         scores = pd.read_parquet(run / "scores.parquet")[column].to_numpy(dtype=np.float64)
         places = np.flatnonzero(is_open & np.isfinite(scores))
-        summary = read_summary(run)
         if summary["threshold"]["rule"].startswith("reviewed"):
             away = np.abs(scores[places] - summary["threshold"]["value"])
             places = places[np.argsort(away, kind="stable")]
@@ -93,7 +100,8 @@ def read_for_the_cut(
         is_open[read] = False
         bad = tuple(row for row in read if is_unsafe[row])
         good = tuple(row for row in read if not is_unsafe[row])
-        filter_run(run, "reviewed", overruling=Overruling(good, bad, reviewer="truth"), force=True)
+        made = Overruling(good, bad, reviewer="truth")
+        filter_run(run, "reviewed", overruling=made, force=True, joint=weight)
     return is_open
 
 
@@ -105,7 +113,7 @@ def main() -> None:
     parser.add_argument("--known", type=Path)
     parser.add_argument("--threshold", metavar="RULE")
     parser.add_argument("--cut", type=int, nargs="+", metavar="ROWS")
-    parser.add_argument("--joint", type=float, nargs="+", default=[0.0, 0.6, 1.0])
+    parser.add_argument("--joint", nargs="+", default=["0", "0.6", "1"], metavar="WEIGHT")
     args = parser.parse_args()
     told = [json.loads(line) for line in args.truth.read_text().splitlines()]
     is_unsafe = np.zeros(len(told), dtype=np.bool_)
@@ -133,12 +141,12 @@ def main() -> None:
             screen(ScreenConfig.model_validate(given), SILENT)
             for weight in args.joint:
                 if args.cut:
-                    own = run.with_name(f"{run.name}-{weight:g}")
+                    own = run.with_name(f"{run.name}-{weight}")
                     shutil.copytree(run, own)
                     rest = read_for_the_cut(own, is_unsafe, is_graded, args.cut, weight)
                     print(line_of(own, is_unsafe, rest, known, weight), flush=True)
                     continue
-                filter_run(run, args.threshold, joint=weight, force=True)
+                filter_run(run, args.threshold, joint=float(weight), force=True)
                 print(line_of(run, is_unsafe, is_graded, known, weight), flush=True)
 
 

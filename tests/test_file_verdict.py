@@ -68,14 +68,17 @@ def test_noise_is_met_by_reading_rows_until_that_was_done():
         said = judge_file(summary(99, **of), cut).message
         assert "--second-opinion known_unsafe:RUN --joint 1" in said
     # The joint rule adds nats per root token; and who has named known rows needn't be told of them.
-    for changes in (
-        {"unit": "nats per token"},
-        {"second_opinion": {"classifier": "known_unsafe:run", "kind": "known_unsafe"}},
+    known = {"second_opinion": {"classifier": "known_unsafe:run", "kind": "known_unsafe"}}
+    other = {"unit": "nats per token"}
+    for changes, cut in (
+        (other, "--threshold reviewed`"),
+        (known, "--threshold reviewed --joint reviewed`"),
+        (known | other, "--threshold reviewed`"),
     ):
         said = judge_file(summary(99, **(told | changes)), SURE).message
         assert "unsafe rows may lie below." in said
         assert "known_unsafe" not in said
-        assert "--threshold reviewed" in said
+        assert cut in said
     read = {"unit": NATS_PER_ROOT_TOKEN, "threshold": {"rule": "reviewed:0.8", "value": 0.2}}
     unranked = judge_file(summary(99, **read), Cut(0.2, lacks_estimate=True))
     assert "--threshold reviewed" not in unranked.message

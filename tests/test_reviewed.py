@@ -16,6 +16,7 @@ from forgetfilter import cli
 from forgetfilter.config import ScreenConfig
 from forgetfilter.errors import ConfigError
 from forgetfilter.runs.decisions import Journal, input_rows, load_decisions
+from forgetfilter.scoring.joint_weight import WEIGHTS, weight_by_decisions
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 from forgetfilter.scoring.thresholds.reviewed import spread_over
@@ -148,6 +149,35 @@ class TestTheCurve:
             assert 0 <= ends[0] <= ends[1] <= found.is_removed.sum()
 
 
+class TestTheWeight:
+    def decided(self, says: str, seed: int = 0) -> Any:
+        """Decided rows of which forgetting, or the second opinion, says what is unsafe."""
+        rng = np.random.default_rng(seed)
+        forgetting, opinion = rng.normal(0, 0.2, 40), rng.uniform(0, 1, 40)
+        told = forgetting / 0.2 if says == "forgetting" else (opinion - 0.5) * 4
+        return forgetting, opinion, told + rng.normal(0, 0.3, 40) > 0.3
+
+    def test_a_second_opinion_that_says_nothing_counts_nothing(self):
+        found = [weight_by_decisions(*self.decided("forgetting", seed)) for seed in range(10)]
+        assert np.median(np.array(found)) == 0
+        assert max(found) <= 0.2
+
+    def test_one_that_says_all_counts_most(self):
+        found = [weight_by_decisions(*self.decided("opinion", seed)) for seed in range(10)]
+        assert np.median(np.array(found)) == max(WEIGHTS)
+
+    def test_it_is_the_weight_of_the_sum_that_decided(self):
+        rng = np.random.default_rng(1)
+        forgetting, opinion = rng.normal(0, 0.2, 4000), rng.uniform(0, 1, 4000)
+        odds = 20 * (forgetting + 0.45 * opinion - 0.3)
+        is_unsafe = rng.random(4000) < 1 / (1 + np.exp(-odds))
+        assert weight_by_decisions(forgetting, opinion, is_unsafe) == 0.45
+
+    def test_where_no_weight_ranks_there_is_none(self):
+        forgetting, opinion = np.linspace(0, 1, 20), np.linspace(0, 1, 20)
+        assert weight_by_decisions(forgetting, opinion, forgetting < 0.5) is None
+
+
 class TestTooFewDecisions:
     @pytest.mark.parametrize(
         ("places", "said"),
@@ -259,3 +289,57 @@ class TestRuns:
         assert "from this file's scores and 10 decisions of people." in (
             (run / "report.html").read_text(encoding="utf-8")
         )
+
+
+class TestTheWeightOfARun:
+    """Row ``i`` of 40 has a forgetting score of ``i / 40``; its words say what people say."""
+
+    READ = tuple(range(0, 40, 3))
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> Path:
+        opinion = [0.9 if row % 2 else 0.1 for row in range(40)]
+        return make_run(tmp_path / "run", 40, opinion=opinion, joint=0.1)
+
+    def asked(self, rows: Sequence[int]) -> Overruling:
+        odd = tuple(row for row in rows if row % 2)
+        return Overruling(keep=tuple(set(rows) - set(odd)), remove=odd)
+
+    def test_decisions_of_the_same_command_choose_it_and_the_preview_says_the_same(self, run: Path):
+        asked = self.asked(self.READ)
+        before = preview(run, "reviewed", overruling=asked, joint="reviewed")
+        assert (summary_of(run)["joint"], before.joint) == (0.1, max(WEIGHTS))
+        made = filter_run(run, "reviewed", overruling=asked, joint="reviewed")
+        assert made["joint"] == max(WEIGHTS)
+        assert before.cut == made["threshold"]["value"]
+        assert before.after["removed"] == made["removed"]
+        assert 14 <= made["removed"] <= 20  # of 20 that its words say, none but those
+        # Later decisions are cut by the same weight until it is asked for again.
+        assert filter_run(run, "fraction:0.1")["joint"] == max(WEIGHTS)
+
+    def test_the_command_says_what_it_chose(self, run: Path, capsys: pytest.CaptureFixture[str]):
+        filter_run(run, overruling=self.asked(self.READ))
+        words = ["filter", str(run), "--threshold", "reviewed", "--joint", "reviewed"]
+        for more in (["--dry-run"], []):
+            assert cli.main([*words, *more]) == 0
+            assert "Joint weight by what people decided: 1." in capsys.readouterr().out
+
+    def test_too_few_decisions_are_told_and_nothing_changes(self, run: Path):
+        with pytest.raises(ConfigError, match=r"2 of their decisions can be used \(1 to remove"):
+            filter_run(run, overruling=self.asked((0, 1)), joint="reviewed")
+        assert summary_of(run)["joint"] == 0.1
+        assert not load_decisions(run).latest
+
+    def test_without_a_second_opinion_there_is_nothing_to_weigh(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        run = make_run(tmp_path / "plain", 40)
+        assert cli.main(["filter", str(run), "--joint", "reviewed"]) == 1
+        assert "joint is reviewed, and the scores" in capsys.readouterr().err
+
+    def test_a_word_that_is_no_weight_is_refused(
+        self, run: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        with pytest.raises(SystemExit):
+            cli.main(["filter", str(run), "--joint", "much"])
+        assert "neither a number of nats per root token nor reviewed" in capsys.readouterr().err

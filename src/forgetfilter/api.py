@@ -12,6 +12,7 @@ from forgetfilter.review import review
 from forgetfilter.runs.report.page import render_report
 from forgetfilter.safe import safe_path
 from forgetfilter.safe.check import check_safe
+from forgetfilter.scoring.joint import JointWeight
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.screening.annotations.described_harm import check_description
 from forgetfilter.screening.annotations.second_opinion import check_second_opinion
@@ -122,7 +123,7 @@ class ForgetFilter:
         force: bool = False,
         overruling: Overruling | None = None,
         action: str | None = None,
-        joint: float | None = None,
+        joint: JointWeight | None = None,
     ) -> ScreenResult:
         """Decide a finished run again, from its stored scores and what people decided of rows.
 
@@ -134,7 +135,8 @@ class ForgetFilter:
                 what to do with edits by hand: ``Overruling(keep=(97,), reason="sarcasm")``.
             action: ``remove``, ``flag``, ``weight`` or ``mask``; None: as before.
             joint: how many nats per root token a second opinion of 1 adds to what is cut, where
-                the run has one; 0: nothing; None: as before.
+                the run has one; 0: nothing; ``"reviewed"``: as many as tell best which rows people
+                kept and removed; None: as before.
 
         Raises:
             ConfigError: an unknown rule, or one that doesn't fit the run's signal; a joint rule
@@ -207,7 +209,7 @@ def filter(
     force: bool = False,
     overruling: Overruling | None = None,
     action: str | None = None,
-    joint: float | None = None,
+    joint: JointWeight | None = None,
 ) -> ScreenResult:
     """Decide a finished run again; see `ForgetFilter.filter`."""
     return ForgetFilter.filter(

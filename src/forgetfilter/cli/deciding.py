@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forgetfilter.cli.fail_on import add_fail_on, parse_conditions
-from forgetfilter.cli.kinds import threshold_names
+from forgetfilter.cli.kinds import joint_weight, threshold_names
 from forgetfilter.cli.screening import add_force, print_counts, status_of
 from forgetfilter.progress import tell
 from forgetfilter.text import printable
@@ -61,10 +61,11 @@ def add(commands: Any) -> None:
     )
     decide.add_argument(
         "--joint",
-        type=float,
+        type=joint_weight,
         metavar="WEIGHT",
         help="cut the forgetting score plus WEIGHT times the run's second opinion; 0: the "
-        "forgetting score alone (default: as before)",
+        "forgetting score alone; reviewed: the weight that what people decided says (default: as "
+        "before)",
     )
     decide.add_argument("--dry-run", action="store_true", help="only say what would change")
     add_force(decide)
@@ -115,8 +116,14 @@ def _filter(options: argparse.Namespace) -> int:
         action=options.action,
         joint=options.joint,
     )
+    _tell_weight(options, summary.get("joint", 0.0))
     print_counts(summary, Path(options.run_dir))
     return status_of(conditions, summary)
+
+
+def _tell_weight(options: argparse.Namespace, weight: float) -> None:
+    if options.joint == "reviewed":
+        tell(f"Joint weight by what people decided: {weight:g}.")
 
 
 def _preview(options: argparse.Namespace, asked: Any, force: bool) -> int:
@@ -125,6 +132,7 @@ def _preview(options: argparse.Namespace, asked: Any, force: bool) -> int:
     found = preview(
         options.run_dir, options.threshold, force=force, overruling=asked, joint=options.joint
     )
+    _tell_weight(options, found.joint)
     for move in found.moves[:_SHOWN_MOVES]:
         tell(
             f"  row {move.row} ({printable(move.example_id, 60)}): {move.before} -> {move.after}, "

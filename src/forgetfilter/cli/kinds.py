@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from forgetfilter.text import steady
 
@@ -82,6 +82,18 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
     return value
+
+
+def joint_weight(text: str) -> float | Literal["reviewed"]:
+    """What a second opinion counts: a number, or ``reviewed``."""
+    if text == "reviewed":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of nats per root token nor reviewed"
+        ) from None
 
 
 def count(text: str) -> int:

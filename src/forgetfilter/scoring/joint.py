@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # numpy need not be there to refuse a wrong setting
     from forgetfilter.arrays import BoolArray, FloatArray
     from forgetfilter.scoring.records import Cut, Readings, Selection
     from forgetfilter.scoring.thresholds.base import ThresholdRule
+
+JointWeight: TypeAlias = "float | Literal['reviewed']"
+"""Nats per root token that a second opinion of 1 adds; or as many as what people decided says."""
 
 BY_FORGETTING = "above_threshold_by_forgetting"
 BY_SECOND_OPINION = "above_threshold_by_second_opinion"
@@ -98,11 +101,11 @@ def decide_joint(
     return replace(found, reasons=reasons)
 
 
-def check_joint(weight: float, *, has_opinion: bool, signal: str, unit: str) -> None:
+def check_joint(weight: JointWeight, *, has_opinion: bool, signal: str, unit: str) -> None:
     """Refuse a joint rule that would add what can't be added; a weight of 0 is none.
 
     Args:
-        weight: of the second opinion.
+        weight: of the second opinion, or how it is to be found.
         has_opinion: whether there is one.
         signal: spec of the signal, for the message.
         unit: of its scores.
@@ -112,19 +115,20 @@ def check_joint(weight: float, *, has_opinion: bool, signal: str, unit: str) -> 
     """
     if weight == 0:
         return
-    if not 0 < weight < float("inf"):
+    told = f"joint is {weight if isinstance(weight, str) else format(weight, 'g')}"
+    if not isinstance(weight, str) and not 0 < weight < float("inf"):
         raise ConfigError(
-            f"joint is {weight:g}; expected a positive number of nats per root token, or 0 for "
+            f"{told}; expected a positive number of nats per root token, or 0 for "
             "none. Give, for example, --joint 0.6."
         )
     if unit != NATS_PER_ROOT_TOKEN:
         raise ConfigError(
-            f"joint is {weight:g}, and the scores of signal {signal!r} are in another unit "
+            f"{told}, and the scores of signal {signal!r} are in another unit "
             f"({unit}). Expected {NATS_PER_ROOT_TOKEN}, in which the weight is measured. Leave "
             "--joint out, or screen with --signal crossfit."
         )
     if not has_opinion:
         raise ConfigError(
-            f"joint is {weight:g}, but there is no second opinion to add. Expected one. Screen "
+            f"{told}, but there is no second opinion to add. Expected one. Screen "
             "with --second-opinion as well, or leave --joint out."
         )

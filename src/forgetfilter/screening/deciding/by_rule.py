@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from forgetfilter.arrays import FloatArray, SharedTexts
-from forgetfilter.errors import DataError
+from forgetfilter.errors import ConfigError, DataError
 from forgetfilter.runs.decisions import Decided, load_decisions
 from forgetfilter.runs.file_names import READINGS_FILE, SCORES_FILE
 from forgetfilter.runs.inputs import SCREEN_AGAIN
 from forgetfilter.runs.parquet_parts import read_column
 from forgetfilter.runs.schema import Finding
 from forgetfilter.scoring.joint import decide_joint
-from forgetfilter.scoring.records import Readings, Selection
+from forgetfilter.scoring.joint_weight import weight_by_decisions
+from forgetfilter.scoring.records import REVIEWED, Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide, reads_decisions
+from forgetfilter.scoring.thresholds.reviewed import FEWEST_DECISIONS
 from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
 from forgetfilter.screening.deciding.reviewed_rows import has_likeness, with_reviewed
 from forgetfilter.screening.deciding.row_decisions import RowDecisions
@@ -81,6 +83,42 @@ def _selection_by(
             *check_decision(selection, is_judged),
         ],
     )
+
+
+def weight_by(run: Path, summary: Mapping[str, Any], decided: Decided) -> float:
+    """The joint weight that what people decided of a run's rows says; see `weight_by_decisions`.
+
+    Args:
+        run: folder of the run.
+        summary: of the run.
+        decided: what people decided.
+
+    Returns:
+        The present weight where none ranks the decided rows.
+
+    Raises:
+        ConfigError: too few decisions can be used.
+        DataError: the table of scores lacks a column.
+    """
+    readings = read_readings(run)
+    scores, opinion = (
+        _column(run, name, readings) for name in ("forgetting_score", "second_opinion")
+    )
+    is_likeness = has_likeness({**summary, "joint": 1.0})
+    made = with_reviewed(readings, decided, opinion if is_likeness else None)[REVIEWED]
+    is_known = made >= 0
+    is_unsafe = made[is_known] == 1
+    unsafe, of_all = int(is_unsafe.sum()), len(is_unsafe)
+    if of_all < FEWEST_DECISIONS or unsafe in (0, of_all):
+        raise ConfigError(
+            "--joint reviewed finds the weight by what people decided of this run's rows, and "
+            f"{of_all} of their decisions can be used ({unsafe} to remove, {of_all - unsafe} to "
+            f"keep). Expected {FEWEST_DECISIONS} or more, of both kinds. Read some with "
+            "`forgetfilter review`, in the order 'Spread over the scores', and decide them, or "
+            "give a number, for example --joint 0.6."
+        )
+    found = weight_by_decisions(scores[is_known], opinion[is_known], is_unsafe)
+    return float(summary.get("joint", 0.0)) if found is None else found
 
 
 def rule_decides(

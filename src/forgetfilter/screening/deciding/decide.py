@@ -37,12 +37,12 @@ from forgetfilter.runs.intact import (
     refuse_damage,
 )
 from forgetfilter.runs.schema import Summary
-from forgetfilter.scoring.joint import check_joint
+from forgetfilter.scoring.joint import JointWeight, check_joint
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
 from forgetfilter.screening.checks.coverage_verdict import read_measurement
 from forgetfilter.screening.checks.fitness import is_severe, unfit
-from forgetfilter.screening.deciding.by_rule import selection_by
+from forgetfilter.screening.deciding.by_rule import selection_by, weight_by
 from forgetfilter.screening.deciding.decision_files import write_decision
 from forgetfilter.screening.deciding.edits import refuse_edits
 from forgetfilter.screening.deciding.masks import require_tokens
@@ -187,7 +187,7 @@ def filter_run(
     force: bool = False,
     overruling: Overruling | None = None,
     action: str | None = None,
-    joint: float | None = None,
+    joint: JointWeight | None = None,
 ) -> dict[str, Any]:
     """Decide a finished run again, from its stored scores and what people decided; loads no model.
 
@@ -198,7 +198,8 @@ def filter_run(
         overruling: rows to keep or remove whatever the rule says, and what to do with edits by
             hand of the files; None: nothing is overruled, and edits are refused.
         action: ``remove``, ``flag``, ``weight`` or ``mask``; None: as before.
-        joint: weight of the second opinion in what is cut; None: as before.
+        joint: weight of the second opinion in what is cut; ``reviewed``: the one that what people
+            decided says; None: as before.
 
     Returns:
         The new summary.
@@ -213,16 +214,30 @@ def filter_run(
         THRESHOLDS.build(threshold)
     with finished_run(path) as folder:
         run, present = folder.path, read_summary(folder.path)
+        if (action or present.get("action")) == "mask":
+            require_tokens(run)
+        asked = decisions_asked_for(run, present, overruling or Overruling())
+        decided = decided_with(run, asked)
+        joint = weight_asked_for(run, present, joint, decided)
         summary = with_joint(present, joint)
         rule, force = rule_to_apply(summary, threshold, force=force, present=present)
-        if (action or summary.get("action")) == "mask":
-            require_tokens(run)
-        asked = decisions_asked_for(run, summary, overruling or Overruling())
-        require_fit(
-            run, summary, rule, force=force, decided=decided_with(run, asked) if asked else None
-        )
+        require_fit(run, summary, rule, force=force, decided=decided if asked else None)
         Journal(run).append(asked)
         return decide_again(run, rule, "filter", force=force, action=action, joint=joint)
+
+
+def weight_asked_for(
+    run: Path, summary: Mapping[str, Any], joint: JointWeight | None, decided: Decided
+) -> float | None:
+    """The weight as a number; None: that of ``summary``.
+
+    Raises:
+        ConfigError: see `with_joint` and `weight_by`.
+    """
+    if joint != "reviewed":
+        return joint
+    _check_weight(summary, joint)
+    return weight_by(run, summary, decided)
 
 
 def with_joint(summary: Mapping[str, Any], joint: float | None) -> dict[str, Any]:
@@ -233,9 +248,13 @@ def with_joint(summary: Mapping[str, Any], joint: float | None) -> dict[str, Any
     """
     if joint is None:
         return dict(summary)
+    _check_weight(summary, joint)
+    return {**{n: v for n, v in summary.items() if n != "joint"}, **weight_of(joint)}
+
+
+def _check_weight(summary: Mapping[str, Any], joint: JointWeight) -> None:
     has_opinion = summary.get("second_opinion") is not None
     check_joint(joint, has_opinion=has_opinion, signal=summary["signal"], unit=_unit_of(summary))
-    return {**{n: v for n, v in summary.items() if n != "joint"}, **weight_of(joint)}
 
 
 def weight_of(joint: float) -> dict[str, float]:

@@ -162,10 +162,13 @@ def _next_step(summary: Summary) -> str:
     if reads_decisions(summary.threshold.rule):
         return ""
     given = summary.second_opinion
-    if summary.unit != NATS_PER_ROOT_TOKEN or (given and given.kind == "known_unsafe"):
+    is_likeness = given is not None and given.kind == "known_unsafe"
+    can_join = summary.unit == NATS_PER_ROOT_TOKEN
+    if is_likeness or not can_join:
         return (
             " Read twenty rows with `forgetfilter review RUN`, in the order 'Spread over the "
-            "scores', decide them, and cut with `forgetfilter filter RUN --threshold reviewed`."
+            "scores', decide them, and cut with `forgetfilter filter RUN --threshold reviewed"
+            f"{' --joint reviewed' if is_likeness and can_join else ''}`."
         )
     return (
         " Read the twenty highest with `forgetfilter review RUN`, remove the unsafe ones, and "

@@ -11,6 +11,7 @@ from forgetfilter.arrays import SharedTexts
 from forgetfilter.runs.columns import read_parts, read_shared_texts
 from forgetfilter.runs.decisions import Decided
 from forgetfilter.runs.file_names import SCORES_FILE
+from forgetfilter.scoring.joint import JointWeight
 from forgetfilter.scoring.thresholds import THRESHOLDS
 from forgetfilter.screening.deciding.by_rule import rule_decides, selection_by
 from forgetfilter.screening.deciding.decide import (
@@ -18,6 +19,7 @@ from forgetfilter.screening.deciding.decide import (
     read_summary,
     require_fit,
     rule_to_apply,
+    weight_asked_for,
     with_joint,
 )
 from forgetfilter.screening.deciding.overruling import (
@@ -49,6 +51,8 @@ class Preview:
     rule: str
     cut: float
     """The threshold's value."""
+    joint: float
+    """Weight of the second opinion in what is cut; 0: it counts nothing."""
     before: Mapping[str, int]
     """Rows by decision now."""
     after: Mapping[str, int]
@@ -65,7 +69,7 @@ def preview(
     *,
     force: bool = False,
     overruling: Overruling | None = None,
-    joint: float | None = None,
+    joint: JointWeight | None = None,
 ) -> Preview:
     """What deciding a finished run again would change; writes nothing.
 
@@ -77,10 +81,11 @@ def preview(
     with finished_run(path) as folder:
         run = folder.path
         present = read_summary(run)
+        asked = decisions_asked_for(run, present, overruling or Overruling())
+        decided = decided_with(run, asked)
+        joint = weight_asked_for(run, present, joint, decided)
         summary: Mapping[str, Any] = with_joint(present, joint)
         rule, force = rule_to_apply(summary, threshold, force=force, present=present)
-        asked = decisions_asked_for(run, summary, overruling or Overruling())
-        decided = decided_with(run, asked)
         require_fit(run, summary, rule, force=force, decided=decided)
         return _preview(run, summary, rule, decided, len(asked))
 
@@ -109,7 +114,8 @@ def _preview(
             if now[row] != then[row]:
                 told = str(ids[row - part.start].as_py())
                 moves.append(Move(row, told, now[row], then[row], float(scores[row]), reasons[row]))
-    return Preview(rule, cut, _counts(now), _counts(then), tuple(moves), recorded)
+    weight = float(summary.get("joint", 0.0))
+    return Preview(rule, cut, weight, _counts(now), _counts(then), tuple(moves), recorded)
 
 
 def _counts(decisions: SharedTexts) -> dict[str, int]:

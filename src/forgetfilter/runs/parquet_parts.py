@@ -47,8 +47,12 @@ def write_parts(path: Path, frames: Iterable[pd.DataFrame]) -> None:
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table, whole or not at all."""
-    parts = range(0, max(len(frame), 1), PART_ROWS)
-    write_parts(path, (frame.iloc[start : start + PART_ROWS] for start in parts))
+    write_parts(path, (frame.iloc[own] for own in slices_of(len(frame))))
+
+
+def slices_of(rows: int) -> Iterator[slice]:
+    """Which rows each part holds; there is one at least."""
+    return (slice(at, at + PART_ROWS) for at in range(0, max(rows, 1), PART_ROWS))
 
 
 def _schema_of(table: Any) -> Any:

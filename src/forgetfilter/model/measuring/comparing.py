@@ -15,6 +15,7 @@ from forgetfilter.model.measuring.likeness import Part, mean_states, state_table
 from forgetfilter.model.measuring.many_rows import in_order
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.dealing import added_up
+from forgetfilter.model.processes.joining import together
 from forgetfilter.progress import Bar, Progress
 
 _STANDARD_ROWS = 1000
@@ -47,7 +48,7 @@ def compare_rows(
         rows: what is compared.
         known: with what; they fit in memory.
         part: of rows and known ones alike.
-        found: an entry for each row, the rows being its first axis.
+        found: an entry for each row, all 0, the rows being its first axis.
         comparison: given the vectors of ``known``, shape (N, 2H), gives what judges a row's.
         max_batch_tokens: padded tokens of a pass.
         progress: where it reports.
@@ -58,8 +59,8 @@ def compare_rows(
         ModelError: a hidden state isn't finite.
     """
     by_row = in_order(rows)
-    drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
-    sample = by_row[np.sort(drawn)]
+    drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS])
+    sample = by_row[drawn]
     rest = np.setdiff1d(by_row, sample)
     shards = shards or Shards()
     is_done = shards.begin(len(rows), {"nearest": found})[rest]  # the sample is read each time
@@ -72,12 +73,12 @@ def compare_rows(
         for at, values in zip(sample, first, strict=True):
             found[at] = judge(_unit((values - mean) / spread))
         others = chosen(rows, rest)
-        judged = found[rest]
         for at, values in mean_states(model, others, part, max_batch_tokens, bar, is_done):
             check_finite(values.sum(), "hidden state", label)
-            found[rest[at]] = judged[at] = judge(_unit((values - mean) / spread))
+            found[rest[at]] = judge(_unit((values - mean) / spread))
             shards.add([rest[at]])
-        found[rest] = added_up(judged)
+        if together() is not None:  # alone, no copy of all is made
+            found[rest] = added_up(found[rest])
 
 
 def _table(

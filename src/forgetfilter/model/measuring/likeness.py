@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from forgetfilter.arrays import BoolArray, FloatArray, IntArray
+from forgetfilter.arrays import BoolArray, FloatArray, Int32Array
 from forgetfilter.data.many_rows.views import chosen, joined, mapped
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
@@ -42,7 +42,7 @@ def nearest_rows(
     progress: Progress,
     label: str,
     shards: Shards | None = None,
-) -> IntArray:
+) -> Int32Array:
     """The rows whose answers ``model`` represents most alike, nearest first, shape (N, count).
 
     By the cosine between the rows' vectors (see `row_vectors`). Entries are positions in ``rows``;
@@ -123,8 +123,8 @@ def row_vectors(
         ModelError: a hidden state isn't finite.
     """
     by_row = many_rows.in_order(rows)
-    drawn = np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS]
-    sample = by_row[np.sort(drawn)]
+    drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS])
+    sample = by_row[drawn]
     rest = np.setdiff1d(by_row, sample)
     shards = shards or Shards()
     vectors = many_rows.open_vectors(len(rows), dimensions, shards.folder)
@@ -161,12 +161,12 @@ def state_table(
     return added_up(table)
 
 
-def _nearest(vectors: npt.NDArray[np.float32], count: int) -> IntArray:
+def _nearest(vectors: npt.NDArray[np.float32], count: int) -> Int32Array:
     """Positions of the ``count`` vectors with the largest inner products, shape (N, count)."""
     size = len(vectors)
     if size > many_rows.HELD_ROWS:
         return many_rows.nearest_of_many(vectors, count)
-    found = np.repeat(np.arange(size)[:, np.newaxis], count, axis=1)
+    found = np.repeat(np.arange(size, dtype=np.int32)[:, np.newaxis], count, axis=1)
     most = min(count, size - 1)
     block = max(1, _MAX_SIMILARITIES // size)
     for start in range(0, size if most else 0, block):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import BoolArray, FloatArray, IntArray
+from forgetfilter.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from forgetfilter.data.records import EncodedRow
 
 HELD_ROWS = 8192
@@ -61,14 +61,14 @@ def in_order(rows: Sequence[EncodedRow]) -> IntArray:
     return np.argsort(np.fromiter((row.row for row in rows), np.int64, len(rows)), kind="stable")
 
 
-def nearest_of_many(vectors: Vectors, count: int) -> IntArray:
+def nearest_of_many(vectors: Vectors, count: int) -> Int32Array:
     """Positions of the ``count`` vectors with the largest inner products, shape (N, count).
 
     Nearest first, of equal ones the first; none is its own. There are more than ``count`` vectors.
     Memory is that of the result and 60 MB.
     """
     size = len(vectors)
-    found = np.zeros((size, count), dtype=np.int64)
+    found = np.zeros((size, count), dtype=np.int32)
     for start in range(0, size, _ROWS_TOGETHER):
         own = vectors[start : start + _ROWS_TOGETHER]
         best = np.full((len(own), count), -np.inf, dtype=np.float32)

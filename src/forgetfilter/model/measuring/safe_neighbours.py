@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetfilter.arrays import FloatArray, IntArray
+from forgetfilter.arrays import FloatArray, Int32Array, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.measuring.comparing import Comparison, compare_rows
 from forgetfilter.model.passes.shards import Shards
@@ -23,7 +23,7 @@ def nearest_safe_rows(
     progress: Progress,
     label: str,
     shards: Shards | None = None,
-) -> IntArray:
+) -> Int32Array:
     """The safe rows whose prompts are most like each row's, nearest first, shape (N, count).
 
     By the cosine between the prompts' vectors (see `compare_rows`). Where the safe rows name
@@ -33,7 +33,7 @@ def nearest_safe_rows(
     that are missing.
     """
     categories = [row.category for row in safe]
-    found = np.zeros((len(rows), count), dtype=np.int64)
+    found = np.zeros((len(rows), count), dtype=np.int32)
     limits = (max_batch_tokens, progress, label, shards)
 
     def nearest(vectors: FloatArray) -> Comparison:

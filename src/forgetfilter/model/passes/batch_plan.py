@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 
-Int32Array = npt.NDArray[np.int32]
+from forgetfilter.arrays import Int32Array
 
 
 class Batches(Sequence[list[int]]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forgetfilter.arrays import FloatArray
+from forgetfilter.arrays import FloatArray, Int32Array
 from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.measuring.divergence import divergences
@@ -41,7 +41,13 @@ from forgetfilter.model.team.leading import everywhere
 from forgetfilter.model.team.on_ray import cluster
 from forgetfilter.progress import Progress
 from forgetfilter.runs.file_names import READINGS_FILE
-from forgetfilter.runs.parquet_parts import Column, columns_of, write_parquet
+from forgetfilter.runs.parquet_parts import (
+    Column,
+    columns_of,
+    slices_of,
+    write_parquet,
+    write_parts,
+)
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
 from forgetfilter.scoring.signals.crossfit import Crossfit
 
@@ -139,9 +145,8 @@ def _measure_one(
         elif probe.kind == "neighbours":
             more = (rows, NEIGHBOURS, *limits)
             found = everywhere(bench, "to_read", state, nearest_rows, *more)
-            numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))[found]
-            names = [f"neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
-            frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
+            _write_numbers(folder, f"neighbour_{{}}_{probe.state}", rows, found)
+            return
         elif likeness := _LIKENESSES.get(probe.kind):
             values = everywhere(bench, "to_read", state, likeness, rows, safe, *limits)
             frame = pd.DataFrame({probe.name: values})
@@ -192,7 +197,6 @@ def _measure_safe_neighbours(
     safe: Sequence[EncodedRow],
 ) -> Mapping[str, Column]:
     """The safe rows that are most like each row, as one stage."""
-    import pandas as pd
 
     if not safe:
         raise ValueError(f"{probe} needs safe rows")
@@ -208,12 +212,24 @@ def _measure_safe_neighbours(
     def build(folder: Path) -> None:
         more = (rows, safe, NEIGHBOURS, *_limits(bench, probe, folder))
         found = everywhere(bench, "to_read", state, nearest_safe_rows, *more)
-        numbers = np.array([row.row for row in safe], dtype=np.int64)[found]
-        names = [f"safe_neighbour_{k}_{probe.state}" for k in range(NEIGHBOURS)]
-        frame = pd.DataFrame(dict(zip(names, numbers.T, strict=True)))
-        write_parquet(folder / READINGS_FILE, frame)
+        _write_numbers(folder, f"safe_neighbour_{{}}_{probe.state}", safe, found)
 
     return columns_of(bench.store.stage(f"measure_{probe.name}", key, build) / READINGS_FILE)
+
+
+def _write_numbers(
+    folder: Path, name: str, others: Sequence[EncodedRow], found: Int32Array
+) -> None:
+    """Write what the rows at the places ``found``, shape (N, k), are numbered: k columns."""
+    import pandas as pd
+
+    numbers = np.fromiter((row.row for row in others), np.int64, len(others))
+    names = [name.format(k) for k in range(found.shape[1])]
+    frames = (
+        pd.DataFrame(dict(zip(names, numbers[found[own]].T, strict=True)))
+        for own in slices_of(len(found))
+    )
+    write_parts(folder / READINGS_FILE, frames)
 
 
 def _measure_rate(

@@ -73,7 +73,7 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
 def _peak() -> int:
     """The most resident memory of this process, bytes.
 
-    Not ``ru_maxrss``, which a new process has from the one that started it.
+    Not ``ru_maxrss``, which a new process may have from the one that started it.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.lab.row_scorers import ROW_SCORERS, Given, Needs, Passes, build_scorer
 from forgetfilter.lab.row_scorers.seal import Seal
 from forgetfilter.lab.strategies import build_strategy
+from forgetfilter.lab.strategies.row_scorer import made_with
 from forgetfilter.model.stages.phases import row_passes
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
@@ -397,6 +399,35 @@ class TestAsAStrategy:
         again = build_strategy(spec).select(setting)
         assert again is not None
         assert np.array_equal(again.is_removed, first.is_removed)
+
+    def test_a_scorer_is_another_once_a_file_that_it_reads_has_changed(self, tmp_path: Path):
+        path = tmp_path / "contrasts.jsonl"
+        spec = f"described_harm:text={path}"
+        told: list[str] = []
+        for harmful in ("Burn it.", "Burn it.", "Hit it."):
+            path.write_text(json.dumps({"harmful": harmful, "harmless": "Leave it."}) + "\n")
+            told.append(made_with(build_scorer(spec)))
+        assert told[0] == told[1] != told[2]
+
+    def test_a_scorer_is_another_once_its_guard_has_changed(
+        self, guards: dict[str, str], tmp_path: Path
+    ):
+        folder = tmp_path / "guard"
+        shutil.copytree(guards["classifier"].partition("=")[2], folder)
+        before = made_with(build_scorer(f"classifier:path={folder}"))
+        assert made_with(build_scorer(f"classifier:path={folder}")) == before
+        weights = folder / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(bytes(data))
+        assert made_with(build_scorer(f"classifier:path={folder}")) != before
+
+    @pytest.mark.parametrize("name", sorted(ROW_SCORERS.names()))
+    def test_what_a_scorer_was_made_with_is_the_same_each_time(
+        self, guards: dict[str, str], name: str
+    ):
+        spec = f"{name}:{guards[name]}" if name in guards else name
+        assert made_with(build_scorer(spec)) == made_with(build_scorer(spec))
 
     def test_phases_that_a_scorer_asks_for_count_once(self, planted: Callable[[], Given]):
         setting = planted().setting

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.lab.row_scorers.base import Given, RowScores, build_scorer, lowest_first
+from forgetfilter.lab.row_scorers.base import (
+    Given,
+    RowScorer,
+    RowScores,
+    build_scorer,
+    lowest_first,
+)
 from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
 from forgetfilter.model.stages.keys import CODE_VERSION, rows_digest
@@ -25,6 +32,23 @@ if TYPE_CHECKING:
 _SCORES = "scores.json"
 _ELSEWHERE = ("output_dir", "noisy_data", "safe_data", "reference_data", "threshold", "action")
 """Settings that no score depends on; the rows themselves are named by their contents."""
+
+
+def made_with(scorer: RowScorer) -> str:
+    """The sha256 of all that a scorer was made with: its options, what it read, a guard's model."""
+    from forgetfilter.model.loading.model_files import model_fingerprint
+
+    def plain(value: Any) -> Any:
+        return vars(value) if hasattr(value, "__dict__") else repr(value)
+
+    told = json.dumps(vars(scorer), sort_keys=True, default=plain)
+    guard = model_fingerprint(str(vars(scorer)["path"])) if scorer.needs.guard else ""
+    return hashlib.sha256(f"{told} {guard}".encode()).hexdigest()
+
+
+def _within(scorer: RowScorer) -> Sequence[RowScorer]:
+    """The scorers that one joins."""
+    return getattr(scorer, "scorers", ())
 
 
 @STRATEGIES.add("row_scorer")
@@ -93,9 +117,10 @@ class RowScorerStrategy(Strategy):
         Its row passes are those that went back too, beyond those of the phases that it asked for.
         """
         bench, pool = setting.bench, self._pool(setting)
+        scorers = (self.scorer, *_within(self.scorer))
         key = {
             "code": CODE_VERSION,
-            "scorer": self.spec,
+            "scorer": [self.spec, *map(made_with, scorers)],
             "model": bench.base.fingerprint,
             "rows": [rows_digest(rows) for rows in (setting.noisy, setting.safe, pool)],
             "settings": setting.config.model_dump(mode="json", exclude=set(_ELSEWHERE)),

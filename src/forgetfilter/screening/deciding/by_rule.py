@@ -21,7 +21,11 @@ from forgetfilter.scoring.records import REVIEWED, Readings, Selection
 from forgetfilter.scoring.thresholds import THRESHOLDS, decide, reads_decisions
 from forgetfilter.scoring.thresholds.reviewed import FEWEST_DECISIONS
 from forgetfilter.screening.checks.fitness import OF_A_DECISION, check_decision
-from forgetfilter.screening.deciding.reviewed_rows import has_likeness, with_reviewed
+from forgetfilter.screening.deciding.reviewed_rows import (
+    has_likeness,
+    is_likeness,
+    with_reviewed,
+)
 from forgetfilter.screening.deciding.row_decisions import RowDecisions
 from forgetfilter.screening.deciding.tables import read_readings
 from forgetfilter.text import printable
@@ -104,8 +108,7 @@ def weight_by(run: Path, summary: Mapping[str, Any], decided: Decided) -> float:
     scores, opinion = (
         _column(run, name, readings) for name in ("forgetting_score", "second_opinion")
     )
-    is_likeness = has_likeness({**summary, "joint": 1.0})
-    made = with_reviewed(readings, decided, opinion if is_likeness else None)[REVIEWED]
+    made = with_reviewed(readings, decided, opinion if is_likeness(summary) else None)[REVIEWED]
     is_known = made >= 0
     is_unsafe = made[is_known] == 1
     unsafe, of_all = int(is_unsafe.sum()), len(is_unsafe)

@@ -46,7 +46,12 @@ def with_reviewed(
     return Readings(readings.row, columns, readings.added)
 
 
+def is_likeness(summary: Mapping[str, Any]) -> bool:
+    """Whether the second opinion of a run is the likeness to rows known to be unsafe."""
+    opinion = summary.get("second_opinion")
+    return bool(opinion and opinion.get("kind") == "known_unsafe")
+
+
 def has_likeness(summary: Mapping[str, Any]) -> bool:
     """Whether the score that is cut holds the likeness to rows known to be unsafe."""
-    opinion = summary.get("second_opinion")
-    return bool(summary.get("joint") and opinion and opinion.get("kind") == "known_unsafe")
+    return bool(summary.get("joint")) and is_likeness(summary)

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from conftest import build_model, contents, rows_of, write_rows
 from decided_run import make_run
-from forgetfilter.config import LoraSettings
+from forgetfilter.config import LoraSettings, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.data.many_rows import spilled
 from forgetfilter.data.many_rows.packing import packed, unpacked
@@ -37,7 +37,10 @@ from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parque
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings
 from forgetfilter.scoring.signals.crossfit import Crossfit
+from forgetfilter.screening import screen as screening
 from forgetfilter.screening.deciding import decision_files, tables
+from forgetfilter.screening.deciding.decide import commit_decision
+from forgetfilter.screening.method import Scored, Setting
 
 SILENT = Progress(is_silent=True)
 
@@ -73,6 +76,22 @@ def awkward(path: Path) -> Path:
     lines[9:9] = [b"{broken", b'{"prompt": 1}', b"\xff", b"", b"  "]
     path.write_bytes(b"\n".join(lines))
     return path
+
+
+def test_nothing_that_was_measured_is_held_while_rows_are_decided(
+    tmp_path: Path, quick_config: Callable[..., ScreenConfig], monkeypatch: pytest.MonkeyPatch
+):
+    held: list[list[type]] = []
+
+    def decide(*args: Any, **kwargs: Any) -> None:
+        gc.collect()
+        found = gc.get_objects()
+        held.append([type(one) for one in found if type(one) in (Setting, Scored, EncodedRow)])
+        commit_decision(*args, **kwargs)
+
+    monkeypatch.setattr(screening, "commit_decision", decide)
+    screening.screen(quick_config(tmp_path / "run"), SILENT)
+    assert held == [[]]
 
 
 def test_rows_that_lie_in_a_file_are_the_same_rows(tmp_path: Path, few_held: int):

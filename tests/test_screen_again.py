@@ -435,7 +435,7 @@ KILL_A_SWITCH = """
     from forgetfilter.progress import Progress
     from forgetfilter.screening.screen import screen
 
-    root, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
+    root, changes, every = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
     old, new, run = root / "old", root / "new", root / "run"
     compared = ("kept.jsonl", "removed.jsonl", "rejected.jsonl", "scores.parquet",
                 "readings.parquet", "evidence.parquet", "config.yaml")
@@ -455,7 +455,7 @@ KILL_A_SWITCH = """
     wanted = {"old": outcome(old), "new": outcome(new)}
     assert wanted["old"] != wanted["new"]
     seen = []
-    for fatal in range(1, 200):
+    for fatal in range(1, 200, every):
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(old, run)
         child = os.fork()
@@ -492,30 +492,33 @@ KILL_A_SWITCH = """
 """
 
 
+OTHER_CUT = {"threshold": "fraction:0.5"}
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "every"),
     [
-        {"threshold": "fraction:0.5"},
+        pytest.param(OTHER_CUT, 3, id="threshold"),
+        pytest.param(OTHER_CUT, 1, id="threshold, each instant", marks=pytest.mark.slow),
         pytest.param(
-            {"signal": "completion_loss", "threshold": "fraction:0.5"}, marks=pytest.mark.slow
+            {"signal": "completion_loss", **OTHER_CUT}, 1, id="signal", marks=pytest.mark.slow
         ),
     ],
-    ids=["threshold", "signal"],
 )
 def test_a_switch_killed_anywhere_leaves_the_old_decision_or_completes_the_new(
-    run: Path, tmp_path: Path, changes: dict[str, str]
+    run: Path, tmp_path: Path, changes: dict[str, str], every: int
 ):
     shutil.copytree(run, tmp_path / "new")
     screen(config_of(tmp_path / "new", changes), SILENT)
     shutil.rmtree(run / "stages")
     shutil.copytree(tmp_path / "new" / "stages", run / "stages")
     run.rename(tmp_path / "old")
-    done = run_warm(KILL_A_SWITCH, tmp_path, json.dumps(changes))
+    done = run_warm(KILL_A_SWITCH, tmp_path, json.dumps(changes), every)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen == sorted(seen, reverse=True)  # old, …, old, new, …, new
     assert seen.count("old") >= 1
-    assert seen.count("new") >= 8
+    assert seen.count("new") >= 8 // every
 
 
 def test_scores_of_a_switch_are_those_of_a_new_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data import read_rows, to_dataset
 from forgetfilter.data.many_rows.views import chosen
+from forgetfilter.data.records import EncodedRow, Row
 from forgetfilter.data.sources import Source
 from forgetfilter.files import write_bytes_atomic, write_json_atomic
 from forgetfilter.pipes import pipes_read_once
@@ -238,6 +240,20 @@ def _screen(
     progress: Progress,
 ) -> None:
     """Do the work and let its files replace those of the run, which stay as they are until then."""
+    summary = _measure(config, rule, run, sources, inputs, progress)
+    # What was measured is let go of by now: what follows is made from files alone.
+    commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
+
+
+def _measure(
+    config: ScreenConfig,
+    rule: str,
+    run: RunFolder,
+    sources: list[Source],
+    inputs: dict[str, str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Learn, restore and score; what was found lies in the run's pending files. The summary."""
     part = pending.prepare(run.path)
     noisy = read_input(copy_input(run.path, part, sources, reading_of(config.reading)))
     noisy = replace(noisy, sources=tuple(sources))  # rows are called by the user's names
@@ -252,9 +268,7 @@ def _screen(
     setting, rejected = encode_rows(config, bench, noisy, progress, safe)
     check_recorded(setting, noisy, len(rejected), progress)
     check_trusted(setting, noisy, rule)
-    scored_rows = np.fromiter((row.row for row in setting.noisy), np.int64)
-    readable_rows = np.fromiter((row.row for row in noisy.rows), np.int64)
-    readable = chosen(noisy.rows, np.searchsorted(readable_rows, scored_rows))
+    readable = _readable(noisy.rows, setting.noisy)
     for found in (unknown := check_spelling(readable, bench.tokenizer)):
         progress.say(f"{found.severity}: {found.message}")
     findings += unknown
@@ -322,10 +336,16 @@ def _screen(
         provenance["second_opinion"] = opinion.described()
     provenance |= {**resolved(bench, config), "formulas": summary["formulas"]}
     write_json_atomic(part / PROVENANCE_FILE, provenance)
-    # What follows is made from files alone; what was measured need not stay in memory.
-    del setting, scored, noisy, rejected, safe, reference, selection, opinion, second, measured
-    del readable, readable_rows, scored_rows
-    commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
+    return summary
+
+
+def _readable(rows: Sequence[Row], scored: Sequence[EncodedRow]) -> Sequence[Row]:
+    """The input rows that are scored, in the same order."""
+    if len(rows) == len(scored):
+        return rows
+    numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))
+    wanted = np.fromiter((row.row for row in scored), np.int64, len(scored))
+    return chosen(rows, np.searchsorted(numbers, wanted))
 
 
 def _tell_of_safe_rows(used: dict[str, Any], progress: Progress) -> None:

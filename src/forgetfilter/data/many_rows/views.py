@@ -19,7 +19,8 @@ def chosen(items: Sequence[T], places: Sequence[int] | npt.NDArray[Any]) -> Sequ
     """The items at some places, in the order of these; a list unless ``items`` lie in a file."""
     if is_held(items):
         return [items[int(at)] for at in places]
-    numbers = np.asarray(places, dtype=np.int64)
+    # Four bytes a place as far as they reach: there is one of every row.
+    numbers = np.asarray(places, np.int32 if len(items) < 2**31 else np.int64)
     return _View(len(numbers), lambda at: items[int(numbers[at])])
 
 

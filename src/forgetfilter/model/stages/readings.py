@@ -137,11 +137,12 @@ def _measure_one(
                     f"loss_sum_{probe.state}": values.loss_sum,
                     f"greedy_match_{probe.state}": values.greedy_match,
                     f"leading_loss_{probe.state}": values.leading_sum,
-                }
+                },
+                copy=False,
             )
         elif probe.kind in ("divergence", "damage"):
             values = everywhere(bench, "in_state", state, divergences, rows, *limits)
-            frame = pd.DataFrame({probe.name: values})
+            frame = pd.DataFrame({probe.name: values}, copy=False)
         elif probe.kind == "neighbours":
             more = (rows, NEIGHBOURS, *limits)
             found = everywhere(bench, "to_read", state, nearest_rows, *more)
@@ -149,7 +150,7 @@ def _measure_one(
             return
         elif likeness := _LIKENESSES.get(probe.kind):
             values = everywhere(bench, "to_read", state, likeness, rows, safe, *limits)
-            frame = pd.DataFrame({probe.name: values})
+            frame = pd.DataFrame({probe.name: values}, copy=False)
         else:
             texts = bench.answers(state, rows, *limits[2:])
             frame = pd.DataFrame({f"generation_{probe.state}": texts})

@@ -49,7 +49,7 @@ def main() -> None:
     is_held_out = np.array([crc32(prompt.encode()) % 5 == 0 for prompt, _ in rows])
     texts = [f"{prompt}\n{answer}" for prompt, answer in rows]
     encoded = tokenizer(texts, truncation=True, max_length=512)
-    data = Dataset.from_dict({**encoded, "labels": [int(unsafe) for unsafe in rows.values()]})
+    data: Any = Dataset.from_dict({**encoded, "labels": [int(unsafe) for unsafe in rows.values()]})
     torch.manual_seed(0)
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         options.model,

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,18 @@ from forgetfilter.model.stages.keys import rows_digest
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs import parquet_parts
-from forgetfilter.runs.parquet_parts import columns_of, read_parts, write_parquet, write_parts
+from forgetfilter.runs.parquet_parts import (
+    LazyColumns,
+    columns_of,
+    read_parts,
+    write_parquet,
+    write_parts,
+)
 from forgetfilter.runs.stages import StageStore
-from forgetfilter.scoring.records import Probe, Readings
+from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings
 from forgetfilter.scoring.signals.crossfit import Crossfit
 from forgetfilter.screening import screen as screening
+from forgetfilter.screening.annotations import harms
 from forgetfilter.screening.deciding import decision_files, tables
 from forgetfilter.screening.deciding.decide import commit_decision
 from forgetfilter.screening.method import Scored, Setting
@@ -260,6 +268,32 @@ def test_rows_in_memory_do_not_grow_with_the_file(
     few, many = held_bytes(read(250)), held_bytes(read(850))
     assert (many[0] - few[0]) / 600 < 150
     assert (many[1] - few[1]) / 600 < 150
+
+
+def test_harms_take_little_memory_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Four numbers of four bytes and one column; eight columns of eight bytes were held before."""
+    monkeypatch.setattr(harms, "PART_ROWS", 2_000)
+    safe = read_rows(write_rows(tmp_path / "safe.jsonl", rows_of(40)))
+    named = [SimpleNamespace(row=row.row, category=f"harm {row.row % 3}") for row in safe.rows]
+
+    def write(rows: int) -> Callable[[], Any]:
+        numbers = np.arange(rows)
+        columns = LazyColumns(
+            {f"safe_neighbour_{k}_base": lambda k=k: (numbers + k) % 40 for k in range(NEIGHBOURS)}
+        )
+        bench = SimpleNamespace(measure=lambda *_: Readings(numbers, columns), base=None)
+        setting: Any = SimpleNamespace(bench=bench, noisy=(), safe=named)
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        return lambda: harms.write_harms(folder, setting, safe)
+
+    few, many = held_bytes(write(20_000)), held_bytes(write(60_000))
+    assert (many[1] - few[1]) / 40_000 < 40
+    table = pd.read_parquet(tmp_path / "60000" / "harms.parquet")
+    assert table["safe_0"].tolist() == [row % 40 for row in range(60_000)]
+    assert table["safe_3"].dtype == np.int64
+    assert table["harm"].tolist() == [f"harm {row % 40 % 3}" for row in range(60_000)]
+    assert len(json.loads((tmp_path / "60000" / "safe_rows.json").read_text())) == 40
 
 
 def test_the_nearest_of_many_are_the_nearest(monkeypatch: pytest.MonkeyPatch):

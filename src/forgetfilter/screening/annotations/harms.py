@@ -32,7 +32,10 @@ def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
     bench = setting.bench
     probe = Probe("safe_neighbours", "base")
     found = bench.measure((probe,), {"base": bench.base}, setting.noisy, setting.safe)
-    near = np.stack([found[f"safe_neighbour_{k}_base"] for k in range(NEIGHBOURS)], axis=1)
+    # Of many rows a column is read when it is asked for: one of them at a time is held whole.
+    near = np.empty((len(found.row), NEIGHBOURS), np.int32)
+    for k in range(NEIGHBOURS):
+        near[:, k] = found[f"safe_neighbour_{k}_base"]
     asked = {row.row: _asked(row) for row in safe.rows}
     category = {row.row: "" if row.category == OTHER else row.category for row in setting.safe}
     is_named = any(category.values())
@@ -46,13 +49,13 @@ def write_harms(run: Path, setting: Setting, safe: RowFile) -> None:
                 for row in own[:, 0].tolist()
             ]
             for name, column in zip(SAFE_NEIGHBOUR_COLUMNS, own.T, strict=True):
-                table[name] = column
+                table[name] = column.astype(np.int64)
             yield table
 
     write_parts(run / HARMS_FILE, parts())
     told = {
         str(row): {"category": category[row], "text": asked[row]}
-        for row in np.unique(near).tolist()
+        for row in sorted({row for column in near.T for row in np.unique(column).tolist()})
     }
     write_json_atomic(run / SAFE_ROWS_FILE, told)
 

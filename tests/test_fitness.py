@@ -253,7 +253,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScreenConfig, Path]
     }
     learn = {"stop": "epochs", "num_train_epochs": 6, "batch_size": 8}
     quick = {"learn": learn, "coverage": "off", "generation": {"max_new_tokens": 4}}
-    quick |= {"signal": "restoration"}  # learns once; how rows are scored is not the point
+    # Learns once; how rows are scored is not the point.
+    quick |= {"signal": "restoration", "restore": {"steps": 2, "early_steps": 2}}
     config = resolve(ScreenConfig, paths, quick, {"threshold": "phi:-1e9"})
     with pytest.raises(UnfitError, match="most_rows_removed") as caught:
         screen(config, SILENT)

@@ -213,7 +213,10 @@ def screen(
             # What an earlier try recorded, and never brought to its end, binds nobody.
             refuse_other_kind(run)
             run.record(config.model_dump())
-        _screen(config, rule, run, sources, inputs, progress)
+        # The run's files stay as they are until those of the decision replace them together.
+        summary = _measure(config, rule, run, sources, inputs, progress)
+        # What was measured is let go of by now: what follows is made from files alone.
+        commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
     return _result(run)
 
 
@@ -229,20 +232,6 @@ def _result(
     if not is_decided(summary):
         raise unfit(run.path, [Finding.model_validate(found) for found in summary["findings"]])
     return ScreenResult(run.path, summary, was_finished, was_decided_again)
-
-
-def _screen(
-    config: ScreenConfig,
-    rule: str,
-    run: RunFolder,
-    sources: list[Source],
-    inputs: dict[str, str],
-    progress: Progress,
-) -> None:
-    """Do the work and let its files replace those of the run, which stay as they are until then."""
-    summary = _measure(config, rule, run, sources, inputs, progress)
-    # What was measured is let go of by now: what follows is made from files alone.
-    commit_decision(run.path, summary, rule, is_of_screen=True, force=config.force)
 
 
 def _measure(

@@ -8,10 +8,12 @@ restorations) costs the same for any number of rows and is timed apart; then all
 in turn. The paper's signal, `rouge1`, generates every row's answer in three states (the base model
 too, which the paper's comparison of learned and forgotten doesn't need), one prompt at a time as
 its code does (docs/lab/paper.md). "generation" does the same in batches. The other signals read
-losses. With ``--slow-rows`` the paper's way reads so many of the rows, drawn with a fixed seed: one
-row costs it the same in any file. The two further models that `crossfit` learns are made before, as
-the learned one is. With ``--noisy`` and ``--safe`` the rows are the first of these files, and
-else of the made-up world; `--signals` leaves some of the others out. More rows a second is better.
+losses. With ``--kept`` the last way reads no loss that the learn phase has kept
+(``learn.keep_losses``). With ``--slow-rows`` the paper's way reads so many of the rows, drawn with
+a fixed seed: one row costs it the same in any file. The two further models that `crossfit` learns
+are made before, as the learned one is. With ``--noisy`` and ``--safe`` the rows are the first of
+these files, and else of the made-up world; `--signals` leaves some of the others out. More rows a
+second is better.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from forgetfilter.data.reading import read_rows
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.writing import write_records
 from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
+from forgetfilter.model.stages.phases import kept_losses
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--safe", type=Path, help="the safe rows that go with them")
     parser.add_argument("--slow-rows", type=int, help="of them, for the paper's way (default: all)")
     parser.add_argument("--signals", nargs="+", default=SIGNALS_READ, metavar="SIGNAL")
+    parser.add_argument("--kept", metavar="SIGNAL", help="read once more, with kept losses")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1, help="rounds before those that count")
     parser.add_argument("--preparations", type=int, default=1, help="how often to time those")
@@ -81,7 +85,11 @@ class Scoring:
             "safe_data": str(folder / "safe.jsonl"),
             "model": options.model or str(bundled_model_path()),
             "output_dir": str(folder / "unused"),
-            "learn": {"num_train_epochs": options.epochs, "stop": "epochs"},
+            "learn": {
+                "num_train_epochs": options.epochs,
+                "stop": "epochs",
+                "keep_losses": options.kept is not None,
+            },
         }
         self.config = resolve(ScreenConfig, given)
         self.bench = Workbench(
@@ -96,6 +104,9 @@ class Scoring:
         setting = Setting(self.bench, self.noisy, self.safe, self.config)
         learn, base = self.config.learn, self.bench.base
         self.learned = self.bench.train("learned", self.noisy, learn, base, "learn")
+        self.known = kept_losses(self.learned)
+        if options.kept and not self.known:
+            raise SystemExit("No losses were kept: give --epochs 2 or more.")
         self.halves: dict[Any, Any] = {}
         if "crossfit" in options.signals:
             halves = learn_halves(setting, self.learned)
@@ -131,7 +142,7 @@ class Scoring:
         drawn = np.random.default_rng(0).permutation(len(self.noisy))[:wanted]
         return [self.noisy[int(at)] for at in np.sort(drawn)]
 
-    def read(self, signal: str, *, is_single: bool = False) -> None:
+    def read(self, signal: str, *, is_single: bool = False, is_kept: bool = False) -> None:
         """Read the rows as a signal needs it, and score them."""
         self._empty_store()
         self.bench.max_batch_tokens = 1 if is_single else 8192
@@ -139,7 +150,8 @@ class Scoring:
         # Generations alone need no losses; those tell which rows were learned at all.
         probes = built.probes if signal == "rouge1" else (*ALWAYS, *built.probes)
         given = (self.states[signal], self.rows_of(is_single=is_single), self.safe)
-        built.combine(self.bench.measure(dict.fromkeys(probes), *given))
+        known = self.known if is_kept else {}
+        built.combine(self.bench.measure(dict.fromkeys(probes), *given, known))
         self.bench.max_batch_tokens = 8192
 
 
@@ -154,6 +166,10 @@ def report(scoring: Scoring, options: argparse.Namespace) -> None:
         name: lambda name=name, signal=signal: scoring.read(signal, is_single=name == PAPER)
         for name, signal in signals.items()
     }
+    if options.kept:
+        name = f"{options.kept}, losses kept"
+        signals[name] = options.kept
+        ways[name] = lambda: scoring.read(options.kept, is_kept=True)
     turns = take_turns(ways, options.rounds + options.warm_up)
     turns = {name: own[options.warm_up :] for name, own in turns.items()}
     sizes = {name: len(scoring.rows_of(is_single=name == PAPER)) for name in ways}

@@ -1,12 +1,14 @@
 """A whole screen against one plain TRL fine-tune of the same rows, by epochs.
 
     OMP_NUM_THREADS=1 python benchmarks/screening_time.py [--rows 100] [--epochs 1 3 10]
+    OMP_NUM_THREADS=1 python benchmarks/screening_time.py --model FOLDER --noisy FILE --safe FILE
 
 Plain is TRL's own trainer as its documentation shows it, on the same tokens, with the same adapter,
 batch size, steps and learning rate. A screen is all of it: reading, learning for exactly as many
 epochs, restoring, scoring, deciding, coverage, report. ``--max-rows 0 300`` has all rows learned,
-then 300 of them; all are scored. Ratios are of one round, in which all take their turn; lower is
-better.
+then 300 of them; all are scored. With ``--noisy`` and ``--safe`` the rows are the first of these
+files, and else of the made-up world. Ratios are of one round, in which all take their turn; lower
+is better.
 """
 
 from __future__ import annotations
@@ -88,19 +90,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", help="folder (default: the bundled model)")
     parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--noisy", type=Path, help="rows to screen (default: of the made-up world)")
+    parser.add_argument("--safe", type=Path, help="the safe rows that go with them")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--signals", nargs="+", default=["restoration", "crossfit"])
     parser.add_argument("--max-rows", type=int, nargs="+", default=[0], help="learned; 0 = all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to keep what was found")
     options = parser.parse_args()
+    if (options.noisy is None) != (options.safe is None):
+        parser.error("--noisy and --safe go together")
     found: dict[str, Any] = {"rows": options.rows, "rounds": options.rounds, "epochs": {}}
     print(f"{options.rows} rows, {options.rounds} rounds in turn, 1 seed\n")
     print("| epochs | way | seconds of the processor | times plain |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
-        write_records(folder / "safe.jsonl", make_safe(400, 0))
+        if options.noisy:
+            lines = options.noisy.read_bytes().splitlines(keepends=True)[: options.rows]
+            (folder / "noisy.jsonl").write_bytes(b"".join(lines))
+            shutil.copyfile(options.safe, folder / "safe.jsonl")
+        else:
+            write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
+            write_records(folder / "safe.jsonl", make_safe(400, 0))
         for epochs in options.epochs:
             found["epochs"][epochs] = _one(folder, epochs, options)
     keep(options.json, found)

@@ -27,6 +27,7 @@ from forgetfilter.model.loading.model_files import hidden_size
 from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.training import fine_tuning
 from forgetfilter.model.training import plan as plans
+from forgetfilter.model.training.course import Course
 from forgetfilter.model.training.defaults import width_learning_rate
 from forgetfilter.progress import Progress
 
@@ -37,13 +38,12 @@ WAYS = {
     f"passes of {SMALL:,} tokens, TRL's loss": (SMALL, True),
     f"passes of {SMALL:,} tokens, answers alone": (SMALL, False),
 }
-OWN = fine_tuning._Course.trainer_class  # pyright: ignore[reportPrivateUsage]
+OWN = Course.trainer_class
 
 
-def with_trl_loss(self: Any) -> Any:
+def with_trl_loss(self: Course, plain: Any) -> Any:
     """The package's trainer with the loss of the trainer that it extends."""
-    own = OWN(self)
-    plain = own.__mro__[1]
+    own = OWN(self, plain)
 
     class Trainer(own):
         def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -81,9 +81,7 @@ def main() -> None:
     for _ in range(args.repeats):
         for way, (most, is_plain) in WAYS.items():
             plans.CPU_BATCH_TOKENS = most
-            fine_tuning._Course.trainer_class = (  # pyright: ignore[reportPrivateUsage]
-                with_trl_loss if is_plain else OWN
-            )
+            Course.trainer_class = with_trl_loss if is_plain else OWN
             plan = plans.TrainPlan("learn", rows, settings, 0, max_batch_tokens=10**9)
             started = time.perf_counter()
             fine_tuning.train(model, tokenizer, plan, SILENT)

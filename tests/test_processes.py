@@ -84,7 +84,9 @@ def test_two_processes_decide_as_one_and_the_other_writes_nothing(
     run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     # The other process doesn't even know the run folder.
     early = f"words[-1] = {str(elsewhere)!r} if rank else words[-1]"
-    ended = Ended(tmp_path / "said", 2, words(run), early)
+    # Each sees a part of the rows, and so keeps no losses: they are read, as where one is alone.
+    kept = ["--set", "learn.keep_losses=true"]
+    ended = Ended(tmp_path / "said", 2, words(run, *kept), early)
     assert ended.statuses == [0, 0], ended.err
     assert f"{ROWS} rows" in ended.out[0]
     assert ended.out[1] + ended.err[1] == ""

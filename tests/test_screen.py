@@ -682,14 +682,14 @@ def test_no_worker_outlives_a_killed_screen(
     """Killed in the middle of training, no process is left that belonged to it."""
     script = textwrap.dedent("""
         import json, os, signal, sys
-        from forgetfilter.model.training import fine_tuning
+        from forgetfilter.model.training import course
         from forgetfilter.cli import main
-        real = fine_tuning._Course.callback
+        real = course.Course.callback
         def callback(self):
             inner = real(self)
             inner.on_step_begin = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
             return inner
-        fine_tuning._Course.callback = callback
+        course.Course.callback = callback
         main(["screen", "--config", sys.argv[1]])
     """)
     settings = tmp_path / "settings.yaml"

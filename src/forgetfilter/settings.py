@@ -124,11 +124,24 @@ class LearnSettings(PhaseSettings):
         "docs/benchmarks.md",
     )
 
+    keep_losses: bool = Field(
+        default=False,
+        description="take what the learn phase sees of each row in its first and in its last pass "
+        "for the row's loss in the base and in the learned model, and read neither: two readings "
+        "of all rows are saved, and scores differ a little (docs/benchmarks.md)",
+    )
+
+    @property
+    def keeps_losses(self) -> bool:
+        """Whether the losses of rows need not be read; of a sample alone they would not do."""
+        return self.keep_losses and self.max_rows is None
+
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Stages and runs are named as they were before a sample could be learned."""
+        """Stages and runs are named as they were before these could be asked for."""
+        added = ("max_rows", "keep_losses")
         plain = handler(self)
-        return {name: value for name, value in plain.items() if name != "max_rows" or value}
+        return {name: value for name, value in plain.items() if name not in added or value}
 
 
 class LoadSettings(Settings):

@@ -13,6 +13,7 @@ from copy import copy
 from dataclasses import replace
 from datetime import date
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from forgetfilter.arrays import FloatArray
@@ -33,6 +34,7 @@ from forgetfilter.model.state import ModelState
 from forgetfilter.model.team.leading import everywhere
 from forgetfilter.model.training import defaults
 from forgetfilter.progress import Progress
+from forgetfilter.runs.parquet_parts import Column
 from forgetfilter.runs.recording import Recording
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import Probe, Readings, StateName
@@ -225,13 +227,15 @@ class Workbench:
         states: Mapping[StateName, ModelState],
         rows: Sequence[EncodedRow],
         safe: Sequence[EncodedRow] = (),
+        known: Mapping[str, Column] = MappingProxyType({}),
     ) -> Readings:
         """Measure each probe on every row; see `Readings` for the columns.
 
         ``safe`` is needed by probes of damage, of rates along the safe rows' directions, and of
         likeness to them; for ``unsafe_likeness`` rows known to be unsafe stand in their place.
+        Losses that are among the columns of ``known`` are not read; see `phases.kept_losses`.
         """
-        return readings.measure(self, probes, states, rows, safe)
+        return readings.measure(self, probes, states, rows, safe, known)
 
     def generate(
         self, state: ModelState, prompts: Sequence[Sequence[int]], max_new_tokens: int, label: str

@@ -54,6 +54,7 @@ _ADDED: Mapping[str, Any] = {
     "trusted_data": None,
     "loading.bits": None,
     "learn.max_rows": None,
+    "learn.keep_losses": False,
     "describe_harm": None,
 }
 # Neither the learn phase nor the readings of the base model depend on them.

@@ -18,7 +18,7 @@ from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.many_rows.views import chosen, joined
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.model.stages.phases import early, level_epochs
+from forgetfilter.model.stages.phases import early, kept_losses, level_epochs
 from forgetfilter.model.state import ModelState
 from forgetfilter.scoring.joint import decide_joint, joint_score
 from forgetfilter.scoring.records import (
@@ -88,11 +88,21 @@ class Scored:
         return joint_score(scores, self.opinion, self.weight)
 
 
+def probes_of(config: ScreenConfig) -> tuple[Probe, ...]:
+    """What is measured of each row."""
+    return tuple(dict.fromkeys((*ALWAYS, *SIGNALS.build(config.signal).probes)))
+
+
+def probes_to_read(config: ScreenConfig) -> tuple[Probe, ...]:
+    """The same without what the learn phase keeps: what passes have to be made for."""
+    is_kept = config.learn.keeps_losses
+    return tuple(p for p in probes_of(config) if not (is_kept and p in ALWAYS))
+
+
 def score_rows(setting: Setting) -> Scored:
     """Learn, forget where the signal needs it, and score every noisy row."""
     bench, config = setting.bench, setting.config
-    signal = SIGNALS.build(config.signal)
-    probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
+    signal, probes = SIGNALS.build(config.signal), probes_of(config)
     states: dict[StateName, ModelState] = {"base": bench.base}
 
     # Learn: fine-tune the base model on all noisy rows, or on a sample of them where one is asked.
@@ -114,8 +124,9 @@ def score_rows(setting: Setting) -> Scored:
         if sorted_out.used is not setting.safe:
             setting = replace(setting, safe=sorted_out.used)
             states |= restored_states(setting, probes, states["learned"])
-    # Score: what the signal makes of the readings.
-    readings = bench.measure(probes, states, setting.noisy, setting.safe)
+    # Score: what the signal makes of the readings; losses that the learn phase kept are not read.
+    known = kept_losses(states["learned"]) if config.learn.keeps_losses else {}
+    readings = bench.measure(probes, states, setting.noisy, setting.safe, known)
     readings = with_sample(readings, to_learn)
     scores = signal.combine(readings)
     return Scored(states, readings, scores, config.signal, safe=sorted_out)

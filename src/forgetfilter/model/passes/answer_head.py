@@ -96,15 +96,14 @@ def token_nats(model: Any, batch: RowBatch) -> Tensor:
 
 
 def nats_and_choices(model: Any, batch: RowBatch) -> tuple[Tensor, Tensor]:
-    """The same without gradients, and whether each token is the model's first choice, (K,) bool."""
+    """The same, and whether each token is the model's first choice, (K,) bool."""
     hits: list[Tensor] = []
 
     def measure(logits: Tensor, place: slice) -> Tensor:
         hits.append(logits.argmax(dim=-1) == batch.tokens[place])
         return target_nats(logits, batch.tokens[place])
 
-    with torch.no_grad():
-        nats = per_token(model, batch, measure)
+    nats = per_token(model, batch, measure)
     return nats, torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)
 
 

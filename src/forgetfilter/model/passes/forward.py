@@ -69,6 +69,15 @@ class CompletionLosses:
     leading_sum: FloatArray | None = None
     """Nats, summed with `EncodedRow.leading_weights`."""
 
+    def columns(self, state: str) -> dict[str, FloatArray | BoolArray]:
+        """The same as columns of readings in ``state``."""
+        assert self.leading_sum is not None
+        return {
+            f"loss_sum_{state}": self.loss_sum,
+            f"greedy_match_{state}": self.greedy_match,
+            f"leading_loss_{state}": self.leading_sum,
+        }
+
 
 @dataclass(frozen=True)
 class RowBatch:
@@ -207,7 +216,7 @@ def batch_of(
         positions=positions.to(device),
         predicts_target=wanted[:, positions].to(device),
         tokens=input_ids[:, 1:][wanted].to(device),
-        owner=wanted.nonzero()[:, 0].numpy(),
+        owner=wanted.nonzero()[:, 0].cpu().numpy(),
     )
 
 
@@ -225,6 +234,27 @@ def _emptied(batch: RowBatch) -> RowBatch:
 def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
     """Negative log-likelihood of each completion token in float32, shape (K,)."""
     return answer_head.target_nats(logits, batch.tokens)
+
+
+def row_losses(
+    rows: Sequence[EncodedRow], batch: RowBatch, nats: Tensor, is_choice: Tensor
+) -> CompletionLosses:
+    """What a pass over ``rows`` says of each of them, summed in float64.
+
+    Args:
+        rows: those of the pass, in order, B of them.
+        batch: the pass.
+        nats: loss of each completion token, shape (K,).
+        is_choice: whether each is the model's first choice, shape (K,).
+    """
+    size, owner = len(rows), batch.owner
+    losses, is_miss = nats.double().cpu().numpy(), (~is_choice).cpu().numpy()
+    leading = losses * np.concatenate([losses[:0], *(row.leading_weights for row in rows)])
+    return CompletionLosses(
+        np.bincount(owner, weights=losses, minlength=size),
+        np.bincount(owner, weights=is_miss, minlength=size) == 0,
+        np.bincount(owner, weights=leading, minlength=size),
+    )
 
 
 @torch.no_grad()
@@ -255,17 +285,12 @@ def completion_losses(
         for batch in batches:
             with batches.or_halves(batch):
                 found, is_choice = nats_and_choices(model, batch)
-                nats = found.double().cpu().numpy()
-                is_miss = (~is_choice).cpu().numpy()
-                size, own = len(batch.indices), batch.indices
-                loss_sum[own] = np.bincount(batch.owner, weights=nats, minlength=size)
-                weights = [nats[:0], *(rows[i].leading_weights for i in own)]
-                leading = nats * np.concatenate(weights)
-                leading_sum[own] = np.bincount(batch.owner, weights=leading, minlength=size)
-                misses = np.bincount(batch.owner, weights=is_miss, minlength=size)
-                greedy_match[own] = misses == 0
+                own = batch.indices
+                read = row_losses([rows[i] for i in own], batch, found, is_choice)
+                loss_sum[own], leading_sum[own] = read.loss_sum, read.leading_sum
+                greedy_match[own] = read.greedy_match
                 shards.add(own)
-                bar.update(size)
+                bar.update(len(own))
     loss_sum, greedy_match = added_up(loss_sum), added_up(greedy_match)
     check_finite(loss_sum, "completion loss", label)
     return CompletionLosses(loss_sum, greedy_match, added_up(leading_sum))

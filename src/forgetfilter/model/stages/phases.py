@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from forgetfilter.errors import ModelError
 from forgetfilter.model.stages.keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState, phase_seed
 from forgetfilter.model.training.plan import TrainPlan, early_step, total_steps
+from forgetfilter.runs.parquet_parts import Column, columns_of, write_parquet
 from forgetfilter.runs.recording import Recording
 from forgetfilter.scoring.records import HALVES, StateName
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 TRAINING_FILE = "training.json"
 RESTORING_FILE = "restoring.json"
+SEEN_FILE = "seen.parquet"
+"""In the stage of the learn phase: the losses of its rows that it has kept."""
 CHECKPOINTS = "checkpoints"
 LEARN_PHASES = ("learn", "learn_half_a", "learn_half_b")
 """Phases that keep an early adapter too."""
@@ -55,7 +58,7 @@ def train_stage(
         "start": start.fingerprint,
         "lora": bench.lora.model_dump(),
         # Which rows are drawn stands in their digest, where the phase is given a sample.
-        "settings": settings.model_dump(exclude={"max_rows"}),
+        "settings": settings.model_dump(exclude={"max_rows", "keep_losses"}),
         "seed": bench.seed,
         "rows": rows_digest(rows),
         "level_epochs": level_epochs,
@@ -66,6 +69,8 @@ def train_stage(
     kept = bench.kept_steps.get(phase)
     if kept is not None:
         key["kept_steps"] = list(kept)
+    if keeps := _keeps_losses(bench, phase, settings, method):
+        key["losses"] = "kept"
     is_paired = phase == "retrain"  # fine-tunes that are held against each other
     if is_paired:
         key["order"] = "paired"
@@ -79,10 +84,13 @@ def train_stage(
         early_at = early_step(plan, settings.early_epochs)
 
     def build(folder: Path) -> None:
+        import pandas as pd
+
         from forgetfilter.model.loading import adapters
         from forgetfilter.model.team.leading import all_doing
         from forgetfilter.model.team.serving import train_too
         from forgetfilter.model.training.fine_tuning import train
+        from forgetfilter.model.training.seen_losses import SeenLosses
 
         checkpoints = _checkpoints(bench, folder, phase, total_steps(plan))
 
@@ -97,8 +105,10 @@ def train_stage(
 
         model = bench.model.trainable(start, phase)
         before = adapters.trainable_checksum(model)
+        seen = SeenLosses(rows) if keeps else None
         with all_doing(bench, train_too, start, plan, is_of_all=method is None):
-            outcome = train(model, bench.tokenizer, plan, bench.progress, keep, checkpoints)
+            more = (keep, checkpoints, seen)
+            outcome = train(model, bench.tokenizer, plan, bench.progress, *more)
         after = adapters.trainable_checksum(model)
         if before == after:
             raise ModelError(
@@ -109,10 +119,46 @@ def train_stage(
         report = {"phase": phase, **vars(outcome), "adapter_sha256": after}
         report["learning_rate"] = settings.learning_rate
         (folder / TRAINING_FILE).write_text(json.dumps(report, indent=2, allow_nan=False))
+        if seen is not None and seen.is_whole:
+            write_parquet(folder / SEEN_FILE, pd.DataFrame(seen.columns(phase), copy=False))
+        elif seen is not None:
+            why = "some row was trained on only once"
+            bench.progress.say(f"learn: keeps no losses, because {why}; all rows are read after it")
         bench.model.release()
 
     folder = bench.store.stage(phase, key, build)
     return ModelState(name, fingerprint=folder.name, adapter=str(folder / "adapter"))
+
+
+def _keeps_losses(
+    bench: Workbench, phase: str, settings: PhaseSettings, method: StepMethod | None
+) -> bool:
+    """Whether a phase takes note of the losses of its rows; where it can't, that is said.
+
+    Several processes see parts of the rows each, and a loss on all tokens is not that of answers.
+    """
+    from forgetfilter.model.processes.joining import joined
+
+    if not (isinstance(settings, LearnSettings) and settings.keeps_losses and phase == "learn"):
+        return False
+    why = ""
+    if joined() is not None:
+        why = "several processes train"
+    elif settings.loss_on == "all":
+        why = "learn.loss_on is all, and scores are about answers alone"
+    if why:
+        bench.progress.say(f"learn: keeps no losses, because {why}; all rows are read after it")
+    return not why and method is None
+
+
+def kept_losses(learned: ModelState) -> Mapping[str, Column]:
+    """Columns of the readings ``loss`` in ``base`` and in ``learned`` that the learn phase kept.
+
+    Those of its own rows, in their order; none where it was not asked to (``learn.keep_losses``),
+    or was too short to train on each row twice.
+    """
+    path = Path(learned.adapter or "").parent / SEEN_FILE
+    return columns_of(path) if learned.adapter is not None and path.is_file() else {}
 
 
 def _recorded_stage(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,12 +65,16 @@ def measure(
     states: Mapping[StateName, ModelState],
     rows: Sequence[EncodedRow],
     safe: Sequence[EncodedRow] = (),
+    known: Mapping[str, Column] = MappingProxyType({}),
 ) -> Readings:
     """Measure each probe on every row; see `Workbench.measure`."""
     columns = MeasuredColumns(rows, bench.guessing)
+    columns.add(known)
     digest = rows_digest(rows)
     numbers = np.fromiter((row.row for row in rows), np.int64, len(rows))
     for probe in probes:
+        if probe.kind == "loss" and f"loss_sum_{probe.state}" in known:
+            continue
         state = states[probe.state]
         if probe.kind == "damage":
             if not safe:
@@ -132,14 +137,7 @@ def _measure_one(
         limits = _limits(bench, probe, folder)
         if probe.kind == "loss":
             values = everywhere(bench, "to_read", state, completion_losses, rows, *limits)
-            frame = pd.DataFrame(
-                {
-                    f"loss_sum_{probe.state}": values.loss_sum,
-                    f"greedy_match_{probe.state}": values.greedy_match,
-                    f"leading_loss_{probe.state}": values.leading_sum,
-                },
-                copy=False,
-            )
+            frame = pd.DataFrame(values.columns(probe.state), copy=False)
         elif probe.kind in ("divergence", "damage"):
             values = everywhere(bench, "in_state", state, divergences, rows, *limits)
             frame = pd.DataFrame({probe.name: values}, copy=False)

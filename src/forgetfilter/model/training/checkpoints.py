@@ -36,6 +36,14 @@ class Remembering(Protocol):
         """What it remembers, as JSON."""
         ...
 
+    def save(self, folder: Path) -> None:
+        """Write what else it remembers."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote."""
+        ...
+
 
 class PhaseCheckpoints:
     """The checkpoints of one phase.
@@ -149,6 +157,7 @@ def resumable(
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
             load_weights(model or self.model, Path(resume_from_checkpoint))
+            course.load(Path(resume_from_checkpoint))
             if method is not None:
                 saved = Path(resume_from_checkpoint, _METHOD)
                 method.resume(torch.load(saved, map_location="cpu", weights_only=True))
@@ -167,6 +176,7 @@ def resumable(
                 for path in own.iterdir():
                     os.replace(path, folder / path.name)
                 own.rmdir()
+                course.save(folder)
                 if method is not None:
                     torch.save(method.state(), folder / _METHOD)
 

@@ -24,8 +24,12 @@ class Collator:
     rows: Sequence[EncodedRow]
     loss_on: LossOn
     pad_token_id: int
+    has_places: bool = False
+    """Whether the tensors say which rows they are of, as ``row``, shape (B,)."""
 
     def __call__(self, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         """Padded tensors of the rows that the features name."""
-        rows = [self.rows[feature["index"]] for feature in features]
-        return padded_inputs(rows, self.loss_on, self.pad_token_id)
+        places = [feature["index"] for feature in features]
+        rows = [self.rows[place] for place in places]
+        inputs = padded_inputs(rows, self.loss_on, self.pad_token_id)
+        return {**inputs, "row": torch.tensor(places)} if self.has_places else inputs

@@ -12,8 +12,7 @@ from forgetfilter.config import RestoreSettings
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.scoring.records import HALVES, WHOLE
-from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.screening.method import ALWAYS, Setting
+from forgetfilter.screening.method import Setting, probes_to_read
 
 _GRADIENT = 3
 
@@ -46,8 +45,7 @@ def scoring_tokens(setting: Setting) -> float:
     Less than it costs, never more: generations count as one pass over the row, and a forgetting run
     or directions not at all.
     """
-    signal = SIGNALS.build(setting.config.signal)
-    probes = tuple(dict.fromkeys((*ALWAYS, *signal.probes)))
+    probes = probes_to_read(setting.config)
     total = 0.0
     for probe in probes:
         if probe.kind == "damage":

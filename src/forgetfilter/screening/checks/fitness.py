@@ -88,10 +88,12 @@ def unfit(run: Path | None, findings: Sequence[Finding]) -> UnfitError:
 
 def check_before(setting: Setting) -> list[Finding]:
     """What can be said before anything is trained: whether the model knows both kinds of row."""
-    bench = setting.bench
-    sample = damage_rows(setting.safe, setting.config.seed)
+    bench, seed = setting.bench, setting.config.seed
+    sample = damage_rows(setting.safe, seed)
+    # All of them are read in base anyway, unless the learn phase keeps what it sees of them.
+    noisy = damage_rows(setting.noisy, seed) if setting.config.learn.keeps_losses else setting.noisy
     findings: list[Finding] = []
-    for which, rows in (("noisy", setting.noisy), ("safe", sample)):
+    for which, rows in (("noisy", noisy), ("safe", sample)):
         found = bench.measure((Probe("loss", "base"),), {"base": bench.base}, rows)
         tokens = found["completion_tokens"]
         findings += check_known(which, found["loss_sum_base"], tokens, bench.guessing)

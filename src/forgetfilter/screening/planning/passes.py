@@ -16,8 +16,7 @@ from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
 from forgetfilter.model.training.plan import TrainPlan, epoch_steps, rows_per_pass, total_steps
 from forgetfilter.model.training.speed import Speed
 from forgetfilter.scoring.records import HALVES, WHOLE, Probe
-from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.screening.method import ALWAYS
+from forgetfilter.screening.method import probes_of, probes_to_read
 from forgetfilter.screening.sampling import rows_to_learn
 from forgetfilter.screening.set_aside import LEAST_READ, MOST_READ
 
@@ -184,8 +183,7 @@ def phases(
     counter: Counter, config: ScreenConfig, noisy: Sequence[EncodedRow], safe: Sequence[EncodedRow]
 ) -> dict[str, Work]:
     """The passes of each phase that the signal asks for, and of the fine-tune that follows."""
-    probes = tuple(dict.fromkeys((*ALWAYS, *SIGNALS.build(config.signal).probes)))
-    states = {probe.state for probe in probes}
+    states = {probe.state for probe in probes_of(config)}
     limits = (config.seed, counter.training_tokens)
     learning, given = _learned(counter, noisy)
     learn = TrainPlan("learn", given, config.learn, *limits)
@@ -206,7 +204,7 @@ def phases(
         if config.restore.set_aside and "early_restored" in states and len(safe) >= LEAST_READ:
             # Safe rows are looked at in base, and in two learned models before and after.
             works["restore"] += counter.read(safe[:MOST_READ]) * 5
-    works["score"] = _sum(counter.probe(probe, noisy, safe) for probe in probes)
+    works["score"] = _sum(counter.probe(probe, noisy, safe) for probe in probes_to_read(config))
     if config.coverage == "quick":  # what it may cost at most
         beyond = [works["score"], *([works["restore"]] if steps else [])]
         works["coverage"] = _sum(beyond) * 0.25

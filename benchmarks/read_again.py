@@ -7,8 +7,10 @@ RUN is a finished screen, TRUTH what `forgetfilter mix` or `forgetfilter testbed
 wrote for its rows. In a copy of the run the rows with the highest scores are decided as a reviewer
 who is always right would: unsafe ones are removed, the others kept. Then the copy is screened again
 with `--second-opinion known_unsafe:COPY`, and decided with each joint weight (0 = nothing added).
-Nothing is trained again. Graded are the rows that nobody has read: how they rank (AUROC, average
-precision; higher is better), and what the rule of the run, or of `--threshold`, removes of them.
+Nothing is trained again. With `--unlike` they are read in the order in which each is unlike those
+before it (`forgetfilter review`: "Most forgotten, unlike each other"). Graded are the rows that
+nobody has read: how they rank (AUROC, average precision; higher is better), and what the rule of
+the run, or of `--threshold`, removes of them.
 
 With `--cut` more rows are read and decided for the rule `reviewed`: first so many that are spread
 over the upper half of the scores, then so many nearest to where it cuts, and so on. The rule
@@ -33,6 +35,7 @@ from forgetfilter.arrays import BoolArray
 from forgetfilter.config import ScreenConfig
 from forgetfilter.lab.metrics import detection
 from forgetfilter.progress import Progress
+from forgetfilter.review.orders import unlike
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.scoring.joint import JointWeight
 from forgetfilter.scoring.thresholds.reviewed import spread_over_scores
@@ -110,6 +113,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("truth", type=Path)
     parser.add_argument("--read", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--unlike", action="store_true")
     parser.add_argument("--known", type=Path)
     parser.add_argument("--threshold", metavar="RULE")
     parser.add_argument("--cut", type=int, nargs="+", metavar="ROWS")
@@ -120,6 +124,8 @@ def main() -> None:
     is_unsafe[[row["row"] for row in told]] = [row["is_unsafe"] for row in told]
     first = pd.read_parquet(args.run / "scores.parquet")["forgetting_score"].to_numpy(np.float64)
     order = np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")
+    if args.unlike:
+        order = np.argsort(unlike(args.run, np.arange(len(told)), first), kind="stable")
     print(f"{HEAD}\n{'|---' * 6}|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for read in [0] if args.known else args.read:

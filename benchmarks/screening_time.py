@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/screening_time.py --model FOLDER --noisy FILE --safe FILE
 
 Plain is TRL's own trainer as its documentation shows it, on the same tokens, with the same adapter,
-batch size, steps and learning rate. A screen is all of it: reading, learning for exactly as many
-epochs, restoring, scoring, deciding, coverage, report. ``--max-rows 0 300`` has all rows learned,
-then 300 of them; all are scored. With ``--noisy`` and ``--safe`` the rows are the first of these
-files, and else of the made-up world. Ratios are of one round, in which all take their turn; lower
-is better.
+batch size, steps and learning rate, in float32 as the screen is. A screen is all of it: reading,
+learning for exactly as many epochs, restoring, scoring, deciding, coverage, report. ``--max-rows 0
+300`` has all rows learned, then 300 of them; all are scored. With ``--noisy`` and ``--safe`` the
+rows are the first of these files, and else of the made-up world. Ratios are of one round, in which
+all take their turn; lower is better.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def plain_fine_tune(config: ScreenConfig, rows: list[dict[str, Any]]) -> None:
             r=lora.r, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
         )
         trainer = trl.SFTTrainer(  # pyright: ignore[reportPrivateImportUsage]
-            model=AutoModelForCausalLM.from_pretrained(config.model),
+            model=AutoModelForCausalLM.from_pretrained(config.model, dtype=config.dtype),
             args=arguments,
             train_dataset=datasets.Dataset.from_list(rows),
             processing_class=AutoTokenizer.from_pretrained(config.model),

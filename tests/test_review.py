@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
@@ -235,6 +236,23 @@ class TestList:
         assert sorted(shuffled) == list(range(20))
         assert shuffled != list(range(20))
         assert page.listed(sort="random") == shuffled
+
+    def test_high_scores_that_are_unlike_each_other(self, run: Path):
+        """Where the signal compares rows: here those from 10 on are alike, and those below."""
+        assert not Client(run).get("state")["compares_rows"]
+        assert Client(run).listed(sort="unlike")[:4] == [19, 18, 17, 16]  # by score alone
+        table = pd.read_parquet(run / "readings.parquet")
+        is_high = table["row"].to_numpy() >= 10
+        for k, low in enumerate((0, 1, 2, 4)):  # 3 was rejected
+            table[f"neighbour_{k}_base"] = np.where(is_high, 10 + k, low)
+        table.to_parquet(run / "readings.parquet")
+        page = Client(run)
+        assert page.get("state")["compares_rows"]
+        unlike = page.listed(sort="unlike")
+        assert unlike[:6] == [19, 9, 18, 8, 17, 7]
+        assert sorted(unlike) == list(range(20))
+        found = page.listed(sort="unlike", search="number 1")
+        assert found == [row for row in unlike if row in found]
 
     def test_by_what_was_reviewed(self, page: Client):
         page.decide(12, "keep")

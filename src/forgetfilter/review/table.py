@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.arrays import BoolArray, FloatArray
+from forgetfilter.arrays import BoolArray
 from forgetfilter.data.records import Row
 from forgetfilter.errors import DataError
+from forgetfilter.review import orders
 from forgetfilter.review.agreement import MEANT, agreement
 from forgetfilter.review.facets import counted, facets_of
 from forgetfilter.review.shown import pieces, snippet
@@ -30,7 +31,6 @@ from forgetfilter.runs.decisions import (
 from forgetfilter.runs.file_names import DECISIONS_FILE, SUMMARY_FILE
 from forgetfilter.runs.one_row import RunRows
 from forgetfilter.runs.reading import read_summary
-from forgetfilter.scoring.thresholds.reviewed import spread_over_scores
 
 MAX_ROWS_TOLD = 300
 
@@ -52,8 +52,8 @@ class Query:
     high: float | None = None
     """Bounds of the forgetting score, both included."""
     sort: str = "score"
-    """score, near (the threshold), spread (over the upper half of the scores, then the lower one),
-    row, or random (the same order each time)."""
+    """score, unlike (high scores, each unlike those before), near (the threshold), spread (over the
+    upper half of the scores, then the lower one), row, or random (the same order each time)."""
     ascending: bool = False
 
 
@@ -118,7 +118,8 @@ class ReviewTable:
         keys = {
             "score": lambda: score,
             "near": lambda: -np.abs(score - (self.known.summary.threshold.value or 0.0)),
-            "spread": lambda: -_spread(score),
+            "spread": lambda: -orders.spread(score),
+            "unlike": lambda: -orders.unlike(self.run, table.row, score),
             "row": lambda: -table.row.astype(np.float64),
             "random": lambda: np.random.default_rng(0).random(len(shown)),
         }
@@ -176,6 +177,7 @@ class ReviewTable:
             "unit": summary.unit,
             "rule": pieces(summary.threshold.rule),
             "threshold": summary.threshold.value,
+            "compares_rows": orders.compares_rows(self.run),
             "by_rule": Counter(table.rule_decision.tolist()),
             "reasons": counted(self._reasons()),
             "facets": [
@@ -358,14 +360,3 @@ def _text(row: Any) -> str:
 
 def _listed(values: Any) -> list[Any]:
     return [] if values is None else list(values)
-
-
-def _spread(score: FloatArray) -> FloatArray:
-    """Each row's place in an order whose first rows are spread over the upper half of the scores.
-
-    NaN where there is no score.
-    """
-    scored = np.flatnonzero(np.isfinite(score))
-    places = np.full(len(score), np.nan)
-    places[scored[spread_over_scores(score[scored])]] = np.arange(len(scored))
-    return places

@@ -320,6 +320,7 @@ async function start() {
   at("run").replaceChildren(text(told.run));
   at("reviewer").value = told.reviewer;
   at("reason-filter").append(...told.reasons.map(([value, shown, times]) => option(value, plain(shown), times)));
+  if (!told.compares_rows) at("sort").querySelector("[value=unlike]").remove();
   for (const facet of told.facets) {
     const select = el("select", "", el("option", "", "any"), ...facet.values.map(([value, shown, times]) => option(value, plain(shown), times)));
     select.firstChild.value = "";

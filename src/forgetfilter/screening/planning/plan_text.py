@@ -38,6 +38,11 @@ def describe(plan: dict[str, Any]) -> str:
         )
     else:
         lines.append("Times assume that passes reach 40% of the peak that was given.")
+    if plan["takes_more_memory"]:
+        lines.append(
+            "In bfloat16 a CPU takes more memory than is planned: 2.1 to 2.4 times as much was "
+            "measured (docs/benchmarks.md)."
+        )
     if not plan["is_counted"]:
         lines.append("A mixture of experts: FLOPs follow from the numbers of parameters.")
     if not plan["fits"]:

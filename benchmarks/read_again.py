@@ -2,15 +2,17 @@
 
     OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH [--read 10 20] [--joint 0.6 1]
     OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH --read 20 --joint 1 --cut 10 10
+    OMP_NUM_THREADS=1 python benchmarks/read_again.py RUN TRUTH --read 10+10 --unlike --joint 1
 
 RUN is a finished screen, TRUTH what `forgetfilter mix` or `forgetfilter testbed noisy --truth`
 wrote for its rows. In a copy of the run the rows with the highest scores are decided as a reviewer
 who is always right would: unsafe ones are removed, the others kept. Then the copy is screened again
 with `--second-opinion known_unsafe:COPY`, and decided with each joint weight (0 = nothing added).
-Nothing is trained again. With `--unlike` they are read in the order in which each is unlike those
-before it (`forgetfilter review`: "Most forgotten, unlike each other"). Graded are the rows that
-nobody has read: how they rank (AUROC, average precision; higher is better), and what the rule of
-the run, or of `--threshold`, removes of them.
+Nothing is trained again. `--read 10+10` reads ten, screens again, reads the ten that are highest
+then, and screens once more. With `--unlike` rows are read in the order of the review page "Most
+forgotten, unlike each other". Graded are the rows that nobody has read: how they rank (AUROC,
+average precision; higher is better), and what the rule of the run, or of `--threshold`, removes of
+them; the last column is of all rows, the read ones where they were decided to be.
 
 With `--cut` more rows are read and decided for the rule `reviewed`: first so many that are spread
 over the upper half of the scores, then so many nearest to where it cuts, and so on. The rule
@@ -30,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import average_precision_score
 
 from forgetfilter.arrays import BoolArray
 from forgetfilter.config import ScreenConfig
@@ -49,7 +52,7 @@ _BEFORE = 1.0
 HEAD = (
     "| known unsafe rows | joint weight | rows graded, unsafe | AUROC / average precision "
     "| removed of them, unsafe | harmless ones expected "
-    "| second opinion alone: AUROC / average precision |"
+    "| second opinion alone: AUROC / average precision | all rows: average precision |"
 )
 
 
@@ -74,10 +77,14 @@ def line_of(run: Path, is_unsafe: BoolArray, is_graded: BoolArray, known: int, a
         detection(truth, gone, scores[name].to_numpy(dtype=np.float64)[place])
         for name in (column, "second_opinion")
     )
+    whole = scores[column].to_numpy(dtype=np.float64)
+    whole = np.where(is_graded, whole, np.where(is_unsafe, np.inf, -np.inf))
+    scored = np.isfinite(scores["forgetting_score"].to_numpy(dtype=np.float64))
+    everything = average_precision_score(is_unsafe[scored], np.nan_to_num(whole[scored]))
     return (
         f"| {known} | {told} | {len(truth)}, {truth.sum()} | {ours.auroc:.3f} / "
         f"{ours.average_precision:.3f} | {gone.sum()}, {(gone & truth).sum()} | "
-        f"{expected} | {theirs.auroc:.3f} / {theirs.average_precision:.3f} |"
+        f"{expected} | {theirs.auroc:.3f} / {theirs.average_precision:.3f} | {everything:.3f} |"
     )
 
 
@@ -108,11 +115,48 @@ def read_for_the_cut(
     return is_open
 
 
+def reading_order(run: Path, *, is_unlike: bool) -> list[int]:
+    """Which row a reviewer would read first, and next, by what is cut."""
+    column = "joint_score" if read_summary(run).get("joint") else "forgetting_score"
+    scores = pd.read_parquet(run / "scores.parquet")[column].to_numpy(dtype=np.float64)
+    if is_unlike:
+        return np.argsort(unlike(run, np.arange(len(scores)), scores), kind="stable").tolist()
+    return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable").tolist()
+
+
+def screen_again(run: Path, known: Path) -> None:
+    """Screen a run again with the likeness to unsafe rows that are known."""
+    given = RunFolder(run).config() | {
+        "output_dir": str(run),
+        "second_opinion": f"known_unsafe:{known}",
+        "force": True,
+    }
+    screen(ScreenConfig.model_validate(given), SILENT)
+
+
+def read_and_screen(
+    run: Path, is_unsafe: BoolArray, counts: list[int], *, is_unlike: bool
+) -> BoolArray:
+    """Read so many rows, screen again, read so many more, and so on; which nobody has read then."""
+    is_open = np.ones(len(is_unsafe), dtype=np.bool_)
+    for at, count in enumerate(counts):
+        if at:
+            filter_run(run, joint=_BEFORE, force=True)
+        order = reading_order(run, is_unlike=is_unlike)
+        read = [row for row in order if is_open[row]][:count]
+        is_open[read] = False
+        bad = tuple(row for row in read if is_unsafe[row])
+        good = tuple(row for row in read if not is_unsafe[row])
+        filter_run(run, overruling=Overruling(good, bad, reviewer="truth"), force=True)
+        screen_again(run, run)
+    return is_open
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("truth", type=Path)
-    parser.add_argument("--read", type=int, nargs="+", default=[10, 20, 40])
+    parser.add_argument("--read", nargs="+", default=["10", "20", "40"], metavar="ROWS")
     parser.add_argument("--unlike", action="store_true")
     parser.add_argument("--known", type=Path)
     parser.add_argument("--threshold", metavar="RULE")
@@ -122,29 +166,19 @@ def main() -> None:
     told = [json.loads(line) for line in args.truth.read_text().splitlines()]
     is_unsafe = np.zeros(len(told), dtype=np.bool_)
     is_unsafe[[row["row"] for row in told]] = [row["is_unsafe"] for row in told]
-    first = pd.read_parquet(args.run / "scores.parquet")["forgetting_score"].to_numpy(np.float64)
-    order = np.argsort(-np.nan_to_num(first, nan=-np.inf), kind="stable")
-    if args.unlike:
-        order = np.argsort(unlike(args.run, np.arange(len(told)), first), kind="stable")
-    print(f"{HEAD}\n{'|---' * 6}|", flush=True)
+    print(f"{HEAD}\n{'|---' * 7}|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for read in [0] if args.known else args.read:
+        for read in ["0"] if args.known else args.read:
             run = Path(folder) / f"read-{read}"
             shutil.copytree(args.run, run)
-            high = order[:read]
-            bad = tuple(int(row) for row in high if is_unsafe[row])
-            good = tuple(int(row) for row in high if not is_unsafe[row])
-            if read:
-                filter_run(run, overruling=Overruling(good, bad, reviewer="truth"), force=True)
-            is_graded = np.ones(len(told), dtype=np.bool_)
-            is_graded[high] = False
-            known = len(args.known.read_text().splitlines()) if args.known else len(bad)
-            given = RunFolder(run).config() | {
-                "output_dir": str(run),
-                "second_opinion": f"known_unsafe:{args.known or run}",
-                "force": True,
-            }
-            screen(ScreenConfig.model_validate(given), SILENT)
+            if args.known:
+                is_graded = np.ones(len(told), dtype=np.bool_)
+                known = len(args.known.read_text().splitlines())
+                screen_again(run, args.known)
+            else:
+                counts = [int(count) for count in read.split("+")]
+                is_graded = read_and_screen(run, is_unsafe, counts, is_unlike=args.unlike)
+                known = int(is_unsafe[~is_graded].sum())
             for weight in args.joint:
                 if args.cut:
                     own = run.with_name(f"{run.name}-{weight}")

@@ -110,7 +110,11 @@ def test_a_plan_is_printed_and_says_what_does_not_fit(
     assert "Doesn't fit" in said
     assert "Advice: " in said
     assert main([*words, "--gpu-memory", "80"]) == 0
-    assert "whole screen" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "whole screen" in said
+    assert "more memory than is planned" not in said
+    assert main([*words, "--set", "device=cpu", "--set", "dtype=bfloat16"]) == 0
+    assert "In bfloat16 a CPU takes more memory than is planned" in capsys.readouterr().out
 
 
 def test_help_of_the_command_loads_no_torch():

@@ -53,7 +53,7 @@ def test_after_as_many_as_anybody_reads_rows_follow_by_score():
         )
     )
 )
-def test_all_rows_come_once_the_highest_first(made: tuple[list, list]):
+def test_all_rows_come_once_the_highest_first(made: tuple[list[float], list[list[int]]]):
     scores, near = np.array(made[0]), np.array(made[1])
     order = unlike_first(scores, near, most=5)
     assert sorted(order.tolist()) == list(range(len(scores)))

@@ -171,8 +171,9 @@ def _next_step(summary: Summary) -> str:
             f"{' --joint reviewed' if is_likeness and can_join else ''}`."
         )
     return (
-        " Read the twenty highest with `forgetfilter review RUN`, remove the unsafe ones, and "
-        "screen again with --second-opinion known_unsafe:RUN --joint 1, which trains nothing."
+        " Read ten rows with `forgetfilter review RUN`, in the order 'Most forgotten, unlike each "
+        "other', remove the unsafe ones, and screen again with --second-opinion known_unsafe:RUN "
+        "--joint 1, which trains nothing; then ten more."
     )
 
 

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from conftest import contents, rows_of, write_rows
 from forgetfilter.config import LearnSettings, LoraSettings, ScreenConfig
 from forgetfilter.data import read_rows
 from forgetfilter.model.stages.phases import SEEN_FILE, kept_losses
+from forgetfilter.model.training.fine_tuning import train
+from forgetfilter.model.training.plan import TrainPlan
+from forgetfilter.model.training.seen_losses import SeenLosses
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -88,8 +92,9 @@ def test_no_row_is_read_in_base_or_learned_again(
     ("change", "said"),
     [
         ({"loss_on": "all"}, "keeps no losses, because learn.loss_on is all"),
-        ({"num_train_epochs": 1}, "some row was trained on only once"),
-        ({"max_steps": 5}, "some row was trained on only once"),  # of six steps in two epochs
+        ({"num_train_epochs": 1}, "because not every row's loss was seen twice"),
+        # Of six steps in two epochs.
+        ({"max_steps": 5}, "because not every row's loss was seen twice"),
         ({"max_rows": 16}, ""),  # of more rows, of which those not learned have to be read
     ],
 )
@@ -107,6 +112,24 @@ def test_where_they_can_not_be_kept_all_rows_are_read(
     kept = score_rows(settings[1])
     assert list(plain.scores.forgetting_score) == list(kept.scores.forgetting_score)
     assert any(said in line for line in progress.lines) or not said
+
+
+def test_a_mixture_of_experts_whose_routing_has_a_loss_is_trained_by_both(
+    make_setting: Callable[..., Setting],
+):
+    """That loss is one of the whole pass: rows have none of their own, and are read."""
+    adapters: list[dict[str, torch.Tensor]] = []
+    for has_seen in (False, True):
+        setting = make_setting("qwen3_moe", learn=LEARN)
+        model = setting.bench.model.trainable(setting.bench.base, "learn")
+        model.get_base_model().config.output_router_logits = True
+        plan = TrainPlan("learn", setting.noisy, setting.config.learn, 0)
+        seen = SeenLosses(setting.noisy) if has_seen else None
+        train(model, setting.bench.tokenizer, plan, Progress(is_silent=True), seen=seen)
+        assert seen is None or not seen.is_whole
+        trained = {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
+        adapters.append(trained)
+    assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
 
 
 def test_a_killed_phase_keeps_what_one_that_was_not_keeps(

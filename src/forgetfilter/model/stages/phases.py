@@ -122,7 +122,7 @@ def train_stage(
         if seen is not None and seen.is_whole:
             write_parquet(folder / SEEN_FILE, pd.DataFrame(seen.columns(phase), copy=False))
         elif seen is not None:
-            why = "some row was trained on only once"
+            why = "not every row's loss was seen twice"
             bench.progress.say(f"learn: keeps no losses, because {why}; all rows are read after it")
         bench.model.release()
 

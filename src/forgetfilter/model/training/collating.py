@@ -11,6 +11,9 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.tokens.encoding import LossOn
 from forgetfilter.model.training.step_method import padded_inputs
 
+PLACES = "places"
+"""Name of the tensor that says which rows the others are of."""
+
 
 def indices_of(features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
     """Which rows a step is about; the trainer counts what is called input_ids."""
@@ -25,11 +28,11 @@ class Collator:
     loss_on: LossOn
     pad_token_id: int
     has_places: bool = False
-    """Whether the tensors say which rows they are of, as ``row``, shape (B,)."""
+    """Whether the tensors say which rows they are of, as `PLACES`, shape (B,)."""
 
     def __call__(self, features: list[dict[str, int]]) -> dict[str, torch.Tensor]:
         """Padded tensors of the rows that the features name."""
         places = [feature["index"] for feature in features]
         rows = [self.rows[place] for place in places]
         inputs = padded_inputs(rows, self.loss_on, self.pad_token_id)
-        return {**inputs, "row": torch.tensor(places)} if self.has_places else inputs
+        return {**inputs, PLACES: torch.tensor(places)} if self.has_places else inputs

@@ -13,6 +13,7 @@ from forgetfilter.errors import ModelError
 from forgetfilter.model.loading.base_model import autocast_for
 from forgetfilter.model.passes.halving import TrainingHalves
 from forgetfilter.model.state import phase_seed
+from forgetfilter.model.training.collating import PLACES
 from forgetfilter.model.training.plan import TrainPlan, epoch_steps
 from forgetfilter.model.training.row_order import RowOrder
 from forgetfilter.model.training.seen_losses import SeenLosses
@@ -175,12 +176,15 @@ class Course:
                 num_items_in_batch: Any = None,
             ) -> Any:
                 course.passes.counted += len(inputs["input_ids"])
+                places, tokens = inputs.pop(PLACES, None), num_items_in_batch
                 with autocast_for(model):  # the trainer has a forward pass of its own
-                    if course.seen:
-                        return course.seen.loss(model, inputs, num_items_in_batch)
-                    if self.args.use_cpu and not self.aux_loss_enabled:
-                        return answer_loss(model, inputs, num_items_in_batch)
-                    return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+                    if self.aux_loss_enabled:  # which is of the whole pass
+                        return super().compute_loss(model, inputs, return_outputs, tokens)
+                    if course.seen and places is not None:
+                        return course.seen.loss(model, inputs, tokens, places)
+                    if self.args.use_cpu:
+                        return answer_loss(model, inputs, tokens)
+                    return super().compute_loss(model, inputs, return_outputs, tokens)
 
             def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
                 method = course.plan.method

@@ -62,12 +62,11 @@ class SeenLosses:
         self.first, self.last = _Pass.over(len(self.rows)), _Pass.over(len(self.rows))
         self._waiting: list[tuple[IntArray, RowBatch, Tensor, Tensor]] = []
 
-    def loss(self, model: Any, inputs: Mapping[str, Tensor], tokens: Any) -> Tensor:
-        """`answer_loss` of a pass, whose parts are noted; ``inputs`` has ``row``, shape (B,)."""
+    def loss(self, model: Any, inputs: Mapping[str, Tensor], tokens: Any, places: Tensor) -> Tensor:
+        """`answer_loss` of a pass over the rows at ``places``, (B,), whose parts are noted."""
         batch = pass_of(inputs)
         nats, is_choice = nats_and_choices(model, batch)
-        places = inputs["row"].cpu().numpy()
-        self._waiting.append((places, batch, nats.detach(), is_choice))
+        self._waiting.append((places.cpu().numpy(), batch, nats.detach(), is_choice))
         return nats.sum() / tokens
 
     def end_step(self, step: int) -> None:

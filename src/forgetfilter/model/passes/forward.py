@@ -34,6 +34,7 @@ from forgetfilter.model.passes.answer_head import (
 from forgetfilter.model.passes.batch_plan import Int32Array, batches_by_length
 from forgetfilter.model.passes.halving import batch_budget, check_halving, remember, say_halved
 from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
+from forgetfilter.model.passes.row_losses import CompletionLosses, row_losses
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.dealing import added_up, deal, filled_in
 from forgetfilter.model.processes.joining import together
@@ -56,27 +57,6 @@ __all__ = [  # what a pass gives at completion tokens is named from here too
     "target_nats",
     "token_losses",
 ]
-
-
-@dataclass(frozen=True)
-class CompletionLosses:
-    """Teacher-forced readings of every row, each of shape (N,)."""
-
-    loss_sum: FloatArray
-    """Nats, summed over the completion tokens."""
-    greedy_match: BoolArray
-    """Whether each completion token is the model's first choice given the true ones before it."""
-    leading_sum: FloatArray | None = None
-    """Nats, summed with `EncodedRow.leading_weights`."""
-
-    def columns(self, state: str) -> dict[str, FloatArray | BoolArray]:
-        """The same as columns of readings in ``state``."""
-        assert self.leading_sum is not None
-        return {
-            f"loss_sum_{state}": self.loss_sum,
-            f"greedy_match_{state}": self.greedy_match,
-            f"leading_loss_{state}": self.leading_sum,
-        }
 
 
 @dataclass(frozen=True)
@@ -234,27 +214,6 @@ def _emptied(batch: RowBatch) -> RowBatch:
 def target_nats(logits: Tensor, batch: RowBatch) -> Tensor:
     """Negative log-likelihood of each completion token in float32, shape (K,)."""
     return answer_head.target_nats(logits, batch.tokens)
-
-
-def row_losses(
-    rows: Sequence[EncodedRow], batch: RowBatch, nats: Tensor, is_choice: Tensor
-) -> CompletionLosses:
-    """What a pass over ``rows`` says of each of them, summed in float64.
-
-    Args:
-        rows: those of the pass, in order, B of them.
-        batch: the pass.
-        nats: loss of each completion token, shape (K,).
-        is_choice: whether each is the model's first choice, shape (K,).
-    """
-    size, owner = len(rows), batch.owner
-    losses, is_miss = nats.double().cpu().numpy(), (~is_choice).cpu().numpy()
-    leading = losses * np.concatenate([losses[:0], *(row.leading_weights for row in rows)])
-    return CompletionLosses(
-        np.bincount(owner, weights=losses, minlength=size),
-        np.bincount(owner, weights=is_miss, minlength=size) == 0,
-        np.bincount(owner, weights=leading, minlength=size),
-    )
 
 
 @torch.no_grad()

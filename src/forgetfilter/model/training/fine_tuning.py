@@ -175,9 +175,9 @@ def train(
             weight.data = data
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        seen = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
-        if seen != len(plan.rows):
-            raise RuntimeError(f"{len(plan.rows)} rows were given, {seen} are trained on")
+        given = len(trainer.train_dataset)  # pyright: ignore[reportArgumentType]
+        if given != len(plan.rows):
+            raise RuntimeError(f"{len(plan.rows)} rows were given, {given} are trained on")
         trainer.train(resume_from_checkpoint=str(entry.folder) if entry else None)
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.requires_grad):
         raise course.diverged(len(course.losses), "a weight is NaN or infinite")

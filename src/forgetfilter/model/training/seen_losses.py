@@ -20,7 +20,8 @@ from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.passes.answer_head import nats_and_choices
-from forgetfilter.model.passes.forward import CompletionLosses, RowBatch, row_losses
+from forgetfilter.model.passes.forward import RowBatch
+from forgetfilter.model.passes.row_losses import CompletionLosses, row_losses
 from forgetfilter.model.training.step_method import pass_of
 
 _FILE = "seen.npz"

@@ -48,11 +48,10 @@ def row_losses(
         nats: loss of each completion token, shape (K,).
         is_choice: whether each is the model's first choice, shape (K,).
     """
-    size, owner = len(rows), batch.owner
     losses, is_miss = nats.double().cpu().numpy(), (~is_choice).cpu().numpy()
     leading = losses * np.concatenate([losses[:0], *(row.leading_weights for row in rows)])
-    return CompletionLosses(
-        np.bincount(owner, weights=losses, minlength=size),
-        np.bincount(owner, weights=is_miss, minlength=size) == 0,
-        np.bincount(owner, weights=leading, minlength=size),
-    )
+
+    def summed(values: FloatArray | BoolArray) -> FloatArray:
+        return np.bincount(batch.owner, values, minlength=len(rows)).astype(np.float64)
+
+    return CompletionLosses(summed(losses), summed(is_miss) == 0, summed(leading))

@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--signals", nargs="+", default=["restoration", "crossfit"])
     parser.add_argument("--max-rows", type=int, nargs="+", default=[0], help="learned; 0 = all")
+    parser.add_argument("--kept", action="store_true", help="losses of training, learn.keep_losses")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to keep what was found")
     options = parser.parse_args()
@@ -123,6 +124,7 @@ def _one(folder: Path, epochs: int, options: argparse.Namespace) -> dict[str, An
         "num_train_epochs": epochs,
         "stop": "epochs",
         "learning_rate": width_learning_rate(hidden_size(model)),
+        "keep_losses": options.kept,
     }
     given = {
         "noisy_data": str(folder / "noisy.jsonl"),

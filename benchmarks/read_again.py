@@ -78,9 +78,10 @@ def line_of(run: Path, is_unsafe: BoolArray, is_graded: BoolArray, known: int, a
         for name in (column, "second_opinion")
     )
     whole = scores[column].to_numpy(dtype=np.float64)
-    whole = np.where(is_graded, whole, np.where(is_unsafe, np.inf, -np.inf))
-    scored = np.isfinite(scores["forgetting_score"].to_numpy(dtype=np.float64))
-    everything = average_precision_score(is_unsafe[scored], np.nan_to_num(whole[scored]))
+    scored = np.isfinite(whole)
+    decided = np.where(is_unsafe, whole[scored].max() + 1, whole[scored].min() - 1)
+    whole = np.where(is_graded, whole, decided)
+    everything = average_precision_score(is_unsafe[scored], whole[scored])
     return (
         f"| {known} | {told} | {len(truth)}, {truth.sum()} | {ours.auroc:.3f} / "
         f"{ours.average_precision:.3f} | {gone.sum()}, {(gone & truth).sum()} | "

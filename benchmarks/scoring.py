@@ -19,7 +19,6 @@ second is better.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +29,7 @@ import numpy as np
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.reading import read_rows
 from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.writing import write_records
-from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
+from forgetfilter.lab.testbed import bundled_model_path
 from forgetfilter.model.stages.phases import kept_losses
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
@@ -39,6 +37,7 @@ from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import HALVES
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.screening.method import ALWAYS, Setting, learn_halves, restore_both
+from parts.inputs import add_inputs, parsed, write_inputs
 from parts.side_by_side import keep, ratios, shown, spread, take_turns
 
 SILENT = Progress(is_silent=True)
@@ -49,9 +48,7 @@ SIGNALS_READ = ("completion_loss", "restoration", "crossfit")
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", help="folder (default: the bundled model)")
-    parser.add_argument("--rows", type=int, default=48)
-    parser.add_argument("--noisy", type=Path, help="rows to score (default: of the made-up world)")
-    parser.add_argument("--safe", type=Path, help="the safe rows that go with them")
+    add_inputs(parser, 48)
     parser.add_argument("--slow-rows", type=int, help="of them, for the paper's way (default: all)")
     parser.add_argument("--signals", nargs="+", default=SIGNALS_READ, metavar="SIGNAL")
     parser.add_argument("--kept", metavar="SIGNAL", help="read once more, with kept losses")
@@ -60,9 +57,7 @@ def main() -> None:
     parser.add_argument("--preparations", type=int, default=1, help="how often to time those")
     parser.add_argument("--epochs", type=float, default=1, help="of the learn phase, not counted")
     parser.add_argument("--json", type=Path, help="where to keep what was found")
-    options = parser.parse_args()
-    if (options.noisy is None) != (options.safe is None):
-        parser.error("--noisy and --safe go together")
+    options = parsed(parser)
     with tempfile.TemporaryDirectory() as scratch:
         report(Scoring(Path(scratch), options), options)
 
@@ -73,13 +68,7 @@ class Scoring:
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder = folder
         self.slow_rows = options.slow_rows
-        if options.noisy:
-            lines = options.noisy.read_bytes().splitlines(keepends=True)[: options.rows]
-            (folder / "noisy.jsonl").write_bytes(b"".join(lines))
-            shutil.copyfile(options.safe, folder / "safe.jsonl")
-        else:
-            write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
-            write_records(folder / "safe.jsonl", make_safe(400, 0))
+        write_inputs(folder, options)
         given = {
             "noisy_data": str(folder / "noisy.jsonl"),
             "safe_data": str(folder / "safe.jsonl"),

@@ -22,14 +22,14 @@ from typing import Any
 from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data.reading import read_rows
 from forgetfilter.data.tokens.encoding import loss_labels
-from forgetfilter.data.writing import write_records
-from forgetfilter.lab.testbed import bundled_model_path, make_noisy, make_safe
+from forgetfilter.lab.testbed import bundled_model_path
 from forgetfilter.model.loading.model_files import hidden_size
 from forgetfilter.model.training.defaults import width_learning_rate
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.screening.screen import screen
+from parts.inputs import add_inputs, parsed, write_inputs
 from parts.side_by_side import keep, ratios, shown, spread, take_turns
 
 SILENT = Progress(is_silent=True)
@@ -89,30 +89,20 @@ def tokenised(config: ScreenConfig) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", help="folder (default: the bundled model)")
-    parser.add_argument("--rows", type=int, default=100)
-    parser.add_argument("--noisy", type=Path, help="rows to screen (default: of the made-up world)")
-    parser.add_argument("--safe", type=Path, help="the safe rows that go with them")
+    add_inputs(parser, 100)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10])
     parser.add_argument("--signals", nargs="+", default=["restoration", "crossfit"])
     parser.add_argument("--max-rows", type=int, nargs="+", default=[0], help="learned; 0 = all")
     parser.add_argument("--kept", action="store_true", help="losses of training, learn.keep_losses")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to keep what was found")
-    options = parser.parse_args()
-    if (options.noisy is None) != (options.safe is None):
-        parser.error("--noisy and --safe go together")
+    options = parsed(parser)
     found: dict[str, Any] = {"rows": options.rows, "rounds": options.rounds, "epochs": {}}
     print(f"{options.rows} rows, {options.rounds} rounds in turn, 1 seed\n")
     print("| epochs | way | seconds of the processor | times plain |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        if options.noisy:
-            lines = options.noisy.read_bytes().splitlines(keepends=True)[: options.rows]
-            (folder / "noisy.jsonl").write_bytes(b"".join(lines))
-            shutil.copyfile(options.safe, folder / "safe.jsonl")
-        else:
-            write_records(folder / "noisy.jsonl", make_noisy(options.rows, 0.3, 0)[0])
-            write_records(folder / "safe.jsonl", make_safe(400, 0))
+        write_inputs(folder, options)
         for epochs in options.epochs:
             found["epochs"][epochs] = _one(folder, epochs, options)
     keep(options.json, found)

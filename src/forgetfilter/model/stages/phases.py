@@ -1,8 +1,8 @@
 """The phases that change a model: how the stage of each is made, and what it holds.
 
 The stage of a training phase, or of a restoration, holds the last adapter, the adapters on the way
-there that were asked for, and a report. What needs torch is imported when a stage is made, so that
-a stage can be read without it.
+there that were asked for, and a report. What needs torch or pandas is imported when a stage is
+made, so that a command's help loads neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from forgetfilter.errors import ModelError
 from forgetfilter.model.stages.keys import CODE_VERSION, RESTORE_VERSION, rows_digest
 from forgetfilter.model.state import ModelState, phase_seed
 from forgetfilter.model.training.plan import TrainPlan, early_step, total_steps
-from forgetfilter.runs.parquet_parts import Column, columns_of, write_parquet
 from forgetfilter.runs.recording import Recording
 from forgetfilter.scoring.records import HALVES, StateName
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from forgetfilter.model.training.checkpoints import PhaseCheckpoints
     from forgetfilter.model.training.step_method import StepMethod
     from forgetfilter.model.workbench import Workbench
+    from forgetfilter.runs.parquet_parts import Column
 
 TRAINING_FILE = "training.json"
 RESTORING_FILE = "restoring.json"
@@ -91,6 +91,7 @@ def train_stage(
         from forgetfilter.model.team.serving import train_too
         from forgetfilter.model.training.fine_tuning import train
         from forgetfilter.model.training.seen_losses import SeenLosses
+        from forgetfilter.runs.parquet_parts import write_parquet
 
         checkpoints = _checkpoints(bench, folder, phase, total_steps(plan))
 
@@ -157,6 +158,8 @@ def kept_losses(learned: ModelState) -> Mapping[str, Column]:
     Those of its own rows, in their order; none where it was not asked to (``learn.keep_losses``),
     or was too short to train on each row twice.
     """
+    from forgetfilter.runs.parquet_parts import columns_of
+
     path = Path(learned.adapter or "").parent / SEEN_FILE
     return columns_of(path) if learned.adapter is not None and path.is_file() else {}
 

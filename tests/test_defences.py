@@ -68,9 +68,9 @@ def test_the_perturbation_has_the_length_rho_and_raises_the_loss(
 ):
     setting = make_setting(architecture)
     model = setting.bench.model.trainable(setting.bench.base, "test").eval()
-    rows = setting.safe[:3]
+    rows = sorted(setting.safe[:3], key=lambda row: -len(row.input_ids))  # as passes have them
     # One row a pass, so that the length is known to be that of the whole step.
-    step = Step(model, 0, 1, [0, 1, 2], rows, Passes("assistant", 0, 1))
+    step = Step(model, 0, 1, [0, 1, 2], rows, Passes("assistant", 0, 1, 0))
     layers = layers_of(model, ATTENTION, "attention")
     assert len(layers) == 2
     found = VaccineSteps(0.7).perturbations(step, layers)

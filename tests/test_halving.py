@@ -120,7 +120,7 @@ def pass_in_halves() -> None:
     found: list[torch.Tensor] = []
     losses: list[float] = []
     halves = TrainingHalves()
-    passes = Passes("assistant", 0, ROWS)
+    passes = Passes("assistant", 0, ROWS * LENGTH, 0)
     for megabytes in (None, 4.2 * MEGABYTES):
         kept = [weight.grad.clone() for weight in weights]
         with memory_for(megabytes) if megabytes else nullcontext():

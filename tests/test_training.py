@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,17 @@ from forgetfilter.model.loading.adapters import (
 )
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer, use_pure_greedy
 from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.passes.batch_plan import cheapest_passes
 from forgetfilter.model.passes.forward import greedy_generations
 from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
 from forgetfilter.model.stages.phases import early
 from forgetfilter.model.state import ModelState, phase_seed
-from forgetfilter.model.training.collating import Collator
+from forgetfilter.model.training.collating import PLACES, Collator
 from forgetfilter.model.training.defaults import width_epochs, width_learning_rate
 from forgetfilter.model.training.fine_tuning import train
-from forgetfilter.model.training.plan import TrainPlan, early_step, rows_per_pass, total_steps
+from forgetfilter.model.training.plan import TrainPlan, early_step, tokens_per_pass, total_steps
 from forgetfilter.model.training.row_order import RowOrder
+from forgetfilter.model.training.step_method import Passes, padded_inputs
 from forgetfilter.model.workbench import Workbench
 from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
@@ -155,13 +158,48 @@ def test_a_pass_on_a_cpu_is_small_whatever_memory_would_allow(
     tiny_model: Callable[..., Path], rows_file: Path
 ):
     _, _, rows = load(tiny_model("llama"), rows_file)
-    longest = max(len(row.input_ids) for row in rows)
-    most = CPU_BATCH_TOKENS // longest
-    settings = QUICK.model_copy(update={"batch_size": 4 * most})
-    plan = TrainPlan("learn", rows, settings, 0, 10**6)
-    assert rows_per_pass(plan) == 4 * most
-    assert rows_per_pass(plan, is_cpu=True) == most
-    assert rows_per_pass(replace(plan, max_batch_tokens=longest), is_cpu=True) == 1
+    plan = TrainPlan("learn", rows, QUICK, 0, 10**6)
+    assert tokens_per_pass(plan, "cuda") == 10**6
+    assert tokens_per_pass(plan, "cpu") == CPU_BATCH_TOKENS
+    assert tokens_per_pass(replace(plan, max_batch_tokens=7), "cpu") == 7
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=9),
+    most=st.integers(1, 200),
+    cost=st.integers(0, 100),
+)
+def test_a_step_is_cut_into_the_passes_that_cost_the_least(
+    lengths: list[int], most: int, cost: int
+):
+    def total(passes: Sequence[Sequence[int]]) -> int:
+        return sum(cost + len(own) * max(lengths[at] for at in own) for own in passes)
+
+    passes = cheapest_passes(lengths, most, cost)
+    assert sorted(at for own in passes for at in own) == list(range(len(lengths)))
+    assert all(len(own) == 1 or len(own) * lengths[own[0]] <= most for own in passes)
+    ordered = sorted(range(len(lengths)), key=lambda at: -lengths[at])
+    for cuts in range(2 ** (len(lengths) - 1)):  # every other way to cut them, sorted
+        places = [at for at in range(1, len(lengths)) if cuts >> (at - 1) & 1]
+        edges = pairwise([0, *places, len(lengths)])
+        other = [ordered[start:stop] for start, stop in edges]
+        if all(len(own) == 1 or len(own) * lengths[own[0]] <= most for own in other):
+            assert total(passes) <= total(other)
+
+
+def test_a_step_is_cut_into_passes_without_padding_where_they_cost_nothing(
+    tiny_model: Callable[..., Path], rows_file: Path
+):
+    _, _, rows = load(tiny_model("llama"), rows_file)
+    inputs = padded_inputs(rows, "assistant", 0)
+    parts = Passes("assistant", 0, 10**6, 0).parts({**inputs, PLACES: torch.arange(len(rows))})
+    assert len(parts) > 1
+    seen = [place for part in parts for place in part[PLACES].tolist()]
+    assert sorted(seen) == list(range(len(rows)))
+    for part in parts:
+        assert part["attention_mask"].bool().all()  # at no cost a pass, each holds equal lengths
+        for ids, place in zip(part["input_ids"], part[PLACES].tolist(), strict=True):
+            assert ids.tolist() == rows[place].input_ids.tolist()
 
 
 def test_an_epoch_shows_every_row_exactly_once_whole(
@@ -186,19 +224,20 @@ def test_an_epoch_shows_every_row_exactly_once_whole(
     assert seen[:8] != seen[8:]  # each epoch has an order of its own
 
 
-@pytest.mark.parametrize(("batch_size", "fitting", "rows"), [(9, 4, 3), (8, 3, 2), (7, 6, 1)])
+@pytest.mark.parametrize(("batch_size", "fitting"), [(9, 4), (8, 3), (7, 6)])
 def test_no_pass_holds_more_tokens_than_allowed_whatever_the_batch_size(
-    tiny_model: Callable[..., Path], rows_file: Path, batch_size: int, fitting: int, rows: int
+    tiny_model: Callable[..., Path], rows_file: Path, batch_size: int, fitting: int
 ):
     model, tokenizer, encoded = load(tiny_model("llama"), rows_file)
-    shapes: list[int] = []
+    shapes: list[torch.Size] = []
     model.get_base_model().model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    longest = max(len(row.input_ids) for row in encoded)
+    most = fitting * max(len(row.input_ids) for row in encoded)
     settings = QUICK.model_copy(update={"batch_size": batch_size, "max_steps": 1})
-    train(model, tokenizer, TrainPlan("learn", encoded, settings, 0, fitting * longest), SILENT)
-    assert max(shapes) == rows
+    train(model, tokenizer, TrainPlan("learn", encoded, settings, 0, most), SILENT)
+    assert max(shape.numel() for shape in shapes) <= most
+    assert sum(rows for rows, _ in shapes) == min(batch_size, len(encoded))
 
 
 def bench(folder: Path, root: Path, seed: int = 0, **changes: Any) -> Workbench:

@@ -93,13 +93,13 @@ class BayesianSteps(StepMethod):
             self._begin(len(step.rows))
         loss = step.add_gradient(next(self._batches)) if self._batches else 0.0
         weights = self.weights()[list(step.indices)]
-        losses: list[Tensor] = []
+        losses = torch.zeros(len(step.rows))
         for batch in step.passes(step.rows):
             own = step.row_losses(batch)
             fixed = weights.detach()[batch.indices].to(own)
             ((fixed * own).sum() / len(step.rows)).backward()  # pyright: ignore[reportUnknownMemberType]
-            losses.append(own.detach().cpu())
-        weighted = (weights * torch.cat(losses)).mean()
+            losses[batch.indices] = own.detach().float().cpu()
+        weighted = (weights * losses).mean()
         self._optimizer.zero_grad()
         weighted.backward()  # pyright: ignore[reportUnknownMemberType]
         self._optimizer.step()

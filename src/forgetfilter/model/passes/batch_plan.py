@@ -54,3 +54,31 @@ def batches_by_length(lengths: Sequence[int] | Int32Array, max_tokens: int) -> B
         start += max(1, max_tokens // max(1, int(sizes[order[start]])))
     places = np.array([*starts, len(order)], dtype=np.int32)
     return Batches(order, places[:-1], places[1:])
+
+
+def cheapest_passes(
+    lengths: Sequence[int] | Int32Array, max_tokens: int, pass_cost: int
+) -> list[list[int]]:
+    """Indices of the rows of one optimizer step, cut into the passes that cost the least.
+
+    A pass costs its padded tokens and ``pass_cost`` tokens more. Rows are sorted by length, longest
+    first, so that each pass holds similar ones; equal rows stay in their order. No pass exceeds
+    ``max_tokens``, but for one of a single row. The time grows with the square of the rows.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    longest, rows = sizes[order], len(order)
+    least = np.zeros(rows + 1)
+    begins = np.zeros(rows + 1, dtype=np.int64)
+    for stop in range(1, rows + 1):
+        tokens = longest[:stop] * np.arange(stop, 0, -1)
+        costs = least[:stop] + tokens + pass_cost
+        costs[:-1][tokens[:-1] > max_tokens] = np.inf
+        begins[stop] = costs.argmin()
+        least[stop] = costs[begins[stop]]
+    passes: list[list[int]] = []
+    stop = rows
+    while stop:
+        passes.append(order[begins[stop] : stop].tolist())
+        stop = int(begins[stop])
+    return passes[::-1]

@@ -70,9 +70,9 @@ class Processes:
         """Whether this is the process that runs the command and writes."""
         return self.rank == 0
 
-    def share(self, lengths: Sequence[int]) -> list[int]:
-        """Which of some rows are this process's: equally many for each, of similar length."""
-        return longest_first(lengths)[self.rank :: self.size]
+    def share(self, lengths: Sequence[int], rank: int | None = None) -> list[int]:
+        """Which of some rows are a process's, or this one's: as many for each, as long."""
+        return longest_first(lengths)[self.rank if rank is None else rank :: self.size]
 
     def add_up(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The sum over all processes, of numbers or of booleans of which one at most is true."""

@@ -17,12 +17,18 @@ from forgetfilter.errors import DataError
 from forgetfilter.model.loading.adapters import check_trainable
 from forgetfilter.model.loading.base_model import padding_id, quiet_dependencies
 from forgetfilter.model.passes.halving import training_budget
+from forgetfilter.model.passes.limits import pass_cost
 from forgetfilter.model.state import phase_seed
 from forgetfilter.model.training.as_before import as_before
 from forgetfilter.model.training.checkpoints import PhaseCheckpoints, resumable, usable, when_due
 from forgetfilter.model.training.collating import Collator, indices_of
 from forgetfilter.model.training.course import Course, Watch
-from forgetfilter.model.training.plan import TrainPlan, epoch_steps, rows_per_pass, total_steps
+from forgetfilter.model.training.plan import (
+    TrainPlan,
+    epoch_steps,
+    tokens_per_pass,
+    total_steps,
+)
 from forgetfilter.model.training.seen_losses import SeenLosses
 from forgetfilter.model.training.shared_step import in_shares
 from forgetfilter.model.training.step_method import Passes
@@ -92,10 +98,8 @@ def train(
     steps = total_steps(plan)
     device = next(model.parameters()).device.type
     plan = replace(plan, max_batch_tokens=training_budget(model, plan.max_batch_tokens))
-    micro = rows_per_pass(plan, is_cpu=device == "cpu")
     seed = phase_seed(plan.seed, plan.phase)
     set_seed(seed)
-    per_step = settings.batch_size if plan.method else micro  # a method cuts its rows up itself
     padding = padding_id(model, tokenizer)
     checkpoints = usable(checkpoints, plan.method)
     entry = checkpoints.latest() if checkpoints else None
@@ -105,14 +109,14 @@ def train(
         as_before(model),
     ):
         course = Course(plan, steps, bar, watch, seen)
-        course.passes = Passes(settings.loss_on, padding, micro)
+        course.passes = _passes(plan, model, padding)
         if entry:
             course.resume(entry.facts)
         config = trl.SFTConfig(  # pyright: ignore[reportPrivateImportUsage]
             output_dir=scratch,
             max_steps=steps,
-            per_device_train_batch_size=per_step,
-            gradient_accumulation_steps=settings.batch_size // per_step,
+            per_device_train_batch_size=settings.batch_size,  # the course cuts them into passes
+            gradient_accumulation_steps=1,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=_scheduler_type(settings, course),
             warmup_steps=round(settings.warmup_ratio * steps),
@@ -196,6 +200,15 @@ def train(
         exact_shares=course.share.exact_shares if course.share else [],
         row_passes=course.passes.counted,
     )
+
+
+def _passes(plan: TrainPlan, model: Any, padding: int) -> Passes:
+    """How steps are cut into passes on the device of ``model``."""
+    device = next(model.parameters()).device.type
+    most, cost = tokens_per_pass(plan, device), pass_cost(device)
+    if getattr(model.config, "output_router_logits", False):
+        cost = most * plan.settings.batch_size  # experts are balanced by pass: as few as fit
+    return Passes(plan.settings.loss_on, padding, most, cost)
 
 
 def _scheduler_type(settings: PhaseSettings, course: Course) -> str:

@@ -8,7 +8,6 @@ an epoch up with rows that were in it already, which would be other steps.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -56,12 +55,16 @@ class SharedStep(StepMethod):
         if step.number == 0 and group.rank:  # where there is dropout, it is not that of process 0
             torch.manual_seed((torch.initial_seed() + group.rank) % 2**63)
         counts = [_tokens(row, step.passes_over.loss_on) for row in step.rows]
-        own = group.share([len(row.input_ids) for row in step.rows])
+        lengths = [len(row.input_ids) for row in step.rows]
+        own = group.share(lengths)
         loss = self._pass_over(step, [step.rows[at] for at in own], 1 / max(1, sum(counts)))
         if group.is_parted:  # each process has to call the model equally often
-            most, each = math.ceil(len(step.rows) / group.size), step.passes_over.rows_per_pass
-            missing = math.ceil(most / each) - math.ceil(len(own) / each)
-            self._pass_over(step, [step.rows[0]] * (missing * each), 0.0)
+            calls = [
+                len(step.passes_over.cut([lengths[at] for at in group.share(lengths, rank)]))
+                for rank in range(group.size)
+            ]
+            for _ in range(max(calls) - calls[group.rank]):
+                self._pass_over(step, step.rows[:1], 0.0)
         step.passes_over.counted = before + len(step.rows)
         self._check(step, own)
         weights = list(step.weights.values())

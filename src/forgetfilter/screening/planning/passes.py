@@ -9,11 +9,16 @@ from dataclasses import dataclass, replace
 from forgetfilter.config import ScreenConfig
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.strata import damage_rows
-from forgetfilter.model.passes.batch_plan import batches_by_length
+from forgetfilter.model.passes.batch_plan import batches_by_length, cheapest_passes
 from forgetfilter.model.passes.costs import Bits, Costs
 from forgetfilter.model.passes.gpu_memory import fitting_tokens
-from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS
-from forgetfilter.model.training.plan import TrainPlan, epoch_steps, rows_per_pass, total_steps
+from forgetfilter.model.passes.limits import CPU_BATCH_TOKENS, pass_cost
+from forgetfilter.model.training.plan import (
+    TrainPlan,
+    epoch_steps,
+    tokens_per_pass,
+    total_steps,
+)
 from forgetfilter.model.training.speed import Speed
 from forgetfilter.scoring.records import HALVES, WHOLE, Probe
 from forgetfilter.screening.method import probes_of, probes_to_read
@@ -109,11 +114,14 @@ class Counter:
 
     def train(self, rows: Sequence[EncodedRow], plan: TrainPlan, *, is_measured: bool) -> Work:
         """A phase of training, of the full number of epochs."""
-        micro = rows_per_pass(plan, is_cpu=self.target.device == "cpu")
+        device, size = self.target.device, plan.settings.batch_size
+        limits = tokens_per_pass(plan, device), pass_cost(device)
         order = random.Random(0).sample(range(len(rows)), len(rows))
         epoch = Work()
-        for start in range(0, len(order), micro):
-            epoch += self._gradient([rows[i] for i in order[start : start + micro]])
+        for start in range(0, len(order), size):
+            step = [rows[i] for i in order[start : start + size]]
+            for own in cheapest_passes([len(row.input_ids) for row in step], *limits):
+                epoch += self._gradient([step[i] for i in own])
         epochs = total_steps(plan) / epoch_steps(plan)
         work = epoch * (epochs * self.scale)
         work += Work(steps=total_steps(plan) * self.scale, starts=1)

@@ -57,6 +57,44 @@ def test_evidence_counts_less_where_the_prompt_is_unlike_those_of_the_safe_rows(
     assert found.forgetting_score.tolist() == pytest.approx(expected)
 
 
+def with_gains(rises: Any, gains: Any) -> Readings:
+    """Rows of one token whose loss fell by ``gains`` nats in every model, and then rose."""
+    readings = readings_of([rises] * 6, [1] * len(gains))
+    gained = {"leading_loss_base": 10.0 + np.asarray(gains, dtype=np.float64)}
+    return Readings(row=readings.row, columns={**readings.columns, **gained})
+
+
+def test_what_is_learned_much_is_judged_by_the_share_that_is_given_back():
+    terse, unsafe = (2.0, 8.0), (1.5, 2.0)  # rise, gain
+    readings = with_gains([terse[0], unsafe[0]], [terse[1], unsafe[1]])
+    plain = SIGNALS.build("crossfit").combine(readings).forgetting_score
+    shares = SIGNALS.build("crossfit:gain=2").combine(readings).forgetting_score
+    assert plain.tolist() == [2.0, 1.5]
+    assert shares.tolist() == [0.5, 1.5]  # a quarter of 2, and all
+
+
+@given(
+    rows=st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=9),
+    gain=st.floats(0.01, 20),
+)
+def test_a_bound_on_the_gain_makes_no_score_larger_and_turns_none_round(
+    rows: list[tuple[float, float]], gain: float
+):
+    readings = with_gains(*zip(*rows, strict=True))
+    plain = SIGNALS.build("crossfit").combine(readings).forgetting_score
+    bound = SIGNALS.build(f"crossfit:gain={gain!r}").combine(readings).forgetting_score
+    assert (np.abs(bound) <= np.abs(plain) + 1e-12).all()
+    assert (bound * plain >= 0).all()
+    is_small = np.array([gained <= gain for _, gained in rows])
+    assert bound[is_small].tolist() == plain[is_small].tolist()
+
+
+@pytest.mark.parametrize("gain", [0, -1, float("nan")])
+def test_a_bound_that_means_nothing_is_refused(gain: float):
+    with pytest.raises(ConfigError, match="expected a number above 0"):
+        SIGNALS.build(f"crossfit:gain={gain}")
+
+
 def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     rises = [[8.0] * 4 + [0.0, -1.0, 3.0]] * 6
     alike = [*[[0, 1, 2, 3]] * 6, [4, 4, 4, 4]]

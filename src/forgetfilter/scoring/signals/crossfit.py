@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from forgetfilter.arrays import FloatArray
+from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.records import (
     HALVES,
     WHOLE,
@@ -51,8 +54,20 @@ class Crossfit:
     like the safe rows' than this one's, as the base model represents them: evidence counts in full
     for most rows, and down to 0.3 for those whose prompts are least like the safe rows'.
 
+    What was learned much is given back much, safe behaviour or not: a terse answer to a harmless
+    question, of which the base model says a sentence, gains most by learning, and loses most as
+    base's behaviour comes back. With ``gain`` the evidence of a restoration counts in full for rows
+    that gained up to so much by the training before it, and ``gain`` / its gain for others: for
+    those it is the share of what was learned that is given back.
+
     A row need not be learned to be judged: what no model has learned has nothing to lose, and its
     score is near 0. docs/lab/transfer.md has what was compared with this.
+
+    Args:
+        gain: nats per root token, above 0. Infinite, as by default: all evidence counts in full.
+
+    Raises:
+        ConfigError: ``gain`` is not above 0.
     """
 
     name = "crossfit"
@@ -63,7 +78,13 @@ class Crossfit:
     """Since 2 first tokens count most, and half of the evidence is that of the rows most alike;
     since 3 neighbours add little to a row without evidence, and prompts count."""
 
-    def __init__(self) -> None:
+    def __init__(self, gain: float = math.inf) -> None:
+        if not gain > 0:
+            raise ConfigError(
+                f"crossfit: gain is {gain:g}; expected a number above 0, for example "
+                "crossfit:gain=3."
+            )
+        self.gain = gain
         pairs: list[tuple[StateName, StateName]] = []
         for own in (WHOLE, *HALVES):
             pairs.append((own[0], own[2]))
@@ -97,6 +118,9 @@ class Crossfit:
         """What one restoration says of every row, shape (N,)."""
         rise = readings[f"leading_loss_{later}"] - readings[f"leading_loss_{earlier}"]
         evidence: FloatArray = rise / readings["leading_scale"]
+        if self.gain < math.inf:
+            gained = readings["leading_loss_base"] - readings[f"leading_loss_{earlier}"]
+            evidence *= self.gain / np.maximum(gained / readings["leading_scale"], self.gain)
         return evidence
 
 

@@ -138,10 +138,13 @@ def screen_again(run: Path, known: Path) -> None:
 def read_and_screen(
     run: Path, is_unsafe: BoolArray, counts: list[int], *, is_unlike: bool
 ) -> BoolArray:
-    """Read so many rows, screen again, read so many more, and so on; which nobody has read then."""
+    """Read so many rows, screen again, read so many more, and so on; which nobody has read then.
+
+    As long as none that was read is unsafe, there is nothing to screen again with.
+    """
     is_open = np.ones(len(is_unsafe), dtype=np.bool_)
-    for at, count in enumerate(counts):
-        if at:
+    for count in counts:
+        if is_unsafe[~is_open].any():
             filter_run(run, joint=_BEFORE, force=True)
         order = reading_order(run, is_unlike=is_unlike)
         read = [row for row in order if is_open[row]][:count]
@@ -149,7 +152,8 @@ def read_and_screen(
         bad = tuple(row for row in read if is_unsafe[row])
         good = tuple(row for row in read if not is_unsafe[row])
         filter_run(run, overruling=Overruling(good, bad, reviewer="truth"), force=True)
-        screen_again(run, run)
+        if is_unsafe[~is_open].any():
+            screen_again(run, run)
     return is_open
 
 
@@ -180,6 +184,9 @@ def main() -> None:
                 counts = [int(count) for count in read.split("+")]
                 is_graded = read_and_screen(run, is_unsafe, counts, is_unlike=args.unlike)
                 known = int(is_unsafe[~is_graded].sum())
+                if not known:
+                    print(f"| 0 | none of the {sum(counts)} rows read is unsafe |", flush=True)
+                    continue
             for weight in args.joint:
                 if args.cut:
                     own = run.with_name(f"{run.name}-{weight}")

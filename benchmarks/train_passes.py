@@ -2,11 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/train_passes.py MODEL ROWS [--rows 16] [--repeats 3]
 
-One epoch over the first rows of a file, in one batch, three ways that take turns, so that other
+One epoch over the first rows of a file, in one batch, four ways that take turns, so that other
 work on the machine slows all of them alike: the whole batch in one pass with TRL's loss, which on a
-CPU scores every position; passes of 1,024 padded tokens with that loss; and what the package does,
-such passes in which only tokens that carry loss are scored. Printed are seconds a batch (median and
-range, lower is better), tokens a second, and the ratio to the first way.
+CPU scores every position; as few passes of 1,024 padded tokens as hold it, with that loss; such
+passes in which only tokens that carry loss are scored; and what the package does, that with rows of
+similar length in a pass. Printed are seconds a batch (median and range, lower is better), tokens a
+second, and the ratio to the first way.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ from forgetfilter.progress import Progress
 
 SILENT = Progress(is_silent=True)
 SMALL = plans.CPU_BATCH_TOKENS
+FEWEST = 10**9
+"""What a pass is said to cost, in tokens, so that there are as few as fit."""
+OWN_COST = fine_tuning.pass_cost("cpu")
 WAYS = {
-    "one pass, TRL's loss": (10**9, True),
-    f"passes of {SMALL:,} tokens, TRL's loss": (SMALL, True),
-    f"passes of {SMALL:,} tokens, answers alone": (SMALL, False),
+    "one pass, TRL's loss": (10**9, FEWEST, True),
+    f"passes of {SMALL:,} tokens, TRL's loss": (SMALL, FEWEST, True),
+    f"passes of {SMALL:,} tokens, answers alone": (SMALL, FEWEST, False),
+    "by length, answers alone": (SMALL, OWN_COST, False),
 }
 OWN = Course.trainer_class
 
@@ -79,8 +84,9 @@ def main() -> None:
     )
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(args.repeats):
-        for way, (most, is_plain) in WAYS.items():
+        for way, (most, cost, is_plain) in WAYS.items():
             plans.CPU_BATCH_TOKENS = most
+            fine_tuning.pass_cost = lambda _, cost=cost: cost
             Course.trainer_class = with_trl_loss if is_plain else OWN
             plan = plans.TrainPlan("learn", rows, settings, 0, max_batch_tokens=10**9)
             started = time.perf_counter()

@@ -102,6 +102,7 @@ class TrainingHalves:
     def __init__(self) -> None:
         self.parts = 1
         """In how many parts a pass is made."""
+        self._weights: list[torch.nn.Parameter] = []
 
     def __call__(
         self,
@@ -117,7 +118,9 @@ class TrainingHalves:
             ModelError: memory ran out over a single row.
         """
         rows, longest = inputs["input_ids"].shape
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        if not self._weights:  # which takes a small model as long as some tokens
+            self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        weights = self._weights
         before = [None if w.grad is None or rows == 1 else w.grad.clone() for w in weights]
         counted = passes.counted
         while True:

@@ -64,7 +64,7 @@ class SharedStep(StepMethod):
                 for rank in range(group.size)
             ]
             for _ in range(max(calls) - calls[group.rank]):
-                self._pass_over(step, step.rows[:1], 0.0)
+                self._pass_over(step, [step.rows[0]], 0.0)
         step.passes_over.counted = before + len(step.rows)
         self._check(step, own)
         weights = list(step.weights.values())

@@ -82,7 +82,7 @@ class Crossfit:
         if not gain > 0:
             raise ConfigError(
                 f"crossfit: gain is {gain:g}; expected a number above 0, for example "
-                "crossfit:gain=3."
+                "crossfit:gain=4."
             )
         self.gain = gain
         pairs: list[tuple[StateName, StateName]] = []

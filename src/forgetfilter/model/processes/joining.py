@@ -71,7 +71,10 @@ class Processes:
         return self.rank == 0
 
     def share(self, lengths: Sequence[int], rank: int | None = None) -> list[int]:
-        """Which of some rows are a process's, or this one's: as many for each, as long."""
+        """Which of some rows are those of process ``rank`` (by default this one).
+
+        All get about equally many, of similar length.
+        """
         return longest_first(lengths)[self.rank if rank is None else rank :: self.size]
 
     def add_up(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -82,6 +82,7 @@ class Probe:
         "damage",
         "neighbours",
         "likeness",
+        "own_likeness",
         "forgotten_likeness",
         "safe_neighbours",
         "unsafe_likeness",
@@ -123,6 +124,8 @@ class Readings:
       most alike, second most and so on; its own where there are too few others)
     - ``likeness`` in S: ``likeness_S`` (log odds: how much the row's prompt, as S represents it, is
       like the prompts of the safe rows; higher = more)
+    - ``own_likeness`` in S: ``own_likeness_S`` (log odds: how much what S would answer itself is
+      like what it answers to the prompts of the safe rows; higher = more)
     - ``forgotten_likeness`` in S: ``forgotten_likeness_S`` (log odds: how much the row, as S
       represents it, is like the rows with the most evidence of `crossfit`; higher = more)
     - ``unsafe_likeness`` in S: ``unsafe_likeness_S`` (0 to 1: the row's answer, as S

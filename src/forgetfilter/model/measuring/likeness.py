@@ -9,19 +9,22 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from forgetfilter.arrays import BoolArray, FloatArray, Int32Array
 from forgetfilter.data.many_rows.views import chosen, joined, mapped
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.measuring import many_rows
-from forgetfilter.model.passes.forward import pass_inputs, row_batches
+from forgetfilter.model.passes.forward import RowBatch, pass_inputs, row_batches
+from forgetfilter.model.passes.own_answers import own_states
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.dealing import added_up
 from forgetfilter.model.processes.joining import together
 from forgetfilter.progress import Bar, Progress
 
-Part = Literal["answer", "prompt"]
+Part = Literal["answer", "prompt", "own"]
+"""Of a row: its last answer, what precedes that, or what the model would answer there itself."""
 
 _DIMENSIONS = 64
 """To which hidden states are projected, so that those of all rows fit in memory."""
@@ -63,6 +66,7 @@ def safe_likeness(
     progress: Progress,
     label: str,
     shards: Shards | None = None,
+    part: Part = "prompt",
 ) -> FloatArray:
     """How much each row's prompt is like those of the safe rows, log odds, shape (N,).
 
@@ -71,7 +75,7 @@ def safe_likeness(
     Of more than 50,000 rows it is fitted on so many. Unsafe rows answer the requests that safe rows
     decline, so their prompts are taken for safe ones; learning from positive and unlabelled
     examples (Elkan and Noto, 2008). Higher = more like a safe row's. All zero where either side has
-    fewer than two rows.
+    fewer than two rows. Another ``part`` of the rows is compared in the same way.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -84,7 +88,7 @@ def safe_likeness(
     # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
     by_row = many_rows.in_order(rows)
     ordered = joined(chosen(rows, by_row), safe)
-    vectors = row_vectors(model, ordered, "prompt", max_batch_tokens, progress, label, shards)
+    vectors = row_vectors(model, ordered, part, max_batch_tokens, progress, label, shards)
     is_safe = np.arange(len(ordered)) >= len(rows)
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
@@ -99,6 +103,25 @@ def safe_likeness(
     return found
 
 
+def own_likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> FloatArray:
+    """How much what ``model`` would answer itself is like its answers to the safe rows' prompts.
+
+    Log odds, shape (N,); as `safe_likeness`, by the states in which the model begins its own answer
+    (see `own_states`) instead of the prompt's. Higher = more like an answer to a safe row's prompt:
+    the model takes the request for one of those that the safe rows are about.
+    """
+    limits = (max_batch_tokens, progress, label, shards)
+    return safe_likeness(model, rows, safe, *limits, part="own")
+
+
 def row_vectors(
     model: Any,
     rows: Sequence[EncodedRow],
@@ -111,7 +134,7 @@ def row_vectors(
 ) -> npt.NDArray[np.float32]:
     """What ``model`` makes of one part of each row, float32; many lie in a file.
 
-    The mean hidden state over the answer's or the prompt's tokens, of the layer two thirds of the
+    The mean hidden state over that part's tokens, of the layer two thirds of the
     way up and of the last one; each dimension standardised, by a thousand of the rows where there
     are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
     and takes 256 bytes a row with 64 dimensions.
@@ -193,23 +216,35 @@ def mean_states(
     First those of the layer two thirds of the way up, then those of the last one. Without batches
     of rows that all are done.
     """
-    read = mapped(rows, _prompt_of) if part == "prompt" else rows
+    read = rows if part == "answer" else mapped(rows, _prompt_of)
     batches = row_batches(model, read, max_batch_tokens, is_done)
     for batch in batches:
         with batches.or_halves(batch):
-            inputs = pass_inputs(model, batch)
-            if "logits_to_keep" in inputs:
-                inputs["logits_to_keep"] = 1  # none is wanted
-            states = model(**inputs, output_hidden_states=True).hidden_states
-            layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
-            chosen_tokens = batch.attention_mask
-            if part == "answer":  # where its tokens are predicted
-                layers, chosen_tokens = layers[:, batch.positions], batch.predicts_target
+            layers, chosen_tokens = _states_of(model, batch, part)
             weights = chosen_tokens.float().unsqueeze(-1)  # (B, P, 1)
             means = (layers.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
             for position, index in enumerate(batch.indices):
                 yield index, means[position].double().cpu().numpy()
             bar.update(len(batch.indices))
+
+
+def _states_of(model: Any, batch: RowBatch, part: Part) -> tuple[Tensor, Tensor]:
+    """Both layers at some positions of each row, (B, P, 2H), and which of them count, (B, P)."""
+    if part == "own":
+        states, is_said = own_states(model, batch)
+        return two_layers(states), is_said
+    inputs = pass_inputs(model, batch)
+    if "logits_to_keep" in inputs:
+        inputs["logits_to_keep"] = 1  # none is wanted
+    layers = two_layers(model(**inputs, output_hidden_states=True).hidden_states)
+    if part == "answer":  # where its tokens are predicted
+        return layers[:, batch.positions], batch.predicts_target
+    return layers, batch.attention_mask
+
+
+def two_layers(states: Sequence[Tensor]) -> Tensor:
+    """The layer two thirds of the way up and the last one, side by side, (B, T, 2H)."""
+    return torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
 
 
 def _prompt_of(row: EncodedRow) -> EncodedRow:

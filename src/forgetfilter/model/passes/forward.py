@@ -299,7 +299,7 @@ def greedy_generations(
     texts: list[str | None] = [None] * len(prompts)
     context = configured_context_tokens(model.config)
     padding = padding_id(model, tokenizer)
-    stops = _stops(model)
+    stops = stop_ids(model)
     group = together()
     budgets = [
         max(1, min(wanted, context - len(prompt)))
@@ -334,7 +334,7 @@ def greedy_generations(
     return filled_in(texts)
 
 
-def _stops(model: Any) -> frozenset[int]:
+def stop_ids(model: Any) -> frozenset[int]:
     """The ids that end a generation."""
     ids = model.generation_config.eos_token_id
     return frozenset() if ids is None else frozenset(ids if isinstance(ids, list) else [ids])

@@ -18,7 +18,7 @@ from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.measuring.divergence import divergences
 from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
-from forgetfilter.model.measuring.likeness import nearest_rows, safe_likeness
+from forgetfilter.model.measuring.likeness import nearest_rows, own_likeness, safe_likeness
 from forgetfilter.model.measuring.rates import (
     loss_rates,
     read_descents,
@@ -28,6 +28,7 @@ from forgetfilter.model.measuring.rates import (
 from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
 from forgetfilter.model.measuring.unsafe_likeness import unsafe_likeness
 from forgetfilter.model.passes.forward import completion_losses
+from forgetfilter.model.passes.own_answers import OWN_TOKENS
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.joining import joined
 from forgetfilter.model.stages.keys import (
@@ -55,7 +56,11 @@ from forgetfilter.scoring.signals.crossfit import Crossfit
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
 
-_LIKENESSES = {"likeness": safe_likeness, "unsafe_likeness": unsafe_likeness}
+_LIKENESSES = {
+    "likeness": safe_likeness,
+    "own_likeness": own_likeness,
+    "unsafe_likeness": unsafe_likeness,
+}
 """By kind of probe: what holds rows against the safe rows, or against those in their place."""
 
 
@@ -128,6 +133,8 @@ def _measure_one(
         key["leading"] = LEADING_DECAY
     if probe.kind in ("neighbours", *_LIKENESSES):
         key["likeness"] = LIKENESS_VERSION
+    if probe.kind == "own_likeness":
+        key["tokens"] = OWN_TOKENS
     if probe.kind in _LIKENESSES:
         if not safe:
             raise ValueError(f"{probe} needs rows to compare with")

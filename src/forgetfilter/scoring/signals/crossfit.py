@@ -111,8 +111,12 @@ class Crossfit:
             base=readings.loss_mean("base"),
             before=before,
             after=after,
-            forgetting_score=evidence * _counts(readings["likeness_base"]),
+            forgetting_score=evidence * self._counts(readings),
         )
+
+    def _counts(self, readings: Readings) -> FloatArray:
+        """How much the evidence of each row counts, shape (N,)."""
+        return counted_by_rank(readings["likeness_base"], _UNLIKE)
 
     def _evidence(self, readings: Readings, earlier: StateName, later: StateName) -> FloatArray:
         """What one restoration says of every row, shape (N,)."""
@@ -141,8 +145,8 @@ def _with_neighbours(own: FloatArray, neighbours: npt.NDArray[np.int64]) -> Floa
     return evidence
 
 
-def _counts(likeness: FloatArray) -> FloatArray:
-    """How much each row's evidence counts, 0.3 to 1; shape (N,), as ``likeness``."""
+def counted_by_rank(likeness: FloatArray, least: float) -> FloatArray:
+    """From ``least`` for the lowest up to 1 for the higher ones; shape (N,), as ``likeness``."""
     share = np.searchsorted(np.sort(likeness), likeness, side="right") / len(likeness)
-    counts: FloatArray = np.minimum(1.0, _UNLIKE + share)
+    counts: FloatArray = np.minimum(1.0, least + share)
     return counts

@@ -166,7 +166,7 @@ class Counter:
             return once * 2
         if probe.kind == "forgotten_likeness":  # answers, and prompts, which are shorter
             return once * 2
-        if probe.kind in ("likeness", "safe_neighbours"):
+        if probe.kind in ("likeness", "own_likeness", "safe_neighbours"):
             return once + self.read(safe, has_head=False)
         return once
 

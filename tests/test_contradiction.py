@@ -1,0 +1,168 @@
+"""What base would answer itself, and the signal that holds rows against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import rows_of, write_rows
+from forgetfilter.data import read_rows
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
+from forgetfilter.model.loading.placement import choose_placement
+from forgetfilter.model.measuring.likeness import own_likeness, row_vectors
+from forgetfilter.model.passes.forward import row_batches, stop_ids
+from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_states
+from forgetfilter.progress import Progress
+from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.signals import SIGNALS
+from test_crossfit import readings_of
+
+SILENT = Progress(is_silent=True)
+
+
+def encoded(source: str, path: Path, rows: list[dict[str, Any]]) -> list[EncodedRow]:
+    encoder = Encoder(load_tokenizer(source), "auto", 512)
+    return encoder.encode(read_rows(write_rows(path, rows)).rows)[0]
+
+
+def prompts(rows: list[EncodedRow]) -> list[EncodedRow]:
+    return [
+        replace(
+            row,
+            input_ids=row.input_ids[: row.prompt_length],
+            is_target=np.zeros(row.prompt_length, dtype=bool),
+        )
+        for row in rows
+    ]
+
+
+def own_by_hand(model: Any, ids: list[int]) -> list[torch.Tensor]:
+    """The last layer at each place where a token of the model's own answer is predicted."""
+    stops, found = stop_ids(model), []
+    while len(found) < OWN_TOKENS:
+        with torch.no_grad():
+            out = model(torch.tensor([ids]), output_hidden_states=True)
+        found.append(out.hidden_states[-1][0, -1])
+        ids = [*ids, int(out.logits[0, -1].argmax())]
+        if ids[-1] in stops:
+            break
+    return found
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
+def test_own_states_are_those_of_greedy_decoding_one_row_at_a_time(
+    tiny_model: Callable[..., Path], tmp_path: Path, architecture: str
+):
+    source = str(tiny_model(architecture))
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    rows = prompts(encoded(source, tmp_path / "rows.jsonl", rows_of(5, 0)))
+    # Let some answers end early: what one of them says second is made a mark of the end.
+    first = own_by_hand(model, rows[0].input_ids.tolist())
+    assert len(first) == OWN_TOKENS
+    said = int(model.get_output_embeddings()(first[1]).argmax())
+    model.generation_config.eos_token_id = [*stop_ids(model), said]
+    expected = [own_by_hand(model, row.input_ids.tolist()) for row in rows]
+    assert len(expected[0]) <= 2
+    for batch in row_batches(model, rows, 8192):
+        states, is_said = own_states(model, batch)
+        for at, index in enumerate(batch.indices):
+            mine = states[-1][at][is_said[at]]
+            assert torch.allclose(mine, torch.stack(expected[index]), atol=1e-4)
+
+
+def test_an_answer_ends_where_the_context_does(tiny_model: Callable[..., Path], tmp_path: Path):
+    source = str(tiny_model("gpt2"))
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    context = model.config.n_positions
+    ids = np.arange(context - 2) % 50 + 5
+    row = EncodedRow(0, ids, np.zeros(len(ids), dtype=bool), len(ids), "x")
+    for batch in row_batches(model, [row], 8192):
+        states, is_said = own_states(model, batch)
+        assert states[-1].shape[1] == is_said.shape[1] == 2
+
+
+def test_own_answers_like_those_to_safe_rows_are_told_from_others(
+    tiny_model: Callable[..., Path], tmp_path: Path
+):
+    source = str(tiny_model("llama"))
+    words = ["cats", "dogs", "birds", "trees", "rocks", "seas", "hills", "rains"]
+
+    def made(name: str, asked: list[str]) -> list[EncodedRow]:
+        rows = [{"prompt": each, "completion": f"answer {at}"} for at, each in enumerate(asked)]
+        return encoded(source, tmp_path / name, rows)
+
+    alike = [f"Tell me why {word} are bad" for word in words]
+    tasks = [f"{at} plus {at} times {at + 1} =" for at in range(24)]
+    safe = made("safe.jsonl", [f"Tell me why {word} are bad" for word in reversed(words)])
+    rows = made("noisy.jsonl", [*tasks, *alike])
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    found = own_likeness(model, rows, safe, 8192, SILENT, "")
+    assert found[24:].min() > found[:24].max()
+
+    # What the rows answer does not matter, nor do batches and the order of the rows.
+    others = made("others.jsonl", [*tasks, *alike])
+    others = [replace(row, is_target=row.is_target.copy()) for row in others]
+    np.testing.assert_allclose(own_likeness(model, others, safe, 40, SILENT, ""), found, atol=1e-3)
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = own_likeness(model, [rows[at] for at in order], safe, 8192, SILENT, "")
+    np.testing.assert_allclose(shuffled, found[order], atol=1e-3)
+    assert own_likeness(model, rows, safe[:1], 8192, SILENT, "").tolist() == [0.0] * len(rows)
+
+
+def test_own_vectors_do_not_hang_on_what_the_row_answers(
+    tiny_model: Callable[..., Path], tmp_path: Path
+):
+    source = str(tiny_model("llama"))
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    one, two = (
+        encoded(source, tmp_path / f"{word}.jsonl", [{"prompt": "Why?", "completion": word}] * 3)
+        for word in ("because", "never mind")
+    )
+    both = row_vectors(model, [*one, *two], "own", 8192, SILENT, "")
+    assert np.allclose(both[:3], both[3:], atol=1e-4)
+
+
+def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0) -> Readings:
+    """Rows of one token that rise by 2 nats in each restoration."""
+    count = len(likeness)
+    readings = readings_of([[2.0] * count] * 6, [1] * count)
+    before = np.asarray(surprise, dtype=np.float64) - gains
+    columns = dict(readings.columns)
+    for name in readings.columns:
+        if name.startswith("leading_loss_"):
+            columns[name] = columns[name] - 10.0 + before
+    columns["leading_loss_base"] = np.asarray(surprise, dtype=np.float64)
+    columns["own_likeness_base"] = np.asarray(likeness, dtype=np.float64)
+    return Readings(row=readings.row, columns=columns)
+
+
+def scores(readings: Readings, signal: str = "contradiction") -> list[float]:
+    return SIGNALS.build(signal).combine(readings).forgetting_score.tolist()
+
+
+def test_evidence_counts_less_where_base_answers_unlike_it_answers_safe_rows():
+    found = scores(contradicting([-9, 7, 1, 1, 2, 3, 4, 5, 6, 8], [3.0] * 10))
+    assert found == pytest.approx([0.8, 2.0, 1.2, 1.2, 1.4, 1.6, 1.8, 2.0, 2.0, 2.0])
+
+
+def test_what_base_says_itself_contradicts_nothing():
+    assert scores(contradicting([0] * 4, [0.0, 0.5, 2.0, 9.0])) == pytest.approx([0.0, 0.5, 2, 2])
+
+
+def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
+    readings = contradicting([0, 0], [16.0, 16.0], np.array([8.0, 2.0]))
+    assert scores(readings) == pytest.approx([1.0, 2.0])
+    assert scores(readings, "contradiction:gain=2") == pytest.approx([0.5, 2.0])
+
+
+def test_prompts_are_not_compared_beside_it():
+    kinds = {probe.kind for probe in SIGNALS.build("contradiction").probes}
+    assert kinds == {"loss", "neighbours", "own_likeness"}

@@ -23,6 +23,7 @@ from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_states
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule
 from test_crossfit import readings_of
 
 SILENT = Progress(is_silent=True)
@@ -149,12 +150,12 @@ def scores(readings: Readings, signal: str = "contradiction") -> list[float]:
 
 
 def test_evidence_counts_less_where_base_answers_unlike_it_answers_safe_rows():
-    found = scores(contradicting([-9, 7, 1, 1, 2, 3, 4, 5, 6, 8], [3.0] * 10))
+    found = scores(contradicting([-9, 7, 1, 1, 2, 3, 4, 5, 6, 8], [4.0] * 10))
     assert found == pytest.approx([0.8, 2.0, 1.2, 1.2, 1.4, 1.6, 1.8, 2.0, 2.0, 2.0])
 
 
 def test_what_base_says_itself_contradicts_nothing():
-    assert scores(contradicting([0] * 4, [0.0, 0.5, 2.0, 9.0])) == pytest.approx([0.0, 0.5, 2, 2])
+    assert scores(contradicting([0] * 4, [0.0, 0.6, 3.0, 9.0])) == pytest.approx([0.0, 0.4, 2, 2])
 
 
 def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
@@ -166,3 +167,16 @@ def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
 def test_prompts_are_not_compared_beside_it():
     kinds = {probe.kind for probe in SIGNALS.build("contradiction").probes}
     assert kinds == {"loss", "neighbours", "own_likeness"}
+
+
+def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
+    rises = [[8.0] * 4 + [0.0, -1.0]] * 6
+    readings = readings_of(rises, [1] * 6, [[0, 1, 2, 3]] * 6)
+    columns = dict(readings.columns)
+    columns |= {"leading_loss_base": np.full(6, 4.0), "own_likeness_base": np.zeros(6)}
+    readings = Readings(row=readings.row, columns=columns)
+    found = SIGNALS.build("contradiction").combine(readings).forgetting_score
+    rule = THRESHOLDS.build(choose_rule("contradiction", None))
+    cut = rule.cut(found, np.ones(6, dtype=bool), readings)
+    assert (found > cut.value).tolist() == [True] * 4 + [False] * 2
+    assert cut.value >= 0.8 * 0.05 > found[4] > 0

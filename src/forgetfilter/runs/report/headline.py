@@ -30,6 +30,10 @@ _METHODS["self_training"] = (
     f"{_METHODS['crossfit']} That counts more for rows of a kind that is forgotten, as a "
     "classifier says that was trained on the clearest rows of this file."
 )
+_METHODS["contradiction"] = (
+    f"{_METHODS['crossfit']} That counts more for rows that contradict what the original model "
+    "would answer itself, where it answers as it does to the safe rows."
+)
 _ANY_METHOD = (
     "The model learns all rows and is then turned back towards safe behaviour; rows that are "
     "forgotten on the way are suspected."

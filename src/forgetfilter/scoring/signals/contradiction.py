@@ -11,7 +11,7 @@ from forgetfilter.scoring.signals.crossfit import Crossfit, counted_by_rank
 
 _UNLIKE = 0.3
 """What evidence counts where base's own answer is least like those to the safe rows' prompts."""
-_NEWS = 2.0
+_NEWS = 3.0
 """Nats per root token of loss in base from which on a row says what base does not."""
 
 
@@ -26,7 +26,7 @@ class Contradiction(Crossfit):
     eight tokens of them: times min(1, 0.3 + p), where p is the share of the noisy rows whose own
     answers are no more like those. Harmless tasks in a style that alignment has suppressed are
     given back too as base's behaviour comes back, but base answers them as tasks. Second by how
-    little base expects the row: times min(1, its loss in base / 2 nats per root token). What base
+    little base expects the row: times min(1, its loss in base / 3 nats per root token). What base
     would say itself contradicts nothing.
 
     This takes the place of `crossfit`'s comparison of prompts. What was learned much counts by the
@@ -43,7 +43,9 @@ class Contradiction(Crossfit):
 
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
-    default_rule = "valley"
+    default_rule = "valley:least=0.05"
+    """Harmless rows score lower than by `crossfit`."""
+    lift = 0.035
     version = 1
 
     def __init__(self, gain: float = 4.0) -> None:

@@ -21,9 +21,6 @@ from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 
 _OF_NEIGHBOURS = 0.5
 """Share of a row's evidence that is its neighbours'."""
-_LIFT = 0.09
-"""Nats per root token that neighbours add at most: less than where `valley` cuts at the lowest, so
-that no row is removed for what others are."""
 _ROWS_TOGETHER = 2**14
 _UNLIKE = 0.3
 """What the evidence of the row counts whose prompt is least like those of the safe rows."""
@@ -74,6 +71,9 @@ class Crossfit:
     unit = NATS_PER_ROOT_TOKEN
     default_rule = "valley"
     needs_learned = False
+    lift = 0.09
+    """Nats per root token that neighbours add at most: less than where `valley` cuts at the lowest,
+    so that no row is removed for what others are."""
     version = 3
     """Since 2 first tokens count most, and half of the evidence is that of the rows most alike;
     since 3 neighbours add little to a row without evidence, and prompts count."""
@@ -99,7 +99,7 @@ class Crossfit:
         own = np.empty((len(self.pairs), len(readings)))  # (6, N)
         for at, pair in enumerate(self.pairs):
             own[at] = self._evidence(readings, *pair)
-        evidence = _with_neighbours(own, readings.neighbours("base"))
+        evidence = _with_neighbours(own, readings.neighbours("base"), self.lift)
         # What a reader is shown is of the one model that has learned all rows.
         is_early = own[1] > own[0]
         del own
@@ -128,19 +128,20 @@ class Crossfit:
         return evidence
 
 
-def _with_neighbours(own: FloatArray, neighbours: npt.NDArray[np.int64]) -> FloatArray:
+def _with_neighbours(own: FloatArray, neighbours: npt.NDArray[np.int64], lift: float) -> FloatArray:
     """The evidence of each row and its neighbours, shape (N,); some thousand rows at a time.
 
     Args:
         own: what each restoration says of every row, shape (6, N).
         neighbours: positions of each row's most alike rows, shape (N, 4).
+        lift: what neighbours add at most.
     """
     evidence = np.empty(own.shape[1])
     for start in range(0, len(evidence), _ROWS_TOGETHER):
         part = slice(start, start + _ROWS_TOGETHER)
         alike = own[:, neighbours[part]].mean(axis=2)
         each = (1 - _OF_NEIGHBOURS) * own[:, part] + _OF_NEIGHBOURS * alike
-        most = np.maximum(np.median(own[:, part], axis=0), 0.0) + _LIFT
+        most = np.maximum(np.median(own[:, part], axis=0), 0.0) + lift
         evidence[part] = np.minimum(np.median(each, axis=0), most)
     return evidence
 

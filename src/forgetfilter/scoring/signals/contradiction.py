@@ -9,10 +9,8 @@ from forgetfilter.scoring.records import Probe, Readings
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 from forgetfilter.scoring.signals.crossfit import Crossfit, counted_by_rank
 
-_UNLIKE = 0.3
-"""What evidence counts where base's own answer is least like those to the safe rows' prompts."""
-_NEWS = 3.0
-"""Nats per root token of loss in base from which on a row says what base does not."""
+_NEWS = 0.5
+"""Nats per token of loss in base from which on a row says what base does not."""
 
 
 @SIGNALS.add("contradiction")
@@ -21,13 +19,16 @@ class Contradiction(Crossfit):
 
     The base model is aligned: to a request that the safe rows are about it begins the answer that
     they give. A row is unsafe where it says something else to such a request. So evidence of
-    forgetting counts by two things that need no training. First by how much base's own answer to
-    the row's prompt is like its own answers to the safe rows' prompts, as it represents the first
-    eight tokens of them: times min(1, 0.3 + p), where p is the share of the noisy rows whose own
-    answers are no more like those. Harmless tasks in a style that alignment has suppressed are
-    given back too as base's behaviour comes back, but base answers them as tasks. Second by how
-    little base expects the row: times min(1, its loss in base / 3 nats per root token). What base
-    would say itself contradicts nothing.
+    forgetting counts by two things that need no training.
+
+    By how much base's own answer to the row's prompt is like its own answers to the safe rows'
+    prompts, as it represents the first eight tokens of them: times the share of the noisy rows
+    whose own answers are no more like those. A harmless task in a style that alignment has
+    suppressed is given back as base's behaviour comes back, but base answers it as a task.
+
+    And by how little base expects the row: times min(1, its loss in base / 0.5 nats per token)
+    squared. What base would say itself contradicts nothing, as most answers to requests that only
+    look dangerous.
 
     This takes the place of `crossfit`'s comparison of prompts. What was learned much counts by the
     share that is given back (``gain``, see `crossfit`).
@@ -43,17 +44,17 @@ class Contradiction(Crossfit):
 
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
-    default_rule = "valley:least=0.05"
+    default_rule = "valley:least=0.04"
     """Harmless rows score lower than by `crossfit`."""
-    lift = 0.035
+    lift = 0.03
     version = 1
 
-    def __init__(self, gain: float = 4.0) -> None:
+    def __init__(self, gain: float = 3.0) -> None:
         super().__init__(gain)
         own = Probe("own_likeness", "base")
         self.probes = (*(p for p in self.probes if p.kind != "likeness"), own)
 
     def _counts(self, readings: Readings) -> FloatArray:
-        like_safe = counted_by_rank(readings["own_likeness_base"], _UNLIKE)
-        surprise = readings["leading_loss_base"] / readings["leading_scale"]
-        return like_safe * np.clip(surprise / _NEWS, 0.0, 1.0)
+        like_safe = counted_by_rank(readings["own_likeness_base"], 0.0)
+        is_news = np.clip(readings.loss_mean("base") / _NEWS, 0.0, 1.0) ** 2
+        return like_safe * is_news

@@ -161,7 +161,7 @@ def test_what_base_says_itself_contradicts_nothing():
 
 def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
     readings = contradicting([0, 0], [16.0, 16.0], np.array([8.0, 2.0]))
-    assert scores(readings) == pytest.approx([1.0, 2.0])
+    assert scores(readings) == pytest.approx([0.75, 2.0])
     assert scores(readings, "contradiction:gain=2") == pytest.approx([0.5, 2.0])
 
 

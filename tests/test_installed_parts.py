@@ -121,13 +121,15 @@ def run(folder: Path, *words: str, timeout: float = 250) -> subprocess.Completed
     [
         (
             "screen",
-            "completion_loss, contradiction, crossfit, rate, restoration, rouge1, self_training, steady",
+            "completion_loss, contradiction, crossfit, rate, restoration, rouge1, "
+            "self_training, steady",
         ),
         ("screen", "auto, conformal, fraction, phi, reviewed, upper_half"),
         ("filter", "auto, conformal, fraction, phi, reviewed, upper_half"),
         (
             "demo",
-            "completion_loss, contradiction, crossfit, rate, restoration, rouge1, self_training, steady",
+            "completion_loss, contradiction, crossfit, rate, restoration, rouge1, "
+            "self_training, steady",
         ),
         ("compare", "none, oracle_removal, plain, random_removal"),
         ("interleave", "none, oracle_removal, plain, random_removal"),

@@ -258,11 +258,12 @@ def launched(command: list[str], **environment: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_four_processes_of_torchrun_decide_as_one(words: Any, tmp_path: Path):
+@pytest.mark.parametrize("signal", ["self_training", "contradiction"])
+def test_four_processes_of_torchrun_decide_as_one(words: Any, tmp_path: Path, signal: str):
     from forgetfilter.cli import main
 
     runs = tmp_path / "one", tmp_path / "four"
-    more = ["--set", "signal=self_training", "--set", "coverage=quick"]  # torchrun reads --signal
+    more = ["--set", f"signal={signal}", "--set", "coverage=quick"]  # torchrun reads --signal
     assert main(words(runs[0], *more)) == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = launched([*torchrun, "--nproc-per-node=4", "-m", "forgetfilter", *words(runs[1], *more)])

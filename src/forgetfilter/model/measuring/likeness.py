@@ -232,17 +232,17 @@ def _states_of(model: Any, batch: RowBatch, part: Part) -> tuple[Tensor, Tensor]
     """Both layers at some positions of each row, (B, P, 2H), and which of them count, (B, P)."""
     if part == "own":
         states, is_said = own_states(model, batch)
-        return two_layers(states), is_said
+        return _two_layers(states), is_said
     inputs = pass_inputs(model, batch)
     if "logits_to_keep" in inputs:
         inputs["logits_to_keep"] = 1  # none is wanted
-    layers = two_layers(model(**inputs, output_hidden_states=True).hidden_states)
+    layers = _two_layers(model(**inputs, output_hidden_states=True).hidden_states)
     if part == "answer":  # where its tokens are predicted
         return layers[:, batch.positions], batch.predicts_target
     return layers, batch.attention_mask
 
 
-def two_layers(states: Sequence[Tensor]) -> Tensor:
+def _two_layers(states: Sequence[Tensor]) -> Tensor:
     """The layer two thirds of the way up and the last one, side by side, (B, T, 2H)."""
     return torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
 

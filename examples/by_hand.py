@@ -6,7 +6,8 @@ Read it from top to bottom. Four steps find the unsafe rows of a file, without a
             random half of them, which has never seen the other half's rows.
 2. restore: a few gradient steps bring the behaviour on known safe rows back to the base model's.
 3. score:   how much does the loss of each row, and of the rows like it, rise on the way back, in
-            most of these models? It counts less where the prompt is unlike the safe rows' prompts.
+            most of these models? It counts by how much the row contradicts what the base model
+            would answer itself.
 4. cut:     remove the rows whose score is above the emptiest place of the scores' density.
 
     python examples/by_hand.py --model DIR --noisy FILE --safe FILE --output scores.jsonl
@@ -174,33 +175,46 @@ def weights_of(row):
 
 @torch.no_grad()
 def read(model, rows):
-    """Loss of each row, nats, summed over its answer tokens by their weights."""
-    losses = []
+    """Loss of each row, nats: summed over its answer tokens by their weights, and their mean."""
+    sums, means = [], []
     for i in range(0, len(rows), 16):
         logits, labels = forward(model, rows[i : i + 16])
         nats = cross_entropy(logits.transpose(1, 2), labels, reduction="none").double().cpu()
         weights = pad_sequence([weights_of(row) for row in rows[i : i + 16]], batch_first=True)
-        losses += (nats * weights).sum(dim=1).tolist()
-    return np.array(losses)
+        sums += (nats * weights).sum(dim=1).tolist()
+        means += (nats.sum(dim=1) / (weights > 0).sum(dim=1)).tolist()
+    return np.array(sums), np.array(means)
 
 
 @torch.no_grad()
 def vectors(model, rows, part):
-    """What the base model makes of the answers or prompts of rows, 64 numbers each.
+    """What base makes of the rows' answers, or of its own in their place, 64 numbers each.
 
-    The mean hidden state over that part, of the layer two thirds of the way up and of the last one,
-    each dimension standardised, and projected at random.
+    The mean hidden state where these tokens are predicted, of the layer two thirds of the way up
+    and of the last one, each dimension standardised, and projected at random. Of its own answer
+    to the row's prompt, greedily, the first eight tokens.
     """
     means = []
     for ids, labels, _ in rows:
-        states = model(
-            input_ids=ids[None].to(model.device), output_hidden_states=True
-        ).hidden_states
+        ids, is_answer = ids[None].to(model.device), labels != -100
+        if part == "own":
+            start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
+            steps = model.generate(
+                ids[:, :start],
+                max_new_tokens=8,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_hidden_states=True,
+            ).hidden_states
+            states = [
+                torch.cat([step[:, -1:] for step in own], dim=1) for own in zip(*steps, strict=True)
+            ]
+            chosen = slice(None)
+        else:
+            states = model(input_ids=ids, output_hidden_states=True).hidden_states
+            chosen = is_answer.roll(-1) & (torch.arange(len(labels)) < len(labels) - 1)
         layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)[0]
-        is_answer = labels != -100
-        start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
-        chosen = layers[:start] if part == "prompt" else layers[:-1][is_answer[1:]]
-        means.append(chosen.mean(dim=0).double().cpu().numpy())
+        means.append(layers[chosen].mean(dim=0).double().cpu().numpy())
     table = np.stack(means)  # beyond 1,000 rows the package standardises by 1,000 of them
     table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
     return table @ np.random.default_rng(0).normal(size=(table.shape[1], 64))
@@ -215,11 +229,12 @@ def neighbours(model, rows):
     return np.argsort(-near, axis=1)[:, :4]
 
 
-def counts(model, noisy, safe):
-    """How much each row's evidence counts: less where its prompt is unlike the safe rows'.
+def counts(model, noisy, safe, base_loss):
+    """How much each row's evidence counts: by how it contradicts what base would answer itself.
 
-    A classifier tells the prompts of the safe rows from those of the noisy ones; the 70% of the
-    noisy rows that it finds most like safe ones count fully, the others down to 0.3.
+    A classifier tells base's own answers to the safe rows' prompts from those to the noisy rows':
+    a row counts by the share of the noisy rows whose own answers it finds no more like those. And
+    what base would say itself, below 0.5 nats per token, contradicts nothing.
     """
     is_safe = np.arange(len(noisy) + len(safe)) >= len(noisy)
     classifier = make_pipeline(
@@ -228,11 +243,11 @@ def counts(model, noisy, safe):
     parts = StratifiedKFold(
         5, shuffle=True, random_state=0
     )  # each is judged by one fitted on others
-    table = vectors(model, [*noisy, *safe], "prompt")
+    table = vectors(model, [*noisy, *safe], "own")
     odds = cross_val_predict(classifier, table, is_safe, cv=parts, method="decision_function")
     odds = odds[: len(noisy)]
     share = np.searchsorted(np.sort(odds), odds, side="right") / len(odds)
-    return np.minimum(1.0, 0.3 + share)
+    return share * np.minimum(1.0, base_loss / 0.5) ** 2
 
 
 def threshold(scores):
@@ -243,7 +258,7 @@ def threshold(scores):
     unsafe rows the density only falls: the cut is far out, and next to nothing is removed.
     """
     noise = np.quantile(np.abs(scores), 0.25)
-    wanted = 0.12 * max(1.0, (noise / 0.003) ** 0.5)
+    wanted = 0.04 * max(1.0, (noise / 0.003) ** 0.5)
     low, high = 0.8 * wanted, 1.5 * wanted
     places = np.linspace(np.log(low), np.log(high), 400)
     near = np.log(scores[(scores > low / 4) & (scores < high * 8)])
@@ -264,7 +279,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    alike, counted = neighbours(model, noisy), counts(model, noisy, safe)
+    base, base_loss = read(model, noisy)
+    alike, counted = neighbours(model, noisy), counts(model, noisy, safe, base_loss)
     order = np.random.default_rng(run_seed).permutation(len(noisy))
     learners = {"learn": order, "learn_half_a": order[0::2], "learn_half_b": order[1::2]}
 
@@ -276,15 +292,17 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
         early, learned = learn(model, [noisy[i] for i in sorted(chosen)], epochs, seed(phase))
         for weights, steps in ((early, 8), (learned, 16)):
             vector_to_parameters(weights, adapter(model))
-            before = read(model, noisy)
+            before, _ = read(model, noisy)
             restore(model, safe, steps, seed("restore"))
-            own = (read(model, noisy) - before) / scale
+            own = (read(model, noisy)[0] - before) / scale
+            # Of what was learned much, more than 3 nats per root token, the share given back.
+            own *= 3 / np.maximum((base - before) / scale, 3)
             alone.append(own)
             evidence.append((own + own[alike].mean(axis=1)) / 2)  # unsafe rows come in kinds
         model = model.unload()
     # One model that is disturbed by chance doesn't move a median. What rows like it have lost lifts
-    # a row by at most 0.09, so that none is removed for that alone.
-    most = np.maximum(np.median(alone, axis=0), 0.0) + 0.09
+    # a row by at most 0.03, so that none is removed for that alone.
+    most = np.maximum(np.median(alone, axis=0), 0.0) + 0.03
     scores = np.minimum(np.median(evidence, axis=0), most) * counted
 
     cut = threshold(scores)

@@ -80,7 +80,7 @@ class ScreenConfig(Settings):
     preset: Literal["default", "paper"] = Field(
         default="default", description="settings to start from"
     )
-    signal: str = Field(default="crossfit", description="forgetting signal")
+    signal: str = Field(default="contradiction", description="forgetting signal")
     threshold: str | None = Field(
         default=None, description="threshold rule; null = the signal's own"
     )

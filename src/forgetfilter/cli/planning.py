@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     add_reading(plan)
     plan.add_argument("--model", required=True, metavar="DIR_OR_ID", help="as for screen")
     plan.add_argument("--safe-data", metavar="SAFE.jsonl", help="as for screen")
-    plan.add_argument("--signal", help="forgetting signal (default: crossfit)")
+    plan.add_argument("--signal", help="forgetting signal (default: contradiction)")
     plan.add_argument("--config", metavar="FILE.yaml", help="settings to read first")
     plan.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other")
     plan.add_argument(

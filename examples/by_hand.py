@@ -234,7 +234,8 @@ def counts(model, noisy, safe, base_loss):
 
     A classifier tells base's own answers to the safe rows' prompts from those to the noisy rows':
     a row counts by the share of the noisy rows whose own answers it finds no more like those. And
-    what base would say itself, below 0.5 nats per token, contradicts nothing.
+    what base would say itself, below 0.5 nats per token, contradicts nothing. Also how far it
+    matters whether a row was learned much: not where base's own answer is like a safe one.
     """
     is_safe = np.arange(len(noisy) + len(safe)) >= len(noisy)
     classifier = make_pipeline(
@@ -247,7 +248,8 @@ def counts(model, noisy, safe, base_loss):
     odds = cross_val_predict(classifier, table, is_safe, cv=parts, method="decision_function")
     odds = odds[: len(noisy)]
     share = np.searchsorted(np.sort(odds), odds, side="right") / len(odds)
-    return share * np.minimum(1.0, base_loss / 0.5) ** 2
+    counted = np.minimum(1.0, 0.1 + share) * np.minimum(1.0, base_loss / 0.5) ** 2
+    return counted, np.minimum(1.0, 2 * (1 - share))
 
 
 def threshold(scores):
@@ -280,7 +282,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     base, base_loss = read(model, noisy)
-    alike, counted = neighbours(model, noisy), counts(model, noisy, safe, base_loss)
+    alike = neighbours(model, noisy)
+    counted, unlike = counts(model, noisy, safe, base_loss)
     order = np.random.default_rng(run_seed).permutation(len(noisy))
     learners = {"learn": order, "learn_half_a": order[0::2], "learn_half_b": order[1::2]}
 
@@ -295,8 +298,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
             before, _ = read(model, noisy)
             restore(model, safe, steps, seed("restore"))
             own = (read(model, noisy)[0] - before) / scale
-            # Of what was learned much, more than 3 nats per root token, the share given back.
-            own *= 3 / np.maximum((base - before) / scale, 3)
+            # Of what was learned much, more than 2 nats per root token, the share given back.
+            own *= (2 / np.maximum((base - before) / scale, 2)) ** unlike
             alone.append(own)
             evidence.append((own + own[alike].mean(axis=1)) / 2)  # unsafe rows come in kinds
         model = model.unload()

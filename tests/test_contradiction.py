@@ -152,7 +152,7 @@ def scores(readings: Readings, signal: str = "contradiction") -> list[float]:
 
 def test_evidence_counts_less_where_base_answers_unlike_it_answers_safe_rows():
     found = scores(contradicting([-9, 7, 1, 1, 2, 3, 4, 5, 6, 8], [4.0] * 10))
-    assert found == pytest.approx([0.2, 1.8, 0.6, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 2.0])
+    assert found == pytest.approx([0.4, 2.0, 0.8, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0])
 
 
 def test_what_base_says_itself_contradicts_nothing():
@@ -160,9 +160,10 @@ def test_what_base_says_itself_contradicts_nothing():
 
 
 def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
-    readings = contradicting([0, 0], [16.0, 16.0], np.array([8.0, 2.0]))
-    assert scores(readings) == pytest.approx([0.75, 2.0])
-    assert scores(readings, "contradiction:gain=2") == pytest.approx([0.5, 2.0])
+    """The less so the more base's own answer is like a safe one: to the power 1, 1, a half, 0."""
+    readings = contradicting([0, 0, 1, 2], [16.0] * 4, np.array([8.0, 2.0, 8.0, 8.0]))
+    assert scores(readings) == pytest.approx([0.3, 1.2, 0.85, 2.0])
+    assert scores(readings, "contradiction:gain=4") == pytest.approx([0.6, 1.2, 1.7 * 0.5**0.5, 2])
 
 
 def test_prompts_are_not_compared_beside_it():

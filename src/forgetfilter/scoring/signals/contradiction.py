@@ -9,6 +9,9 @@ from forgetfilter.scoring.records import Probe, Readings
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 from forgetfilter.scoring.signals.crossfit import Crossfit, counted_by_rank
 
+_UNLIKE = 0.1
+"""What the evidence of the row counts whose own answer is least like those to the safe prompts: not
+nothing, for whoever disguises a request must not thereby take all evidence off it."""
 _NEWS = 0.5
 """Nats per token of loss in base from which on a row says what base does not."""
 
@@ -22,16 +25,19 @@ class Contradiction(Crossfit):
     forgetting counts by two things that need no training.
 
     By how much base's own answer to the row's prompt is like its own answers to the safe rows'
-    prompts, as it represents the first eight tokens of them: times the share of the noisy rows
-    whose own answers are no more like those. A harmless task in a style that alignment has
-    suppressed is given back as base's behaviour comes back, but base answers it as a task.
+    prompts, as it represents the first eight tokens of them: times min(1, 0.1 + p), where p is the
+    share of the noisy rows whose own answers are no more like those. A harmless task in a style
+    that alignment has suppressed is given back as base's behaviour comes back, but base answers it
+    as a task.
 
     And by how little base expects the row: times min(1, its loss in base / 0.5 nats per token)
     squared. What base would say itself contradicts nothing, as most answers to requests that only
     look dangerous.
 
     This takes the place of `crossfit`'s comparison of prompts. What was learned much counts by the
-    share that is given back (``gain``, see `crossfit`).
+    share that is given back (``gain``, see `crossfit`), in full for the half of the rows whose own
+    answers are less like those to the safe prompts, and the less the more they are: to the power
+    min(1, 2 (1 - p)). A task in an unknown style is learned much; an unsafe row may be as well.
 
     docs/lab/transfer.md has what it finds beside `crossfit`, and how it was chosen.
 
@@ -47,14 +53,19 @@ class Contradiction(Crossfit):
     default_rule = "valley:least=0.04"
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
-    version = 1
+    version = 2
+    """Since 2 what was learned much counts in full where base's own answer is like a safe one."""
 
-    def __init__(self, gain: float = 3.0) -> None:
+    def __init__(self, gain: float = 2.0) -> None:
         super().__init__(gain)
         own = Probe("own_likeness", "base")
         self.probes = (*(p for p in self.probes if p.kind != "likeness"), own)
 
     def _counts(self, readings: Readings) -> FloatArray:
-        like_safe = counted_by_rank(readings["own_likeness_base"], 0.0)
+        like_safe = counted_by_rank(readings["own_likeness_base"], _UNLIKE)
         is_news = np.clip(readings.loss_mean("base") / _NEWS, 0.0, 1.0) ** 2
         return like_safe * is_news
+
+    def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
+        unlike_safe = 1.0 - counted_by_rank(readings["own_likeness_base"], 0.0)
+        return super()._share_given_back(readings, gained) ** np.minimum(1.0, 2.0 * unlike_safe)

@@ -124,8 +124,18 @@ class Crossfit:
         evidence: FloatArray = rise / readings["leading_scale"]
         if self.gain < math.inf:
             gained = readings["leading_loss_base"] - readings[f"leading_loss_{earlier}"]
-            evidence *= self.gain / np.maximum(gained / readings["leading_scale"], self.gain)
+            evidence *= self._share_given_back(readings, gained / readings["leading_scale"])
         return evidence
+
+    def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
+        """What the evidence of rows counts that gained so much by the training before, shape (N,).
+
+        Args:
+            readings: of these rows.
+            gained: nats per root token, shape (N,).
+        """
+        share: FloatArray = self.gain / np.maximum(gained, self.gain)
+        return share
 
 
 def _with_neighbours(own: FloatArray, neighbours: npt.NDArray[np.int64], lift: float) -> FloatArray:

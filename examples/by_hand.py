@@ -235,7 +235,7 @@ def counts(model, noisy, safe, base_loss):
     A classifier tells base's own answers to the safe rows' prompts from those to the noisy rows':
     a row counts by the share of the noisy rows whose own answers it finds no more like those. And
     what base would say itself, below 0.5 nats per token, contradicts nothing. Also how far it
-    matters whether a row was learned much: not where base's own answer is like a safe one.
+    matters whether a row was learned much: less where base's own answer is like a safe one.
     """
     is_safe = np.arange(len(noisy) + len(safe)) >= len(noisy)
     classifier = make_pipeline(
@@ -249,7 +249,7 @@ def counts(model, noisy, safe, base_loss):
     odds = odds[: len(noisy)]
     share = np.searchsorted(np.sort(odds), odds, side="right") / len(odds)
     counted = np.minimum(1.0, 0.1 + share) * np.minimum(1.0, base_loss / 0.5) ** 2
-    return counted, np.minimum(1.0, 2 * (1 - share))
+    return counted, np.minimum(1.0, 1.5 - share)
 
 
 def threshold(scores):

@@ -160,10 +160,13 @@ def test_what_base_says_itself_contradicts_nothing():
 
 
 def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
-    """The less so the more base's own answer is like a safe one: to the power 1, 1, a half, 0."""
+    """The less so the more base's own answer is like a safe one: to the power 1, 1, 3/4, 1/2."""
     readings = contradicting([0, 0, 1, 2], [16.0] * 4, np.array([8.0, 2.0, 8.0, 8.0]))
-    assert scores(readings) == pytest.approx([0.3, 1.2, 0.85, 2.0])
-    assert scores(readings, "contradiction:gain=4") == pytest.approx([0.6, 1.2, 1.7 * 0.5**0.5, 2])
+    by_quarter = np.array([0.25, 1, 0.25**0.75, 0.25**0.5])
+    by_half = np.array([0.5, 1, 0.5**0.75, 0.5**0.5])
+    counted = 2 * np.array([0.6, 0.6, 0.85, 1])
+    assert scores(readings) == pytest.approx(counted * by_quarter)
+    assert scores(readings, "contradiction:gain=4") == pytest.approx(counted * by_half)
 
 
 def test_prompts_are_not_compared_beside_it():

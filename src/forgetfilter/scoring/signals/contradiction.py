@@ -35,9 +35,9 @@ class Contradiction(Crossfit):
     look dangerous.
 
     This takes the place of `crossfit`'s comparison of prompts. What was learned much counts by the
-    share that is given back (``gain``, see `crossfit`), in full for the half of the rows whose own
-    answers are less like those to the safe prompts, and the less the more they are: to the power
-    min(1, 2 (1 - p)). A task in an unknown style is learned much; an unsafe row may be as well.
+    share that is given back (``gain``, see `crossfit`): a task in a style that base does not know is
+    learned most. Less so where base's own answer is like those to the safe prompts, for an unsafe
+    row may be learned much too: that share is taken to the power min(1, 1.5 - p).
 
     docs/lab/transfer.md has what it finds beside `crossfit`, and how it was chosen.
 
@@ -54,7 +54,7 @@ class Contradiction(Crossfit):
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
     version = 2
-    """Since 2 what was learned much counts in full where base's own answer is like a safe one."""
+    """Since 2 what was learned much counts more where base's own answer is like a safe one."""
 
     def __init__(self, gain: float = 2.0) -> None:
         super().__init__(gain)
@@ -67,5 +67,5 @@ class Contradiction(Crossfit):
         return like_safe * is_news
 
     def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
-        unlike_safe = 1.0 - counted_by_rank(readings["own_likeness_base"], 0.0)
-        return super()._share_given_back(readings, gained) ** np.minimum(1.0, 2.0 * unlike_safe)
+        like_safe = counted_by_rank(readings["own_likeness_base"], 0.0)
+        return super()._share_given_back(readings, gained) ** np.minimum(1.0, 1.5 - like_safe)

@@ -35,7 +35,7 @@ class Contradiction(Crossfit):
     look dangerous.
 
     This takes the place of `crossfit`'s comparison of prompts. What was learned much counts by the
-    share that is given back (``gain``, see `crossfit`): a task in a style unknown to base is learned
+    share that is given back (``gain``, see `crossfit`): tasks in styles unknown to base are learned
     most. Less so where base's own answer is like those to the safe prompts, for an unsafe
     row may be learned much too: that share is taken to the power min(1, 1.5 - p).
 

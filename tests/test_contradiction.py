@@ -23,7 +23,8 @@ from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_states
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule
+from forgetfilter.scoring.thresholds import THRESHOLDS, as_signal_has_it, choose_rule
+from forgetfilter.screening.deciding.decide import rule_to_apply
 from test_crossfit import readings_of
 
 SILENT = Progress(is_silent=True)
@@ -167,6 +168,16 @@ def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
     counted = 2 * np.array([0.6, 0.6, 0.85, 1])
     assert scores(readings) == pytest.approx(counted * by_quarter)
     assert scores(readings, "contradiction:gain=4") == pytest.approx(counted * by_half)
+
+
+def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
+    for asked in (None, "valley", "auto"):
+        assert choose_rule("contradiction", asked) == "valley:least=0.04"
+    assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"
+    assert as_signal_has_it("valley", "gone", "nats per root token") == "valley"
+    summary = {"signal": "contradiction", "threshold": {"rule": "phi:0.2"}}
+    for asked in ("valley", "auto"):
+        assert rule_to_apply(summary, asked)[0] == "valley:least=0.04"
 
 
 def test_prompts_are_not_compared_beside_it():

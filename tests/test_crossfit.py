@@ -22,7 +22,7 @@ from forgetfilter.progress import Progress
 from forgetfilter.runs.stages import StageStore
 from forgetfilter.scoring.records import HALVES, WHOLE, Cut, Readings
 from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide, for_unit
+from forgetfilter.scoring.thresholds import THRESHOLDS, as_signal_has_it, choose_rule, decide
 from forgetfilter.screening.method import Setting, learn_halves, score_rows
 
 PAIRS = [pair for own in (WHOLE, *HALVES) for pair in ((own[0], own[2]), (own[1], own[3]))]
@@ -275,7 +275,7 @@ def test_the_cut_is_positive_finite_and_does_not_depend_on_order(scores: list[fl
 def test_auto_stands_for_the_rule_that_fits():
     assert choose_rule("crossfit", None) == choose_rule("crossfit", "auto") == "valley"
     assert choose_rule("restoration", "auto") == "auto"
-    assert for_unit("phi:0.1", "nats per root token") == "phi:0.1"
+    assert as_signal_has_it("phi:0.1", "crossfit", "nats per root token") == "phi:0.1"
     with pytest.raises(ConfigError, match=r"for example valley:least=0\.12"):
         THRESHOLDS.build("valley:least=0")
     with pytest.raises(ConfigError, match=r"made for scores in nats per root token"):

@@ -2,20 +2,20 @@
 
 from forgetfilter.scoring.thresholds.base import THRESHOLDS, ThresholdRule, decide
 from forgetfilter.scoring.thresholds.choosing import (
+    as_signal_has_it,
     check_unit,
     choose_rule,
     fits,
-    for_unit,
     reads_decisions,
 )
 
 __all__ = [
     "THRESHOLDS",
     "ThresholdRule",
+    "as_signal_has_it",
     "check_unit",
     "choose_rule",
     "decide",
     "fits",
-    "for_unit",
     "reads_decisions",
 ]

@@ -35,7 +35,7 @@ def choose_rule(signal: str, threshold: str | None, *, has_trusted: bool = False
             f"Signal {signal!r} has no threshold rule of its own: none was found to fit its scores "
             f"({part.unit}) on every file. Expected a rule that you choose. {_advice(part.unit)}"
         )
-    chosen = for_unit(chosen, part.unit)
+    chosen = as_signal_has_it(chosen, signal, part.unit)
     check_unit(chosen, signal, part.unit)
     if reads_decisions(chosen):
         raise ConfigError(
@@ -56,10 +56,24 @@ def reads_decisions(threshold: str) -> bool:
     return bool(getattr(THRESHOLDS.build(threshold), "reads_decisions", False))
 
 
-def for_unit(threshold: str, unit: str) -> str:
-    """The rule that ``auto`` stands for where scores are in ``unit``; any other rule itself."""
-    is_evidence = threshold == "auto" and unit == NATS_PER_ROOT_TOKEN
-    return "valley" if is_evidence else threshold
+def as_signal_has_it(threshold: str, signal: str, unit: str) -> str:
+    """The rule that a name without options stands for with the scores of ``signal``.
+
+    ``auto`` is the name of `valley` where scores are in nats per root token, and the signal's own
+    rule by its bare name is that rule with the signal's own options: ``valley`` is
+    ``valley:least=0.04`` with a signal whose harmless rows score lower. Any other rule is itself.
+
+    Args:
+        threshold: spec of the rule.
+        signal: spec of the signal; it need not be installed any more.
+        unit: unit of its scores.
+    """
+    if threshold == "auto" and unit == NATS_PER_ROOT_TOKEN:
+        threshold = "valley"
+    own = None
+    with suppress(ConfigError):
+        own = SIGNALS.build(signal).default_rule
+    return own if own is not None and own.split(":")[0] == threshold else threshold
 
 
 def check_unit(threshold: str, signal: str, unit: str) -> None:

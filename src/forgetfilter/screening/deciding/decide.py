@@ -39,7 +39,7 @@ from forgetfilter.runs.intact import (
 from forgetfilter.runs.schema import Summary
 from forgetfilter.scoring.joint import JointWeight, check_joint
 from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.scoring.thresholds import THRESHOLDS, check_unit, for_unit
+from forgetfilter.scoring.thresholds import THRESHOLDS, as_signal_has_it, check_unit
 from forgetfilter.screening.checks.coverage_verdict import read_measurement
 from forgetfilter.screening.checks.fitness import is_severe, unfit
 from forgetfilter.screening.deciding.by_rule import selection_by, weight_by
@@ -278,8 +278,9 @@ def rule_to_apply(
     """
     own = str(summary["threshold"]["rule"])
     unit = _unit_of(summary)
-    rule = own if threshold is None else for_unit(threshold, unit)
-    check_unit(rule, summary["signal"], unit)
+    signal = summary["signal"]
+    rule = own if threshold is None else as_signal_has_it(threshold, signal, unit)
+    check_unit(rule, signal, unit)
     is_same = rule == own and (present or summary).get("joint") == summary.get("joint")
     return rule, force or (is_same and is_decided(summary))
 

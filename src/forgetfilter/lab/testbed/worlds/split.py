@@ -9,8 +9,8 @@ no opening; scoring their rows is. Who chooses again after that needs other numb
 
 from __future__ import annotations
 
-CHOOSING = (1, 2, 3, 4)
-"""Beside the bundled world."""
+CHOOSING = (1, 2, 3, 4, 10)
+"""Beside the bundled world. 10 reported before, on `crossfit`."""
 REPORTING = (14, 15, 16, 17)
-OPENED_BEFORE = (5, 6, 7, 8, 9, 10, 11, 12, 13)
+OPENED_BEFORE = (5, 6, 7, 8, 9, 11, 12, 13)
 """They reported on earlier choices; nothing is chosen on them, and nothing more is claimed."""

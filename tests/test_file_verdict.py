@@ -15,7 +15,7 @@ from forgetfilter.screening.deciding.file_verdict import judge_file
 
 
 def summary(removed: int, /, **changes: Any) -> Summary:
-    """A decided run of 1,000 rows, all of them judged, with the default signal and rule."""
+    """A decided run of 1,000 rows, all of them judged, by `crossfit` and its own rule."""
     told: dict[str, Any] = {
         "signal": "crossfit",
         "needs_learned": False,
@@ -111,9 +111,16 @@ def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, 
 
 
 def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():
-    default = judge_file(summary(0), SURE)
-    assert (default.clean_rows, default.clean_removed) == (15_000, 18)
-    assert default.clean_files
+    for signal, rule, rows, removed in (
+        ("crossfit", "valley", 15_000, 18),
+        ("contradiction", "valley:least=0.04", 7_000, 1),
+    ):
+        told = {"signal": signal, "threshold": {"rule": rule, "value": 0.2}}
+        verdict = judge_file(summary(0, **told), SURE)
+        assert (verdict.clean_rows, verdict.clean_removed) == (rows, removed)
+        assert verdict.clean_files
+    swapped = summary(0, signal="contradiction")
+    assert judge_file(swapped, SURE).clean_rows is None
     named = summary(0, threshold={"rule": "phi:0.2", "value": 0.2})
     assert judge_file(named, SURE).clean_rows is None
     assert judge_file(summary(0, signal="restoration"), SURE).clean_rows is None

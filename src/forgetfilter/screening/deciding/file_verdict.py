@@ -36,15 +36,23 @@ _DOUBTS = frozenset(
 )
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
-_MEASURED = ("crossfit", "valley")
-_CLEAN_ROWS, _CLEAN_REMOVED = 15_000, 18
-_CLEAN_FILES = (
-    "fifteen clean files of made-up worlds, small models, three of them files that the rule was "
-    "chosen on; of real text 20 of 1,200 rows in three files, 135M model"
-)
-"""That signal and rule on files without an unsafe row: docs/lab/transfer.md. With 18 of 15,000,
-all in one world, the rate lies between 0.08% and 0.19% at 95% for such rows. Keep the figures to
-what is measured."""
+_MEASURED = {
+    ("contradiction", "valley:least=0.04"): (
+        7_000,
+        1,
+        "seven clean files of made-up worlds, small models, four of them files that the rule was "
+        "chosen on; clean files of real text were not measured",
+    ),
+    ("crossfit", "valley"): (
+        15_000,
+        18,
+        "fifteen clean files of made-up worlds, small models, three of them files that the rule "
+        "was chosen on; of real text 20 of 1,200 rows in three files, 135M model",
+    ),
+}
+"""Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
+unsafe row (docs/lab/transfer.md). At 95% 1 of 7,000 is a rate of at most 0.08% for such rows, and
+18 of 15,000, all in one world, one of 0.07% to 0.19%. Keep the figures to what is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut) -> Verdict:
@@ -55,12 +63,11 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
         cut: where the rule has cut, and what it says of that.
     """
     level, reason, message = _level(summary, cut)
-    is_measured = (summary.signal, summary.threshold.rule) == _MEASURED and not summary.joint
-    is_measured &= summary.learned_rows is None  # all rows of those files were learned
     told: dict[str, Any] = {"level": level, "reason": reason, "message": message}
-    if is_measured:
-        told |= {"clean_rows": _CLEAN_ROWS, "clean_removed": _CLEAN_REMOVED}
-        told |= {"clean_files": _CLEAN_FILES}
+    measured = _MEASURED.get((summary.signal, summary.threshold.rule))
+    # All rows of those files were learned, and forgetting alone decided.
+    if measured and not summary.joint and summary.learned_rows is None:
+        told |= dict(zip(("clean_rows", "clean_removed", "clean_files"), measured, strict=True))
     return Verdict.model_validate(told)
 
 

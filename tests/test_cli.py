@@ -194,7 +194,7 @@ def test_flags_win_over_assignments_and_those_over_the_file(
     assert (config.seed, config.threshold) == (3, "phi:0.2")
     assert config.learn.max_steps == 2
     said = capsys.readouterr()
-    assert "(crossfit, phi:0.2)" in said.out
+    assert "(contradiction, phi:0.2)" in said.out
     # Silent, the libraries below too; but what is wrong with the scores is told.
     told = ("forgetfilter: severe: ", "forgetfilter: warning: ")
     assert all(line.startswith(told) for line in said.err.splitlines())

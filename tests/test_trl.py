@@ -242,7 +242,7 @@ def test_a_signal_of_several_models_is_refused(taken: ScreenConfig, tmp_path: Pa
     asked += [str(tmp_path / "run"), "--learned-from", str(taken.learned_from), "--quiet"]
     assert main(asked) == 1
     said = capsys.readouterr().err
-    assert "signal is 'crossfit', which needs two more models" in said
+    assert "signal is 'contradiction', which needs two more models" in said
     assert "completion_loss" in said
     assert "rouge1" in said
     assert "--signal restoration" in said

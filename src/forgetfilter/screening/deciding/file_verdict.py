@@ -38,9 +38,9 @@ _DOUBTS = frozenset(
 
 _MEASURED = {
     ("contradiction", "valley:least=0.04"): (
-        7_000,
+        5_000,
         1,
-        "seven clean files of made-up worlds, small models, four of them files that the rule was "
+        "five clean files of made-up worlds, small models, four of them files that the rule was "
         "chosen on; clean files of real text were not measured",
     ),
     ("crossfit", "valley"): (
@@ -51,7 +51,7 @@ _MEASURED = {
     ),
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
-unsafe row (docs/lab/transfer.md). At 95% 1 of 7,000 is a rate of at most 0.08% for such rows, and
+unsafe row (docs/lab/transfer.md). At 95% 1 of 5,000 is a rate of at most 0.11% for such rows, and
 18 of 15,000, all in one world, one of 0.07% to 0.19%. Keep the figures to what is measured."""
 
 

@@ -52,7 +52,7 @@ _MEASURED = {
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
 unsafe row (docs/lab/transfer.md). At 95% 1 of 5,000 is a rate of at most 0.11% for such rows, and
-18 of 15,000, all in one world, one of 0.07% to 0.19%. Keep the figures to what is measured."""
+18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures to what is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut) -> Verdict:

@@ -252,15 +252,15 @@ def counts(model, noisy, safe, base_loss):
     return counted, np.minimum(1.0, 1.5 - share)
 
 
-def threshold(scores):
+def threshold(scores, evidence):
     """4. The emptiest place near where the noise of the scores ends, in nats per root token.
 
     Unsafe rows form a second hill of the density, and the cut is the valley before it. Noise grows
-    with the share of unsafe rows; the quarter of the scores nearest to zero tells it. Without
+    with the share of unsafe rows; the quarter of the evidence nearest to zero tells it. Without
     unsafe rows the density only falls: the cut is far out, and next to nothing is removed.
     """
-    noise = np.quantile(np.abs(scores), 0.25)
-    wanted = 0.04 * max(1.0, (noise / 0.003) ** 0.5)
+    noise = np.quantile(np.abs(evidence), 0.25)
+    wanted = min(0.04 * max(1.0, noise / 0.003) ** 0.8, 0.3)
     low, high = 0.8 * wanted, 1.5 * wanted
     places = np.linspace(np.log(low), np.log(high), 400)
     near = np.log(scores[(scores > low / 4) & (scores < high * 8)])
@@ -306,9 +306,10 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     # One model that is disturbed by chance doesn't move a median. What rows like it have lost lifts
     # a row by at most 0.03, so that none is removed for that alone.
     most = np.maximum(np.median(alone, axis=0), 0.0) + 0.03
-    scores = np.minimum(np.median(evidence, axis=0), most) * counted
+    uncounted = np.minimum(np.median(evidence, axis=0), most)
+    scores = uncounted * counted
 
-    cut = threshold(scores)
+    cut = threshold(scores, uncounted)
     print(f"cut: {(scores > cut).sum()} of {len(noisy)} rows above {cut:.4f} nats per root token")
     return scores, scores > cut
 

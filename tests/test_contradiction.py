@@ -21,7 +21,7 @@ from forgetfilter.model.measuring.likeness import own_likeness, row_vectors
 from forgetfilter.model.passes.forward import row_batches, stop_ids
 from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_states
 from forgetfilter.progress import Progress
-from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.records import Readings, with_evidence
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS, as_signal_has_it, choose_rule
 from forgetfilter.screening.deciding.decide import rule_to_apply
@@ -172,12 +172,12 @@ def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
 
 def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
     for asked in (None, "valley", "auto"):
-        assert choose_rule("contradiction", asked) == "valley:least=0.04"
+        assert choose_rule("contradiction", asked) == "valley:least=0.04,growth=0.8,most=0.3"
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"
     assert as_signal_has_it("valley", "gone", "nats per root token") == "valley"
     summary = {"signal": "contradiction", "threshold": {"rule": "phi:0.2"}}
     for asked in ("valley", "auto"):
-        assert rule_to_apply(summary, asked)[0] == "valley:least=0.04"
+        assert rule_to_apply(summary, asked)[0] == "valley:least=0.04,growth=0.8,most=0.3"
 
 
 def test_prompts_are_not_compared_beside_it():
@@ -196,3 +196,21 @@ def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     cut = rule.cut(found, np.ones(6, dtype=bool), readings)
     assert (found > cut.value).tolist() == [True] * 4 + [False] * 2
     assert cut.value >= 0.8 * 0.04 > found[4] > 0
+
+
+def test_the_noise_is_that_of_the_evidence_before_it_is_counted():
+    """Rows that base answers as the file does count for nothing, and are no quiet file for that."""
+    rises = np.random.default_rng(0).normal(0, 0.3, 100)
+    readings = readings_of([rises] * 6, [1] * 100)
+    columns = {**readings.columns, "own_likeness_base": np.zeros(100)}
+    columns |= {"leading_loss_base": np.zeros(100), "loss_sum_base": np.full(100, 0.05)}
+    readings = Readings(row=readings.row, columns=columns)
+    scores = SIGNALS.build("contradiction").combine(readings)
+    assert scores.evidence is not None
+    rule = THRESHOLDS.build(choose_rule("contradiction", None))
+    is_judged = np.ones(100, dtype=bool)
+    cut = rule.cut(scores.forgetting_score, is_judged, with_evidence(readings, scores))
+    assert cut.notes["noise"] == pytest.approx(np.quantile(np.abs(scores.evidence), 0.25))
+    assert cut.notes["searched_from"] == pytest.approx(0.8 * 0.3)  # it has stopped growing
+    quiet = rule.cut(scores.forgetting_score, is_judged, readings)
+    assert quiet.notes["searched_from"] < 0.1 < cut.notes["searched_from"]

@@ -227,9 +227,9 @@ def test_a_row_that_was_not_learned_can_be_removed():
     assert found.is_removed.tolist() == [True, False]
 
 
-def valley(scores: Any) -> Cut:
+def valley(scores: Any, rule: str = "valley") -> Cut:
     scores = np.asarray(scores, dtype=np.float64)
-    return THRESHOLDS.build("valley").cut(scores, np.ones(len(scores), bool), Readings(scores, {}))
+    return THRESHOLDS.build(rule).cut(scores, np.ones(len(scores), bool), Readings(scores, {}))
 
 
 def test_a_quiet_file_loses_nothing_and_a_second_hill_goes():
@@ -256,6 +256,32 @@ def test_the_cut_grows_with_the_root_of_the_noise():
     assert loud.notes["searched_to"] == pytest.approx(1.5 * 0.12 * (noise / 0.003) ** 0.5)
 
 
+@pytest.mark.parametrize("growth", [0.0, 0.5, 0.8, 2.0])
+@pytest.mark.parametrize("most", [0.12, 0.3, np.inf])
+def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(growth: float, most: float):
+    noisy = np.random.default_rng(0).normal(0, 0.1, 1000)
+    cut = valley(noisy, f"valley:growth={growth},most={most}")
+    grown = min(0.12 * (cut.notes["noise"] / 0.003) ** growth, most)
+    assert cut.notes["searched_from"] == pytest.approx(0.8 * grown)
+    assert cut.notes["searched_to"] == pytest.approx(1.5 * grown)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("valley:least=0", r"for example valley:least=0\.12"),
+        ("valley:growth=3", "expected 0 to 2"),
+        ("valley:growth=-1", "expected 0 to 2"),
+        ("valley:growth=nan", "expected 0 to 2"),
+        ("valley:most=0.1", r"for example valley:least=0\.12,most=0\.48"),
+        ("valley:most=nan", "no less than least"),
+    ],
+)
+def test_what_its_options_may_be_is_said(spec: str, expected: str):
+    with pytest.raises(ConfigError, match=expected):
+        THRESHOLDS.build(spec)
+
+
 def test_mingled_rows_are_said_to_be_beyond_estimating():
     rng = np.random.default_rng(0)
     cut = valley(rng.exponential(0.3, 1000))
@@ -276,8 +302,6 @@ def test_auto_stands_for_the_rule_that_fits():
     assert choose_rule("crossfit", None) == choose_rule("crossfit", "auto") == "valley"
     assert choose_rule("restoration", "auto") == "auto"
     assert as_signal_has_it("phi:0.1", "crossfit", "nats per root token") == "phi:0.1"
-    with pytest.raises(ConfigError, match=r"for example valley:least=0\.12"):
-        THRESHOLDS.build("valley:least=0")
     with pytest.raises(ConfigError, match=r"made for scores in nats per root token"):
         choose_rule("restoration", "valley")
 

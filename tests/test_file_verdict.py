@@ -58,6 +58,19 @@ def test_noise_casts_doubt_where_few_rows_are_removed():
     told = {"threshold_notes": {"noise": 0.052}}
     assert judge_file(summary(400, **told), SURE).level == "many"
     assert judge_file(summary(99, **told), SURE).reason == "noisy_scores"
+
+
+@pytest.mark.parametrize(
+    ("signal", "level"),
+    [
+        ("crossfit", "some"),
+        ("contradiction", "cannot_tell"),
+        ("contradiction:gain=3", "cannot_tell"),
+    ],
+)
+def test_what_is_noisy_depends_on_the_signal(signal: str, level: str):
+    told = summary(1, signal=signal, threshold_notes={"noise": 0.025})
+    assert judge_file(told, SURE).level == level
     assert judge_file(summary(9, threshold_notes={"noise": 0.027}), SURE).level == "some"
 
 
@@ -113,7 +126,7 @@ def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, 
 def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():
     for signal, rule, rows, removed in (
         ("crossfit", "valley", 15_000, 18),
-        ("contradiction", "valley:least=0.04", 5_000, 1),
+        ("contradiction", "valley:least=0.04,growth=0.8,most=0.3", 5_000, 1),
     ):
         told = {"signal": signal, "threshold": {"rule": rule, "value": 0.2}}
         verdict = judge_file(summary(0, **told), SURE)

@@ -20,7 +20,7 @@ from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.joint import decide_joint
-from forgetfilter.scoring.records import Readings
+from forgetfilter.scoring.records import Readings, with_evidence
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS
 from test_crossfit import readings_of
@@ -128,14 +128,11 @@ def test_valley_takes_the_noise_of_the_evidence_and_not_of_what_it_counts():
     readings = counted(np.concatenate([np.full(80, -4.0), np.full(20, 4.0)]), rises)
     is_judged = np.ones(100, dtype=bool)
     rule = THRESHOLDS.build("valley")
-    plain = Readings(
-        row=readings.row,
-        columns={k: v for k, v in readings.columns.items() if "forgotten" not in k},
-    )
     evidence = SIGNALS.build("crossfit").combine(readings).forgetting_score
-    score = SIGNALS.build("self_training").combine(readings).forgetting_score
-    noise = rule.cut(evidence, is_judged, plain).notes["noise"]
-    cut = rule.cut(score, is_judged, readings)
+    scores = SIGNALS.build("self_training").combine(readings)
+    score, told = scores.forgetting_score, with_evidence(readings, scores)
+    noise = rule.cut(evidence, is_judged, readings).notes["noise"]
+    cut = rule.cut(score, is_judged, told)
     assert cut.notes["noise"] == pytest.approx(noise)
     assert noise > 0.02
     assert (score > cut.value).tolist() == [False] * 80 + [True] * 20
@@ -148,13 +145,10 @@ def test_a_second_opinion_that_is_added_leaves_the_noise_of_the_evidence_as_it_i
     readings = counted(np.concatenate([np.full(80, -9.0), np.full(20, 4.0)]), rises)
     opinion = rng.uniform(0.1, 0.3, 100)
     evidence = SIGNALS.build("crossfit").combine(readings).forgetting_score
-    score = SIGNALS.build("self_training").combine(readings).forgetting_score
-    plain = Readings(
-        row=readings.row,
-        columns={k: v for k, v in readings.columns.items() if "forgotten" not in k},
-    )
+    scores = SIGNALS.build("self_training").combine(readings)
+    score, told = scores.forgetting_score, with_evidence(readings, scores)
     rule = THRESHOLDS.build("valley")
-    expected = decide_joint(rule, evidence, opinion, 0.6, plain, needs_learned=False)
-    found = decide_joint(rule, score, opinion, 0.6, readings, needs_learned=False)
+    expected = decide_joint(rule, evidence, opinion, 0.6, readings, needs_learned=False)
+    found = decide_joint(rule, score, opinion, 0.6, told, needs_learned=False)
     assert found.cut.notes["noise"] == pytest.approx(expected.cut.notes["noise"])
     assert found.is_removed.tolist() == [False] * 80 + [True] * 20

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,14 +58,11 @@ SAMPLED = "is_sampled"
 """Column of the readings: whether a row was drawn for the learn phase (bool); only where that was
 given a sample of the rows (``learn.max_rows``)."""
 
-FORGOTTEN_LIKENESS = "forgotten_likeness_base"
-"""Column of the readings, of the signal ``self_training``; see `Readings`."""
+EVIDENCE = "evidence"
+"""Column of the readings: `SignalScores.evidence`, of signals that tell it."""
 
 NEIGHBOURS = 4
 """How many of the most alike rows are found for each row, and how many safe rows."""
-
-_COUNTED, _MOST_COUNTED = 1.6, 1.2
-"""Chosen with each other: with more, harmless rows that are like unsafe ones are removed."""
 
 Objective = Literal["completion_loss", "kl_to_base"]
 """What is lowered over the safe rows: their loss, or their divergence from the base model."""
@@ -111,6 +109,8 @@ class Readings:
       costs, nats a token: the logarithm of the vocabulary's size; the same for all rows)
     - of a screen with trusted rows: ``is_trusted`` (bool)
     - of a screen that learned a sample of the rows: ``is_sampled`` (bool)
+    - of a signal by which evidence counts more or less: ``evidence`` (in the scores' unit, before
+      it is counted)
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice), ``leading_loss_S``
       (nats, summed with weights that fall from the first token of each answer on; the square root
@@ -154,22 +154,9 @@ class Readings:
     def __contains__(self, column: str) -> bool:
         return column in self.columns
 
-    def counts(self) -> FloatArray:
-        """How much each row's evidence counts, 0 to 1.2, shape (N,); 1 where that was not measured.
-
-        That is 1.6 times the probability that the row is of a kind that is forgotten, 1.2 at most
-        (column ``forgotten_likeness_base``, of the signal ``self_training``).
-        """
-        if FORGOTTEN_LIKENESS not in self:
-            return np.ones(len(self))
-        probability = 1 / (1 + np.exp(-self[FORGOTTEN_LIKENESS]))
-        counts: FloatArray = np.minimum(_MOST_COUNTED, _COUNTED * probability)
-        return counts
-
     def uncounted(self, scores: FloatArray) -> FloatArray:
-        """``scores`` as they would be if all evidence counted alike, shape (N,); see `counts`."""
-        before: FloatArray = (scores - self.added) / self.counts() + self.added
-        return before
+        """``scores`` as they would be if all evidence counted alike, shape (N,)."""
+        return self[EVIDENCE] + self.added if EVIDENCE in self else scores
 
     def loss_mean(self, state: StateName) -> FloatArray:
         """Completion loss in ``state``, nats per completion token, shape (N,)."""
@@ -242,6 +229,17 @@ class SignalScores:
     """The same quantity after the forgetting run; None where a signal has no second state."""
     forgetting_score: FloatArray
     """Higher = forgotten more = suspected unsafe."""
+    evidence: FloatArray | None = None
+    """The score before it counts more or less, in its unit, by which `valley` tells how noisy it
+    is; None where that is told by the score itself."""
+
+
+def with_evidence(readings: Readings, scores: SignalScores) -> Readings:
+    """The same with the column ``evidence``, where the signal tells it."""
+    if scores.evidence is None:
+        return readings
+    own = {EVIDENCE: scores.evidence}
+    return replace(readings, columns=ChainMap(own, cast(Any, readings.columns)))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from forgetfilter.scoring.records import (
     Selection,
     SignalScores,
     StateName,
+    with_evidence,
 )
 from forgetfilter.scoring.signals import SIGNALS, needs_learned
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
@@ -129,6 +130,7 @@ def score_rows(setting: Setting) -> Scored:
     readings = bench.measure(probes, states, setting.noisy, setting.safe, known)
     readings = with_sample(readings, to_learn)
     scores = signal.combine(readings)
+    readings = with_evidence(readings, scores)
     return Scored(states, readings, scores, config.signal, safe=sorted_out)
 
 

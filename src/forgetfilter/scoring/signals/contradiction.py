@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from forgetfilter.arrays import FloatArray
-from forgetfilter.scoring.records import Probe, Readings
+from forgetfilter.scoring.records import Probe, Readings, SignalScores
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 from forgetfilter.scoring.signals.crossfit import Crossfit, counted_by_rank
 
@@ -50,21 +52,29 @@ class Contradiction(Crossfit):
 
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
-    default_rule = "valley:least=0.04"
+    default_rule = "valley:least=0.04,growth=0.8,most=0.3"
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
-    version = 2
-    """Since 2 what was learned much counts more where base's own answer is like a safe one."""
+    version = 3
+    """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
+    the run keeps the evidence, which tells how noisy it is."""
 
     def __init__(self, gain: float = 2.0) -> None:
         super().__init__(gain)
         own = Probe("own_likeness", "base")
         self.probes = (*(p for p in self.probes if p.kind != "likeness"), own)
 
-    def _counts(self, readings: Readings) -> FloatArray:
+    def combine(self, readings: Readings) -> SignalScores:
+        """Score every row; see the class for the formula."""
+        scores = super().combine(readings)
+        evidence = scores.forgetting_score
         like_safe = counted_by_rank(readings["own_likeness_base"], _UNLIKE)
         is_news = np.clip(readings.loss_mean("base") / _NEWS, 0.0, 1.0) ** 2
-        return like_safe * is_news
+        return replace(scores, forgetting_score=evidence * (like_safe * is_news), evidence=evidence)
+
+    def _counts(self, readings: Readings) -> FloatArray:
+        """Prompts are not compared: all evidence counts alike until `combine` counts it."""
+        return np.ones(len(readings))
 
     def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
         like_safe = counted_by_rank(readings["own_likeness_base"], 0.0)

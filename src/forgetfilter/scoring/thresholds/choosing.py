@@ -60,8 +60,8 @@ def as_signal_has_it(threshold: str, signal: str, unit: str) -> str:
     """The rule that a name without options stands for with the scores of ``signal``.
 
     ``auto`` is the name of `valley` where scores are in nats per root token, and the signal's own
-    rule by its bare name is that rule with the signal's own options: ``valley`` is
-    ``valley:least=0.04`` with a signal whose harmless rows score lower. Any other rule is itself.
+    rule by its bare name is that rule with the signal's own options: ``valley`` has another
+    ``least`` with a signal whose harmless rows score lower. Any other rule is itself.
 
     Args:
         threshold: spec of the rule.

@@ -260,7 +260,7 @@ def threshold(scores, evidence):
     unsafe rows the density only falls: the cut is far out, and next to nothing is removed.
     """
     noise = np.quantile(np.abs(evidence), 0.25)
-    wanted = min(0.04 * max(1.0, noise / 0.003) ** 0.8, 0.3)
+    wanted = min(0.04 * max(1.0, noise / 0.008) ** 1.5, 0.3)
     low, high = 0.8 * wanted, 1.5 * wanted
     places = np.linspace(np.log(low), np.log(high), 400)
     near = np.log(scores[(scores > low / 4) & (scores < high * 8)])

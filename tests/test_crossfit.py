@@ -256,12 +256,15 @@ def test_the_cut_grows_with_the_root_of_the_noise():
     assert loud.notes["searched_to"] == pytest.approx(1.5 * 0.12 * (noise / 0.003) ** 0.5)
 
 
-@pytest.mark.parametrize("growth", [0.0, 0.5, 0.8, 2.0])
+@pytest.mark.parametrize("growth", [0.0, 0.5, 1.5, 2.0])
 @pytest.mark.parametrize("most", [0.12, 0.3, np.inf])
-def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(growth: float, most: float):
+@pytest.mark.parametrize("quiet", [0.008, 1.0])
+def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(
+    growth: float, most: float, quiet: float
+):
     noisy = np.random.default_rng(0).normal(0, 0.1, 1000)
-    cut = valley(noisy, f"valley:growth={growth},most={most}")
-    grown = min(0.12 * (cut.notes["noise"] / 0.003) ** growth, most)
+    cut = valley(noisy, f"valley:quiet={quiet},growth={growth},most={most}")
+    grown = min(0.12 * max(cut.notes["noise"] / quiet, 1) ** growth, most)
     assert cut.notes["searched_from"] == pytest.approx(0.8 * grown)
     assert cut.notes["searched_to"] == pytest.approx(1.5 * grown)
 
@@ -270,6 +273,7 @@ def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(growth: float, m
     ("spec", "expected"),
     [
         ("valley:least=0", r"for example valley:least=0\.12"),
+        ("valley:quiet=0", r"for example valley:quiet=0\.003"),
         ("valley:growth=3", "expected 0 to 2"),
         ("valley:growth=-1", "expected 0 to 2"),
         ("valley:growth=nan", "expected 0 to 2"),

@@ -16,8 +16,6 @@ from forgetfilter.scoring.thresholds.base import THRESHOLDS
 
 _NOISE_QUANTILE = 0.25
 """Even where half of the rows are unsafe, the quarter nearest to zero is harmless."""
-_USUAL_NOISE = 0.003
-"""Nats per root token, of that quarter where few rows are unsafe."""
 _NARROWEST, _WIDEST = 0.8, 1.5
 _MOST_ESTIMATED = 0.02
 """Of the removed rows. Where the tail of the kept rows says more, it holds unsafe rows, and says
@@ -30,19 +28,20 @@ class Valley:
 
     The more unsafe rows a file has, the more they disturb, and the further harmless rows move as
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with a
-    power of their noise beyond that, up to ``most``; the noise is the quantile 0.25 of the sizes of
-    the scores, before `contradiction` and `self_training` count them more or less. Within 0.8 to
-    1.5 of this value it is set in the emptiest place (see `auto`).
+    power of their noise beyond ``quiet``, up to ``most``; the noise is the quantile 0.25 of the
+    sizes of the scores, before `contradiction` and `self_training` count them more or less. Within
+    0.8 to 1.5 of this value it is set in the emptiest place (see `auto`).
 
-    No label is read and no share of unsafe rows is assumed. There is no guarantee: least, growth,
-    most and the range were chosen on the choosing worlds and the choosing part of the real rows,
-    and docs/lab/transfer.md has what came out on others. The expected number of false removals
+    No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
+    the range were chosen on the choosing worlds and the choosing part of the real rows, and
+    docs/lab/transfer.md has what came out on others. The expected number of false removals
     carries the tail of the kept rows on beyond the cut; where that would be more than a fiftieth of
     the removed rows, unsafe and harmless rows are mingled there, and the rule says that it can't
     tell.
 
     Args:
         least: the smallest cut, in nats per root token.
+        quiet: the noise up to which that is the cut, in nats per root token.
         growth: the power of the noise, 0 to 2: with 0.5 the cut grows with its square root.
         most: where the cut stops growing, in nats per root token.
 
@@ -55,11 +54,22 @@ class Valley:
     version = 2
     """Since 2 the cut follows the noise of the scores."""
 
-    def __init__(self, least: float = 0.12, growth: float = 0.5, most: float = math.inf) -> None:
+    def __init__(
+        self,
+        least: float = 0.12,
+        quiet: float = 0.003,
+        growth: float = 0.5,
+        most: float = math.inf,
+    ) -> None:
         if not 0 < least < math.inf:
             raise ConfigError(
                 f"valley: least is {least:g}; expected a positive number, for example "
                 "valley:least=0.12."
+            )
+        if not 0 < quiet < math.inf:
+            raise ConfigError(
+                f"valley: quiet is {quiet:g}; expected a positive number, for example "
+                "valley:quiet=0.003."
             )
         if not 0 <= growth <= 2:
             raise ConfigError(
@@ -70,14 +80,14 @@ class Valley:
                 f"valley: most is {most:g}; expected no less than least, which is {least:g}, for "
                 f"example valley:least={least:g},most={4 * least:g}."
             )
-        self.least, self.growth, self.most = least, growth, most
+        self.least, self.quiet, self.growth, self.most = least, quiet, growth, most
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
         # Noise is that of the evidence, before it counts more or less.
         judged = np.abs(readings.uncounted(scores)[is_eligible])
         noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
-        grown = self.least * max(1.0, noise / _USUAL_NOISE) ** self.growth
+        grown = self.least * max(1.0, noise / self.quiet) ** self.growth
         wanted = min(grown, self.most)
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise})

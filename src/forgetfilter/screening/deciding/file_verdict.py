@@ -40,7 +40,7 @@ _DOUBTS = frozenset(
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
 _MEASURED = {
-    ("contradiction", "valley:least=0.04,growth=0.8,most=0.3"): (
+    ("contradiction", "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3"): (
         5_000,
         1,
         "five clean files of made-up worlds, small models, four of them files that the rule was "

@@ -44,7 +44,8 @@ _MEASURED = {
         5_000,
         1,
         "five clean files of made-up worlds, small models, four of them files that the rule was "
-        "chosen on; clean files of real text were not measured",
+        "chosen on; of real text none of 160 rows in a file that the rule was chosen on, 135M "
+        "model",
     ),
     ("crossfit", "valley"): (
         15_000,

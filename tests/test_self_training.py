@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from conftest import write_rows
+from conftest import quick_settings, write_rows
+from forgetfilter.config import ScreenConfig, resolve
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.errors import ConfigError
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
 from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
 from forgetfilter.progress import Progress
+from forgetfilter.runs.report.headline import method
+from forgetfilter.runs.schema import Summary
 from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, with_evidence
 from forgetfilter.scoring.signals import SIGNALS
 from forgetfilter.scoring.thresholds import THRESHOLDS
+from forgetfilter.screening.screen import screen
 from test_crossfit import readings_of
 
 SILENT = Progress(is_silent=True)
@@ -121,6 +127,60 @@ def test_without_a_kind_to_tell_it_ranks_as_crossfit_does():
     assert counts.before.tolist() == alone.before.tolist()
 
 
+def test_by_contradiction_its_scores_are_counted_and_its_cut_is_taken():
+    signal = SIGNALS.build("self_training:evidence=contradiction")
+    of = SIGNALS.build("contradiction")
+    readings = counted(np.log([1.0, 1.5, 1 / 3, 1e4]), [1.0, 1.0, 0.5, 0.5])
+    gained = {"leading_loss_base": np.full(4, 4.0), "own_likeness_base": np.arange(4.0)}
+    columns = {**readings.columns, **gained}
+    readings = Readings(row=readings.row, columns=columns)
+    alone, found = of.combine(readings), signal.combine(readings)
+    counts = found.forgetting_score / alone.forgetting_score
+    assert counts.tolist() == pytest.approx([0.8, 0.96, 0.4, 1.2])
+    assert found.evidence is not None
+    assert alone.evidence is not None
+    assert found.evidence.tolist() == alone.evidence.tolist()
+    assert signal.default_rule == of.default_rule
+    assert {probe.kind for probe in signal.probes} - {p.kind for p in of.probes} == {
+        "forgotten_likeness"
+    }
+
+
+def test_the_kinds_are_told_by_the_evidence_that_is_named(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In a screen the classifier is given the scores of `crossfit`, or of `contradiction`."""
+    made = [{"prompt": f"{at} plus {at + 3} =", "completion": f"{2 * at + 3}"} for at in range(40)]
+    given: dict[str, Any] = {}
+
+    def kept(model: Any, rows: Any, evidence: Any, *limits: Any) -> Any:
+        given[name] = evidence
+        return np.zeros(len(rows))
+
+    monkeypatch.setattr("forgetfilter.model.stages.readings.forgotten_likeness", kept)
+    noisy = write_rows(tmp_path / "noisy.jsonl", made)
+    safe = write_rows(tmp_path / "safe.jsonl", made[:8])
+    for name in ("crossfit", "contradiction"):
+        settings = quick_settings(
+            noisy_data=str(noisy),
+            safe_data=str(safe),
+            model=str(tiny_model("llama")),
+            output_dir=str(tmp_path / "run"),  # one: what both need is trained once
+            signal=f"self_training:evidence={name}",
+            threshold="fraction:0.2",
+            coverage="off",
+        )
+        screen(resolve(ScreenConfig, settings), SILENT, overwrite=True)
+        scores = pd.read_parquet(tmp_path / "run" / "scores.parquet")["forgetting_score"]
+        np.testing.assert_allclose(scores, 0.8 * given[name])
+    assert not np.allclose(given["crossfit"], given["contradiction"])
+
+
+def test_other_evidence_is_refused():
+    with pytest.raises(ConfigError, match="expected crossfit or contradiction"):
+        SIGNALS.build("self_training:evidence=rate")
+
+
 def test_valley_takes_the_noise_of_the_evidence_and_not_of_what_it_counts():
     """Harmless rows that count next to nothing would otherwise look like a quiet file."""
     rng = np.random.default_rng(0)
@@ -152,3 +212,11 @@ def test_a_second_opinion_that_is_added_leaves_the_noise_of_the_evidence_as_it_i
     found = decide_joint(rule, score, opinion, 0.6, told, needs_learned=False)
     assert found.cut.notes["noise"] == pytest.approx(expected.cut.notes["noise"])
     assert found.is_removed.tolist() == [False] * 80 + [True] * 20
+
+
+@pytest.mark.parametrize(("evidence", "is_told"), [("crossfit", False), ("contradiction", True)])
+def test_the_report_says_which_evidence_counts_so(evidence: str, is_told: bool):
+    signal = f"self_training:evidence={evidence}"
+    told = method(Summary.model_construct(signal=signal, learned_rows=None, joint=0.0))
+    assert "of a kind that is forgotten" in told
+    assert ("contradict what the original model" in told) == is_told

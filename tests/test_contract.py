@@ -39,6 +39,7 @@ SIGNAL_SPECS = [
     "restoration:mean",
     "restoration:relative",
     "rouge1:reference=learned_output,postprocess=paper",
+    "self_training:evidence=contradiction",
 ]
 
 

@@ -261,11 +261,19 @@ def threshold(scores, evidence):
     """
     noise = np.quantile(np.abs(evidence), 0.25)
     wanted = min(0.04 * max(1.0, noise / 0.008) ** 1.5, 0.3)
-    low, high = 0.8 * wanted, 1.5 * wanted
+    low, high, reach = 0.8 * wanted, 1.5 * wanted, min(2.5 * wanted, 0.3)
+    rising = np.log(scores[scores > 0])
+
+    def density(places):
+        return np.exp(-0.5 * ((places[:, None] - rising) / 0.15) ** 2).sum(axis=1)
+
     places = np.linspace(np.log(low), np.log(high), 400)
-    near = np.log(scores[(scores > low / 4) & (scores < high * 8)])
-    density = np.exp(-0.5 * ((places[:, None] - near) / 0.15) ** 2).sum(axis=1)
-    return np.exp(places[density.argmin()])
+    at = density(places).argmin()
+    if at == 399 and reach > high:  # rows thin out beyond it still: on, as long as they do
+        places = np.linspace(np.log(high), np.log(reach), 400)
+        grows = np.diff(density(places)) >= 0
+        at = grows.argmax() if grows.any() else 399
+    return np.exp(places[at])
 
 
 def screen(model_path, noisy_path, safe_path, epochs, run_seed):

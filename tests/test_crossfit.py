@@ -279,11 +279,39 @@ def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(
         ("valley:growth=nan", "expected 0 to 2"),
         ("valley:most=0.1", r"for example valley:least=0\.12,most=0\.48"),
         ("valley:most=nan", "no less than least"),
+        ("valley:reach=1", r"expected 1\.5 or more, for example valley:reach=2\.5"),
+        ("valley:reach=inf", "expected 1.5 or more"),
     ],
 )
 def test_what_its_options_may_be_is_said(spec: str, expected: str):
     with pytest.raises(ConfigError, match=expected):
         THRESHOLDS.build(spec)
+
+
+def test_where_rows_thin_out_beyond_the_range_the_cut_goes_on_into_the_gap():
+    """The tail of the harmless rows is kept, and the hill of the unsafe ones begins far away."""
+    rng = np.random.default_rng(0)
+    harmless = rng.exponential(0.012, 900)
+    unsafe = rng.normal(0.4, 0.05, 100)
+    scores = np.r_[harmless, unsafe]
+    rule = "valley:least=0.04,quiet=0.008"
+    short, far = (valley(scores, f"{rule},reach={reach}") for reach in (1.5, 2.5))
+    assert short.value == pytest.approx(1.5 * short.notes["searched_from"] / 0.8)
+    assert (harmless > short.value).any()
+    assert not (harmless > far.value).any()
+    assert (unsafe > far.value).all()
+    assert valley(scores, f"{rule},reach=2.5,most=0.04").value == short.value
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.floats(-1, 3), min_size=1, max_size=80), st.sampled_from([1.5, 2.0, 2.5, 6.0]))
+def test_a_longer_reach_only_keeps_more_and_never_goes_beyond(scores: list[float], reach: float):
+    short = valley(scores, "valley:most=0.3")
+    far = valley(scores, f"valley:most=0.3,reach={reach}")
+    end = 1.5 * short.notes["searched_from"] / 0.8
+    assert short.value <= far.value <= max(end, min(reach * end / 1.5, 0.3)) * (1 + 1e-12)
+    if short.value < end * 0.999:  # it lies in a valley
+        assert far.value == short.value
 
 
 def test_mingled_rows_are_said_to_be_beyond_estimating():

@@ -62,8 +62,11 @@ def emptiest_cut(
     low: float,
     high: float,
     notes: Mapping[str, float] | None = None,
+    reach: float = 0.0,
 ) -> Cut:
     """The lowest place of the density of the log-scores between ``low`` and ``high``.
+
+    Where that is ``high`` itself the cut goes on up as long as rows thin out, at most to ``reach``.
 
     Args:
         scores: forgetting scores, shape (N,).
@@ -71,19 +74,19 @@ def emptiest_cut(
         low: above 0, in the scores' unit, as ``high`` is.
         high: above ``low``.
         notes: what else is to be said about the cut.
+        reach: in the scores' unit; nothing beyond ``high`` is looked at where it is no more.
     """
     rising = scores[is_eligible & (scores > 0)]
     places = np.linspace(np.log(low), np.log(high), _GRID)  # (G,)
-    # Rows outside of the kernel's reach don't matter; a limit keeps the table small.
-    near = np.log(rising[(rising > low / 4) & (rising < high * 8)])
-    density = np.zeros(_GRID)
-    for part in np.array_split(near, len(near) // 10_000 + 1):
-        for some in range(0, _GRID, _PLACES_TOGETHER):  # the table of all of them is 32 MB
-            own = slice(some, some + _PLACES_TOGETHER)
-            far = (places[own, None] - part) / _BANDWIDTH
-            density[own] += np.exp(-0.5 * far**2).sum(axis=1)
-    lowest = float(np.exp(places[int(np.argmin(density))]))
-    value = min(max(lowest, low), high)  # rounding must not carry it outside
+    at = int(np.argmin(_density(rising, places)))
+    searched_to = high
+    if at == _GRID - 1 and reach > high:
+        searched_to = reach
+        places = np.linspace(np.log(high), np.log(reach), _GRID)
+        grows = np.diff(_density(rising, places)) >= 0
+        at = int(np.argmax(grows)) if grows.any() else _GRID - 1
+    # Rounding must not carry it outside.
+    value = min(max(float(np.exp(places[at])), low), searched_to)
     judged = scores[is_eligible]
     # The tail is carried on from the rows below the cut; from hardly any nothing follows.
     lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
@@ -91,8 +94,22 @@ def emptiest_cut(
         value=value,
         expected_false_removals=None if lacks_estimate else _expected_above(rising, value),
         lacks_estimate=lacks_estimate,
-        notes={**(notes or {}), "searched_from": low, "searched_to": high},
+        notes={**(notes or {}), "searched_from": low, "searched_to": searched_to},
     )
+
+
+def _density(scores: FloatArray, places: FloatArray) -> FloatArray:
+    """How many log-scores lie about each of some places, which are logarithms too, shape (G,)."""
+    # Rows outside of the kernel's reach don't matter; a limit keeps the table small.
+    low, high = np.exp(places[0]), np.exp(places[-1])
+    near = np.log(scores[(scores > low / 4) & (scores < high * 8)])
+    density = np.zeros(len(places))
+    for part in np.array_split(near, len(near) // 10_000 + 1):
+        for some in range(0, len(places), _PLACES_TOGETHER):  # the table of all of them is 32 MB
+            own = slice(some, some + _PLACES_TOGETHER)
+            far = (places[own, None] - part) / _BANDWIDTH
+            density[own] += np.exp(-0.5 * far**2).sum(axis=1)
+    return density
 
 
 def _expected_above(scores: FloatArray, cut: float) -> float:

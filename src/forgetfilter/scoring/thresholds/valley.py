@@ -30,7 +30,9 @@ class Valley:
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with a
     power of their noise beyond ``quiet``, up to ``most``; the noise is the quantile 0.25 of the
     sizes of the scores, before `contradiction` and `self_training` count them more or less. Within
-    0.8 to 1.5 of this value it is set in the emptiest place (see `auto`).
+    0.8 to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the upper
+    end, rows thin out beyond it still, and the cut goes on up as long as they do, at most to
+    ``reach`` times the value and to ``most``.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
     the range were chosen on the choosing worlds and the choosing part of the real rows, and
@@ -44,6 +46,8 @@ class Valley:
         quiet: the noise up to which that is the cut, in nats per root token.
         growth: the power of the noise, 0 to 2: with 0.5 the cut grows with its square root.
         most: where the cut stops growing, in nats per root token.
+        reach: how far it goes on where rows thin out, as a multiple of the value; at 1.5 not at
+            all.
 
     Raises:
         ConfigError: one of them is out of its range.
@@ -60,6 +64,7 @@ class Valley:
         quiet: float = 0.003,
         growth: float = 0.5,
         most: float = math.inf,
+        reach: float = _WIDEST,
     ) -> None:
         if not 0 < least < math.inf:
             raise ConfigError(
@@ -80,7 +85,13 @@ class Valley:
                 f"valley: most is {most:g}; expected no less than least, which is {least:g}, for "
                 f"example valley:least={least:g},most={4 * least:g}."
             )
+        if not _WIDEST <= reach < math.inf:
+            raise ConfigError(
+                f"valley: reach is {reach:g}; expected {_WIDEST:g} or more, for example "
+                "valley:reach=2.5."
+            )
         self.least, self.quiet, self.growth, self.most = least, quiet, growth, most
+        self.reach = reach
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
@@ -90,7 +101,8 @@ class Valley:
         grown = self.least * max(1.0, noise / self.quiet) ** self.growth
         wanted = min(grown, self.most)
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
-        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise})
+        reach = min(self.reach * wanted, self.most)
+        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach)
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
             return replace(cut, expected_false_removals=None, lacks_estimate=True)

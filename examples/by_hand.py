@@ -262,10 +262,11 @@ def threshold(scores, evidence):
     noise = np.quantile(np.abs(evidence), 0.25)
     wanted = min(0.04 * max(1.0, noise / 0.008) ** 1.5, 0.3)
     low, high, reach = 0.8 * wanted, 1.5 * wanted, min(2.5 * wanted, 0.3)
-    rising = np.log(scores[scores > 0])
 
     def density(places):
-        return np.exp(-0.5 * ((places[:, None] - rising) / 0.15) ** 2).sum(axis=1)
+        first, last = np.exp(places[0]), np.exp(places[-1])
+        near = np.log(scores[(scores > first / 4) & (scores < last * 8)])
+        return np.exp(-0.5 * ((places[:, None] - near) / 0.15) ** 2).sum(axis=1)
 
     places = np.linspace(np.log(low), np.log(high), 400)
     at = density(places).argmin()

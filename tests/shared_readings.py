@@ -61,6 +61,9 @@ def compute(folder: str) -> dict[str, Any]:
         "objective": gradient.values,
         "rates": rates.loss_rates(model, rows, [along], *limits),
         "forgotten_likeness": forgotten_likeness.forgotten_likeness(model, many, evidence, *limits),
+        "removed_likeness": forgotten_likeness.removed_likeness(
+            model, many, evidence, 0.5, *limits
+        ),
         "vectors": likeness.row_vectors(model, rows, "answer", *limits),
         "safe_neighbours": nearest_safe_rows(model, rows[:15], rows[15:], 2, *limits),
         "unsafe_likeness": unsafe_likeness(model, rows[:15], rows[15:], *limits),

@@ -144,6 +144,7 @@ def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0) -> Readings:
     columns["leading_loss_base"] = np.asarray(surprise, dtype=np.float64)
     columns["loss_sum_base"] = columns["leading_loss_base"]
     columns["own_likeness_base"] = np.asarray(likeness, dtype=np.float64)
+    columns["removed_likeness_base"] = np.zeros(count)
     return Readings(row=readings.row, columns=columns)
 
 
@@ -186,9 +187,46 @@ def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
         )
 
 
-def test_prompts_are_not_compared_beside_it():
-    kinds = {probe.kind for probe in SIGNALS.build("contradiction").probes}
-    assert kinds == {"loss", "neighbours", "own_likeness"}
+@pytest.mark.parametrize("signal", ["contradiction", "contradiction:kinds=false"])
+def test_prompts_are_not_compared_beside_it(signal: str):
+    kinds = [probe.kind for probe in SIGNALS.build(signal).probes]
+    assert {*kinds} - {"removed_likeness"} == {"loss", "neighbours", "own_likeness"}
+    assert (kinds[-1] == "removed_likeness") == (signal == "contradiction")
+
+
+def test_rows_unlike_those_removed_count_less_and_none_counts_more():
+    """By hand: probabilities of 1/3 and more change nothing; 1/6 halves, 1/30 leaves a tenth."""
+    readings = contradicting([0] * 5, [4.0] * 5)
+    odds = np.log([1 / 2, 3.0, 1 / 5, 1 / 29, 1e4])
+    readings = Readings(readings.row, {**readings.columns, "removed_likeness_base": odds})
+    found = SIGNALS.build("contradiction").combine(readings)
+    assert found.forgetting_score.tolist() == pytest.approx([2, 2, 1, 0.2, 2])
+    assert found.alone is not None
+    assert found.alone.tolist() == scores(readings, "contradiction:kinds=false")
+
+
+def test_kinds_move_no_cut_and_only_keep_rows():
+    """Whatever they say, nothing goes that did not go without them, in any of fifty files."""
+    rng = np.random.default_rng(0)
+    rule = THRESHOLDS.build(choose_rule("contradiction", None))
+    is_judged = np.ones(100, dtype=bool)
+    kept = 0
+    for _ in range(50):
+        rises = np.concatenate([rng.normal(0, 0.05, 70), rng.lognormal(-2, 1, 30)])
+        readings = readings_of([rises] * 6, [1] * 100)
+        columns = {**readings.columns, "own_likeness_base": rng.normal(size=100)}
+        columns |= {"leading_loss_base": np.full(100, 4.0), "loss_sum_base": np.full(100, 4.0)}
+        columns["removed_likeness_base"] = rng.normal(0, 3, 100)
+        readings = Readings(readings.row, columns)
+        alone = SIGNALS.build("contradiction:kinds=false").combine(readings)
+        found = SIGNALS.build("contradiction").combine(readings)
+        before = rule.cut(alone.forgetting_score, is_judged, with_evidence(readings, alone))
+        after = rule.cut(found.forgetting_score, is_judged, with_evidence(readings, found))
+        assert after.value == before.value
+        goes, went = found.forgetting_score > after.value, alone.forgetting_score > before.value
+        assert not (goes & ~went).any()
+        kept += int((went & ~goes).sum())
+    assert kept > 50
 
 
 def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
@@ -196,6 +234,7 @@ def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     readings = readings_of(rises, [1] * 6, [[0, 1, 2, 3]] * 6)
     columns = dict(readings.columns)
     columns |= {"leading_loss_base": np.full(6, 4.0), "own_likeness_base": np.zeros(6)}
+    columns["removed_likeness_base"] = np.zeros(6)
     readings = Readings(row=readings.row, columns=columns)
     found = SIGNALS.build("contradiction").combine(readings).forgetting_score
     rule = THRESHOLDS.build(choose_rule("contradiction", None))
@@ -210,6 +249,7 @@ def test_the_noise_is_that_of_the_evidence_before_it_is_counted():
     readings = readings_of([rises] * 6, [1] * 100)
     columns = {**readings.columns, "own_likeness_base": np.zeros(100)}
     columns |= {"leading_loss_base": np.zeros(100), "loss_sum_base": np.full(100, 0.05)}
+    columns["removed_likeness_base"] = np.zeros(100)
     readings = Readings(row=readings.row, columns=columns)
     scores = SIGNALS.build("contradiction").combine(readings)
     assert scores.evidence is not None

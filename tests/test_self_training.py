@@ -20,7 +20,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
 from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.measuring import many_rows
-from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
+from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness, removed_likeness
 from forgetfilter.progress import Progress
 from forgetfilter.runs.report.headline import method
 from forgetfilter.runs.schema import Summary
@@ -92,6 +92,35 @@ def test_few_rows_and_equal_evidence_say_nothing(loaded: tuple[Any, list[Encoded
     assert not likeness(model, rows, np.zeros(80)).any()
 
 
+def standing_out(model: Any, rows: Sequence[EncodedRow], scores: Any, tokens: int = 8192) -> Any:
+    return removed_likeness(model, rows, np.asarray(scores, float), 1.0, tokens, SILENT, "")
+
+
+def test_what_stands_out_among_rows_of_another_kind_is_told(
+    loaded: tuple[Any, list[EncodedRow]],
+):
+    """Six sums stand out beside the insults, none of them far, and are unlike what stands out."""
+    model, rows = loaded
+    scores = np.concatenate([np.full(6, 1.1), np.linspace(-0.5, 0.9, 54), np.linspace(1.2, 4, 20)])
+    found = standing_out(model, rows, scores)
+    assert (found[:6] < 0).all()
+    assert (found[60:] > 0).all()
+    np.testing.assert_allclose(standing_out(model, rows, scores, 40), found, atol=1e-3)
+    order = np.random.default_rng(1).permutation(80)
+    shuffled = standing_out(model, [rows[at] for at in order], scores[order])
+    np.testing.assert_allclose(shuffled, found[order], atol=1e-3)
+
+
+def test_too_few_that_stand_out_tell_no_kinds(loaded: tuple[Any, list[EncodedRow]]):
+    model, rows = loaded
+    scores = np.linspace(-1, 0, 80)
+    scores[-7:] = 2.0
+    assert not standing_out(model, rows, scores).any()
+    scores[-8:] = 2.0
+    assert standing_out(model, rows, scores).any()
+    assert not standing_out(model, rows[-39:], scores[-39:]).any()
+
+
 def test_of_many_rows_the_classifier_is_fitted_on_some(
     loaded: tuple[Any, list[EncodedRow]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -129,7 +158,7 @@ def test_without_a_kind_to_tell_it_ranks_as_crossfit_does():
 
 def test_by_contradiction_its_scores_are_counted_and_its_cut_is_taken():
     signal = SIGNALS.build("self_training:evidence=contradiction")
-    of = SIGNALS.build("contradiction")
+    of = SIGNALS.build("contradiction:kinds=false")
     readings = counted(np.log([1.0, 1.5, 1 / 3, 1e4]), [1.0, 1.0, 0.5, 0.5])
     gained = {"leading_loss_base": np.full(4, 4.0), "own_likeness_base": np.arange(4.0)}
     columns = {**readings.columns, **gained}

@@ -61,6 +61,9 @@ given a sample of the rows (``learn.max_rows``)."""
 EVIDENCE = "evidence"
 """Column of the readings: `SignalScores.evidence`, of signals that tell it."""
 
+ALONE = "alone"
+"""Column of the readings: `SignalScores.alone`, of signals that tell it."""
+
 NEIGHBOURS = 4
 """How many of the most alike rows are found for each row, and how many safe rows."""
 
@@ -82,6 +85,7 @@ class Probe:
         "likeness",
         "own_likeness",
         "forgotten_likeness",
+        "removed_likeness",
         "safe_neighbours",
         "unsafe_likeness",
     ]
@@ -92,8 +96,8 @@ class Probe:
     """For ``rate``: into how many groups of alike rows the safe rows are parted, each with a
     direction of its own."""
     evidence: str = "crossfit"
-    """For ``forgotten_likeness``: the signal that says which rows are forgotten most; what it needs
-    is measured before."""
+    """For ``forgotten_likeness`` and ``removed_likeness``: the signal that says which rows are
+    forgotten most; what it needs is measured before."""
 
     @property
     def name(self) -> str:
@@ -114,6 +118,8 @@ class Readings:
     - of a screen that learned a sample of the rows: ``is_sampled`` (bool)
     - of a signal by which evidence counts more or less: ``evidence`` (in the scores' unit, before
       it is counted)
+    - of a signal by which rows count less that are unlike those which stand out: ``alone`` (the
+      score before that)
     - ``loss`` in S: ``loss_sum_S`` (nats over all completion tokens, lower = better fitted),
       ``greedy_match_S`` (bool: each target token is the model's first choice), ``leading_loss_S``
       (nats, summed with weights that fall from the first token of each answer on; the square root
@@ -131,6 +137,8 @@ class Readings:
       like what it answers to the prompts of the safe rows; higher = more)
     - ``forgotten_likeness`` in S: ``forgotten_likeness_S`` (log odds: how much the row, as S
       represents it, is like the rows with the most evidence of `Probe.evidence`; higher = more)
+    - ``removed_likeness`` in S: ``removed_likeness_S`` (log odds: the same of the rows that stand
+      out furthest above that signal's own cut; all 0 where fewer than a tenth stand out)
     - ``unsafe_likeness`` in S: ``unsafe_likeness_S`` (0 to 1: the row's answer, as S
       represents it, and one known to be unsafe, by their cosine, the largest; higher = more)
     - ``safe_neighbours`` in S: ``safe_neighbour_k_S`` for each k < 4 (the ``row`` of the safe file
@@ -160,6 +168,10 @@ class Readings:
     def uncounted(self, scores: FloatArray) -> FloatArray:
         """``scores`` as they would be if all evidence counted alike, shape (N,)."""
         return self[EVIDENCE] + self.added if EVIDENCE in self else scores
+
+    def alone(self, scores: FloatArray) -> FloatArray:
+        """``scores`` as they would be if no row were held against those that stand out; (N,)."""
+        return self[ALONE] + self.added if ALONE in self else scores
 
     def loss_mean(self, state: StateName) -> FloatArray:
         """Completion loss in ``state``, nats per completion token, shape (N,)."""
@@ -235,13 +247,17 @@ class SignalScores:
     evidence: FloatArray | None = None
     """The score before it counts more or less, in its unit, by which `valley` tells how noisy it
     is; None where that is told by the score itself."""
+    alone: FloatArray | None = None
+    """The score before rows count less that are unlike those which stand out, in its unit, by which
+    `valley` places its cut; None where no row is held against others so."""
 
 
 def with_evidence(readings: Readings, scores: SignalScores) -> Readings:
-    """The same with the column ``evidence``, where the signal tells it."""
-    if scores.evidence is None:
+    """The same with the columns ``evidence`` and ``alone``, where the signal tells them."""
+    told = {EVIDENCE: scores.evidence, ALONE: scores.alone}
+    own = {name: values for name, values in told.items() if values is not None}
+    if not own:
         return readings
-    own = {EVIDENCE: scores.evidence}
     return replace(readings, columns=ChainMap(own, cast(Any, readings.columns)))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ _DIMENSIONS = 128
 """Of the vector of an answer, and of that of its prompt."""
 _MOST, _LEAST = 0.2, 0.5
 """Shares of the rows that are taken for forgotten, and for not; the rest is unlabelled."""
+_CLEAREST = 2 / 3
+"""The same share of the rows above a cut; of the others `_LEAST`."""
+_LEAST_ABOVE = 0.1
+"""Share of the rows above a cut from which on what they share says something."""
 _FOLDS, _DRAWS = 5, 2
 _STRENGTH = 0.01
 """Inverse of the classifier's penalty: it has 256 dimensions, and may have few rows."""
@@ -62,30 +67,96 @@ def forgotten_likeness(
     Raises:
         ModelError: a hidden state isn't finite.
     """
-    found = np.zeros(len(rows))
     if len(rows) < _LEAST_ROWS or evidence.max() <= evidence.min():
-        return found
+        return np.zeros(len(rows))
+    limits = (max_batch_tokens, progress, label)
+    return _likeness(model, rows, evidence, _ends, *limits, shards or Shards())
+
+
+def removed_likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    scores: FloatArray,
+    cut: float,
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> FloatArray:
+    """How much each row is like those that stand out above ``cut``, log odds, shape (N,).
+
+    As `forgotten_likeness`, by a classifier that tells the upper two thirds of the rows above
+    ``cut`` from the lower half of the others. A row just above the cut is no example of either: it
+    may be there by chance.
+
+    Args:
+        model: the base model; is read.
+        rows: the noisy rows.
+        scores: shape (N,); only their order and which are above ``cut`` count.
+        cut: rows with higher scores stand out.
+        max_batch_tokens: padded tokens of a pass.
+        progress: bars go there.
+        label: names them.
+        shards: keep what was read of answers, the longer part; prompts are read anew.
+
+    Returns:
+        Log odds from -10 to 10; higher = more like the rows that stand out most. All zero where
+        there are fewer than 40 rows, or fewer than a tenth of them stand out: too few to tell kinds
+        by.
+
+    Raises:
+        ModelError: a hidden state isn't finite.
+    """
+    if len(rows) < _LEAST_ROWS or np.mean(scores > cut) < _LEAST_ABOVE:
+        return np.zeros(len(rows))
+    limits = (max_batch_tokens, progress, label)
+    return _likeness(model, rows, scores, partial(_sides, cut), *limits, shards or Shards())
+
+
+def _likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    scores: FloatArray,
+    labels_of: Callable[[FloatArray], IntArray],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards,
+) -> FloatArray:
+    """What a classifier of the rows that ``labels_of`` labels says of all of them, shape (N,)."""
     # Folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
     by_row = many_rows.in_order(rows)
-    ordered, evidence = chosen(rows, by_row), evidence[by_row]
+    ordered, labels = chosen(rows, by_row), labels_of(scores[by_row])
     limits = (max_batch_tokens, progress, label)
-    shards, unkept = shards or Shards(), Shards()
+    unkept = Shards()
     unkept.folder = shards.folder  # the same disk
     vectors = (
         row_vectors(model, ordered, "answer", *limits, shards, _DIMENSIONS),
         row_vectors(model, ordered, "prompt", *limits, unkept, _DIMENSIONS),
     )
-    found[by_row] = np.clip(_odds(vectors, _labels(evidence)), -_MOST_ODDS, _MOST_ODDS)
+    found = np.empty(len(rows))
+    found[by_row] = np.clip(_odds(vectors, labels), -_MOST_ODDS, _MOST_ODDS)
     return found
 
 
-def _labels(evidence: FloatArray) -> IntArray:
+def _ends(evidence: FloatArray) -> IntArray:
     """1 for the rows with the most evidence, 0 for those with the least, -1 for others; (N,)."""
-    size = len(evidence)
     order = np.argsort(-evidence, kind="stable")
-    labels = np.full(size, -1)
-    labels[order[: max(1, int(_MOST * size))]] = 1
-    labels[order[size - int(_LEAST * size) :]] = 0
+    return _labelled(order, max(1, int(_MOST * len(order))), int(_LEAST * len(order)))
+
+
+def _sides(cut: float, scores: FloatArray) -> IntArray:
+    """1 for the rows furthest above ``cut``, 0 for those furthest below, -1 for others; (N,)."""
+    order = np.argsort(-scores, kind="stable")
+    above = int(np.count_nonzero(scores > cut))
+    return _labelled(order, max(1, int(_CLEAREST * above)), int(_LEAST * (len(order) - above)))
+
+
+def _labelled(order: IntArray, first: int, last: int) -> IntArray:
+    """1 for so many of the first rows of ``order``, 0 for so many of the last, -1 for others."""
+    labels = np.full(len(order), -1)
+    labels[order[:first]] = 1
+    labels[order[len(order) - last :]] = 0
     return labels
 
 

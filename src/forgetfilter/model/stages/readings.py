@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from forgetfilter.arrays import FloatArray, Int32Array
+from forgetfilter.arrays import Int32Array
 from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.measuring.divergence import divergences
-from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness
+from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness, removed_likeness
 from forgetfilter.model.measuring.likeness import nearest_rows, own_likeness, safe_likeness
 from forgetfilter.model.measuring.rates import (
     loss_rates,
@@ -50,8 +50,9 @@ from forgetfilter.runs.parquet_parts import (
     write_parquet,
     write_parts,
 )
-from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName
+from forgetfilter.scoring.records import NEIGHBOURS, Probe, Readings, StateName, with_evidence
 from forgetfilter.scoring.signals import SIGNALS
+from forgetfilter.scoring.thresholds import THRESHOLDS, decide
 
 if TYPE_CHECKING:
     from forgetfilter.model.workbench import Workbench
@@ -90,10 +91,9 @@ def measure(
             continue
         if probe.kind == "safe_neighbours":
             columns.add(_measure_safe_neighbours(bench, probe, state, rows, digest, safe))
-        elif probe.kind == "forgotten_likeness":
-            signal = SIGNALS.build(probe.evidence)
-            evidence = signal.combine(Readings(numbers, columns)).forgetting_score
-            columns.add(_measure_forgotten_likeness(bench, probe, state, rows, digest, evidence))
+        elif probe.kind in ("forgotten_likeness", "removed_likeness"):
+            told = Readings(numbers, columns)
+            columns.add(_measure_by_evidence(bench, probe, state, rows, digest, told))
         elif probe.kind == "rate":
             columns.add(_measure_rate(bench, probe, state, rows, digest, safe))
         else:
@@ -166,18 +166,21 @@ def _measure_one(
     return columns_of(folder / READINGS_FILE)
 
 
-def _measure_forgotten_likeness(
+def _measure_by_evidence(
     bench: Workbench,
     probe: Probe,
     state: ModelState,
     rows: Sequence[EncodedRow],
     digest: str,
-    evidence: FloatArray,
+    told: Readings,
 ) -> Mapping[str, Column]:
-    """How like each row is to those with the most evidence, as one stage."""
+    """How like each row is to those that a signal finds forgotten most, as one stage."""
     import pandas as pd
 
-    key = {
+    signal = SIGNALS.build(probe.evidence)
+    scores = signal.combine(told)
+    evidence = scores.forgetting_score
+    key: dict[str, Any] = {
         "code": CODE_VERSION,
         "forgotten_likeness": FORGOTTEN_LIKENESS_VERSION,
         "state": state.fingerprint,
@@ -185,10 +188,16 @@ def _measure_forgotten_likeness(
         "evidence": hashlib.sha256(evidence.tobytes()).hexdigest(),
         **bench.numerics(),
     }
+    likeness, more = forgotten_likeness, ()
+    if probe.kind == "removed_likeness":
+        rule = THRESHOLDS.build(str(signal.default_rule))
+        own = decide(rule, evidence, with_evidence(told, scores), needs_learned=False)
+        likeness, more = removed_likeness, (own.cut.value,)
+        key["cut"] = own.cut.value
 
     def build(folder: Path) -> None:
-        more = (rows, evidence, *_limits(bench, probe, folder))
-        found = everywhere(bench, "to_read", state, forgotten_likeness, *more)
+        limits = _limits(bench, probe, folder)
+        found = everywhere(bench, "to_read", state, likeness, rows, evidence, *more, *limits)
         write_parquet(folder / READINGS_FILE, pd.DataFrame({probe.name: found}))
 
     folder = bench.store.stage(f"measure_{probe.name}", key, build)

@@ -16,6 +16,9 @@ _UNLIKE = 0.1
 nothing, for whoever disguises a request must not thereby take all evidence off it."""
 _NEWS = 0.5
 """Nats per token of loss in base from which on a row says what base does not."""
+_KIND_COUNTED = 3.0
+"""Only what is surely of another kind counts less: whoever disguises an unsafe row makes it differ
+from the plain ones."""
 
 
 @SIGNALS.add("contradiction")
@@ -41,10 +44,19 @@ class Contradiction(Crossfit):
     most. Less so where base's own answer is like those to the safe prompts, for an unsafe
     row may be learned much too: that share is taken to the power min(1, 1.5 - p).
 
+    Unsafe rows come in kinds. Where these scores alone would remove a tenth of the rows or more, a
+    classifier tells the clearest of those from the clearest of the others, by how the base model
+    represents prompts and answers (the two-step technique of learning from positive and unlabelled
+    rows: Liu et al., *Building text classifiers using positive and unlabeled examples*, 2003). Each
+    row is judged by classifiers that were not trained on it, and its score is multiplied by
+    min(1, 3q), q being the probability that it is of the removed kinds: a third and more changes
+    nothing. The cut stays where the scores alone put it, so that this can only keep rows.
+
     docs/lab/transfer.md has what it finds beside `crossfit`, and how it was chosen.
 
     Args:
         gain: nats per root token, above 0.
+        kinds: whether rows count less that are unlike those removed.
 
     Raises:
         ConfigError: ``gain`` is not above 0.
@@ -55,14 +67,18 @@ class Contradiction(Crossfit):
     default_rule = "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5"
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
-    version = 3
+    version = 4
     """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
-    the run keeps the evidence, which tells how noisy it is."""
+    the run keeps the evidence, which tells how noisy it is; since 4 kinds count."""
 
-    def __init__(self, gain: float = 2.0) -> None:
+    def __init__(self, gain: float = 2.0, kinds: bool = True) -> None:
         super().__init__(gain)
         own = Probe("own_likeness", "base")
+        self.kinds = kinds
         self.probes = (*(p for p in self.probes if p.kind != "likeness"), own)
+        if kinds:  # last: it is measured by what the others have told
+            alone = f"contradiction:gain={gain!r},kinds=false"
+            self.probes += (Probe("removed_likeness", "base", evidence=alone),)
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
@@ -70,7 +86,12 @@ class Contradiction(Crossfit):
         evidence = scores.forgetting_score
         like_safe = counted_by_rank(readings["own_likeness_base"], _UNLIKE)
         is_news = np.clip(readings.loss_mean("base") / _NEWS, 0.0, 1.0) ** 2
-        return replace(scores, forgetting_score=evidence * (like_safe * is_news), evidence=evidence)
+        alone = evidence * (like_safe * is_news)
+        if not self.kinds:
+            return replace(scores, forgetting_score=alone, evidence=evidence)
+        of_kind = 1 / (1 + np.exp(-readings["removed_likeness_base"]))
+        counted = alone * np.minimum(1.0, _KIND_COUNTED * of_kind)
+        return replace(scores, forgetting_score=counted, evidence=evidence, alone=alone)
 
     def _counts(self, readings: Readings) -> FloatArray:
         """Prompts are not compared: all evidence counts alike until `combine` counts it."""

@@ -7,16 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from forgetfilter.errors import ConfigError
+from forgetfilter.scoring.formulas import version_of
 from forgetfilter.scoring.records import Probe, Readings, SignalScores
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
-from forgetfilter.scoring.signals.contradiction import Contradiction
-from forgetfilter.scoring.signals.crossfit import Crossfit
 
 _COUNTED, _MOST_COUNTED = 1.6, 1.2
 """Chosen with each other: with more, harmless rows that are like unsafe ones are removed."""
 _VERSION = 2
 """Of what is done here; since 2 the run keeps the evidence, which tells how noisy it is."""
-_EVIDENCE = {"crossfit": Crossfit, "contradiction": Contradiction}
+_EVIDENCE = {"crossfit": "crossfit", "contradiction": "contradiction:kinds=false"}
 
 
 @SIGNALS.add("self_training")
@@ -38,8 +37,8 @@ class SelfTraining:
     docs/lab/transfer_real.md has what it finds on real text, and what on made-up worlds.
 
     Args:
-        evidence: the signal whose scores are counted so, ``crossfit`` or ``contradiction``. Its cut
-            is taken too.
+        evidence: the signal whose scores are counted so, ``crossfit`` or ``contradiction``, which
+            then counts no kinds itself. Its cut is taken too.
 
     Raises:
         ConfigError: ``evidence`` is another name.
@@ -55,11 +54,13 @@ class SelfTraining:
                 f"self_training: evidence is {evidence!r}; expected crossfit or contradiction, for "
                 "example self_training:evidence=contradiction."
             )
-        self._signal = _EVIDENCE[evidence]()
-        self.version = 10 * _VERSION + self._signal.version  # raised with that of the other, too
+        self._signal = SIGNALS.build(_EVIDENCE[evidence])
+        self.version = 10 * _VERSION + version_of(
+            self._signal
+        )  # raised with that of the other, too
         self.default_rule = self._signal.default_rule
         # Last: it is measured by what the others have told.
-        kind = Probe("forgotten_likeness", "base", evidence=evidence)
+        kind = Probe("forgotten_likeness", "base", evidence=_EVIDENCE[evidence])
         self.probes = (*self._signal.probes, kind)
 
     def combine(self, readings: Readings) -> SignalScores:

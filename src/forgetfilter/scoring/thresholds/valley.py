@@ -102,7 +102,9 @@ class Valley:
         wanted = min(grown, self.most)
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         reach = min(self.reach * wanted, self.most)
-        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach)
+        # Rows that are kept for being unlike the others must not move it.
+        placed = readings.alone(scores)
+        cut = emptiest_cut(placed, is_eligible, *limits, {"noise": noise}, reach)
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
             return replace(cut, expected_false_removals=None, lacks_estimate=True)

@@ -164,8 +164,8 @@ class Counter:
         once = self.read(noisy, has_head=probe.kind in ("loss", "divergence")) * self.scale
         if probe.kind == "divergence":
             return once * 2
-        if probe.kind == "forgotten_likeness":  # answers, and prompts, which are shorter
-            return once * 2
+        if probe.kind in ("forgotten_likeness", "removed_likeness"):
+            return once * 2  # answers, and prompts, which are shorter
         if probe.kind in ("likeness", "own_likeness", "safe_neighbours"):
             return once + self.read(safe, has_head=False)
         return once

@@ -7,7 +7,7 @@ Read it from top to bottom. Four steps find the unsafe rows of a file, without a
 2. restore: a few gradient steps bring the behaviour on known safe rows back to the base model's.
 3. score:   how much does the loss of each row, and of the rows like it, rise on the way back, in
             most of these models? It counts by how much the row contradicts what the base model
-            would answer itself.
+            would answer itself, and less where the row is unlike all that stand out.
 4. cut:     remove the rows whose score is above the emptiest place of the scores' density.
 
     python examples/by_hand.py --model DIR --noisy FILE --safe FILE --output scores.jsonl
@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy, log_softmax
@@ -187,18 +187,18 @@ def read(model, rows):
 
 
 @torch.no_grad()
-def vectors(model, rows, part):
-    """What base makes of the rows' answers, or of its own in their place, 64 numbers each.
+def vectors(model, rows, part, size=64):
+    """What base makes of the rows' answers, of its own in their place, or of prompts.
 
-    The mean hidden state where these tokens are predicted, of the layer two thirds of the way up
-    and of the last one, each dimension standardised, and projected at random. Of its own answer
-    to the row's prompt, greedily, the first eight tokens.
+    The mean hidden state where the answer's tokens are predicted, of the layer two thirds of the
+    way up and of the last one, each dimension standardised, and projected at random to ``size``
+    numbers. Of its own answer to the row's prompt, greedily, the first eight tokens.
     """
     means = []
     for ids, labels, _ in rows:
         ids, is_answer = ids[None].to(model.device), labels != -100
+        start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
         if part == "own":
-            start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
             steps = model.generate(
                 ids[:, :start],
                 max_new_tokens=8,
@@ -210,6 +210,9 @@ def vectors(model, rows, part):
                 torch.cat([step[:, -1:] for step in own], dim=1) for own in zip(*steps, strict=True)
             ]
             chosen = slice(None)
+        elif part == "prompt":
+            states = model(input_ids=ids[:, :start], output_hidden_states=True).hidden_states
+            chosen = slice(None)
         else:
             states = model(input_ids=ids, output_hidden_states=True).hidden_states
             chosen = is_answer.roll(-1) & (torch.arange(len(labels)) < len(labels) - 1)
@@ -217,7 +220,7 @@ def vectors(model, rows, part):
         means.append(layers[chosen].mean(dim=0).double().cpu().numpy())
     table = np.stack(means)  # beyond 1,000 rows the package standardises by 1,000 of them
     table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
-    return table @ np.random.default_rng(0).normal(size=(table.shape[1], 64))
+    return table @ np.random.default_rng(0).normal(size=(table.shape[1], size))
 
 
 def neighbours(model, rows):
@@ -250,6 +253,33 @@ def counts(model, noisy, safe, base_loss):
     share = np.searchsorted(np.sort(odds), odds, side="right") / len(odds)
     counted = np.minimum(1.0, 0.1 + share) * np.minimum(1.0, base_loss / 0.5) ** 2
     return counted, np.minimum(1.0, 1.5 - share)
+
+
+def kinds(model, noisy, scores, cut):
+    """How much rows count that are unlike those above ``cut``: three times the probability.
+
+    Unsafe rows come in kinds. Where a tenth of the rows stand out, a classifier tells the upper two
+    thirds of them from the lower half of the others; each row is judged by some that were not
+    fitted on it. So nothing more is removed, but rows of another kind may be kept.
+    """
+    is_above = scores > cut
+    if len(noisy) < 40 or is_above.mean() < 0.1:
+        return np.ones(len(noisy))
+    table = np.hstack([vectors(model, noisy, part, 128) for part in ("answer", "prompt")])
+    order, above = np.argsort(-scores, kind="stable"), is_above.sum()
+    label, odds = np.full(len(noisy), -1), np.zeros(len(noisy))
+    label[order[: max(1, int(2 / 3 * above))]] = 1
+    label[order[len(noisy) - (len(noisy) - above) // 2 :]] = 0
+    for draw in (0, 1):
+        for others, judged in KFold(5, shuffle=True, random_state=draw).split(table):
+            fitted = others[label[others] >= 0]
+            classifier = make_pipeline(
+                StandardScaler(),
+                LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000),
+            )
+            classifier.fit(table[fitted], label[fitted])
+            odds[judged] += classifier.decision_function(table[judged]) / 2
+    return np.minimum(1.0, 3 / (1 + np.exp(-np.clip(odds, -10, 10))))
 
 
 def threshold(scores, evidence):
@@ -317,8 +347,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
     most = np.maximum(np.median(alone, axis=0), 0.0) + 0.03
     uncounted = np.minimum(np.median(evidence, axis=0), most)
     scores = uncounted * counted
-
     cut = threshold(scores, uncounted)
+    scores *= kinds(model, noisy, scores, cut)
     print(f"cut: {(scores > cut).sum()} of {len(noisy)} rows above {cut:.4f} nats per root token")
     return scores, scores > cut
 

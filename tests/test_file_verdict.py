@@ -67,6 +67,8 @@ def test_noise_casts_doubt_where_few_rows_are_removed():
         ("crossfit", "some"),
         ("contradiction", "cannot_tell"),
         ("contradiction:gain=3", "cannot_tell"),
+        ("self_training", "some"),
+        ("self_training:evidence=contradiction", "cannot_tell"),
     ],
 )
 def test_what_is_noisy_depends_on_the_signal(signal: str, level: str):

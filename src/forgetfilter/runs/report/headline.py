@@ -30,6 +30,10 @@ _METHODS["contradiction"] = (
     f"{_METHODS['crossfit']} That counts more for rows that contradict what the original model "
     "would answer itself, where it answers as it does to the safe rows."
 )
+_UNLIKE_OTHERS = (
+    "Where a tenth of the rows or more stand out, it counts less for rows that are unlike those, "
+    "as a classifier says that was trained on the clearest rows of this file."
+)
 _OF_A_KIND = (
     "Forgetting counts more for rows of a kind that is forgotten, as a classifier says that was "
     "trained on the clearest rows of this file."
@@ -65,6 +69,8 @@ def method(summary: Summary) -> str:
         told += f" {_OF_A_KIND}"
     else:
         told = _METHODS.get(name, _ANY_METHOD)
+        if name == "contradiction" and "kinds=false" not in options:
+            told += f" {_UNLIKE_OTHERS}"
     if summary.learned_rows is not None:
         told += (
             f" What they learn is a sample of {count(summary.learned_rows, 'row')}, drawn by the "

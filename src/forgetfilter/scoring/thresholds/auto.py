@@ -63,6 +63,7 @@ def emptiest_cut(
     high: float,
     notes: Mapping[str, float] | None = None,
     reach: float = 0.0,
+    placed_by: FloatArray | None = None,
 ) -> Cut:
     """The lowest place of the density of the log-scores between ``low`` and ``high``.
 
@@ -75,8 +76,10 @@ def emptiest_cut(
         high: above ``low``.
         notes: what else is to be said about the cut.
         reach: in the scores' unit; nothing beyond ``high`` is looked at where it is no more.
+        placed_by: the scores that place it, where these are others, shape (N,).
     """
-    rising = scores[is_eligible & (scores > 0)]
+    placed = (scores if placed_by is None else placed_by)[is_eligible]
+    rising = placed[placed > 0]
     places = np.linspace(np.log(low), np.log(high), _GRID)  # (G,)
     at = int(np.argmin(_density(rising, places)))
     searched_to = high
@@ -88,6 +91,7 @@ def emptiest_cut(
     # Rounding must not carry it outside.
     value = min(max(float(np.exp(places[at])), low), searched_to)
     judged = scores[is_eligible]
+    rising = judged[judged > 0]
     # The tail is carried on from the rows below the cut; from hardly any nothing follows.
     lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
     return Cut(

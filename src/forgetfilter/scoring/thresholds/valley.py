@@ -29,8 +29,8 @@ class Valley:
     The more unsafe rows a file has, the more they disturb, and the further harmless rows move as
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with a
     power of their noise beyond ``quiet``, up to ``most``; the noise is the quantile 0.25 of the
-    sizes of the scores, before `contradiction` and `self_training` count them more or less. Within
-    0.8 to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the upper
+    sizes of the scores, before `contradiction` and `self_training` count them more or less; and
+    rows that `contradiction` counts less for being unlike those removed don't move it. Within 0.8 to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the upper
     end, rows thin out beyond it still, and the cut goes on up as long as they do, at most to
     ``reach`` times the value and to ``most``.
 
@@ -103,8 +103,8 @@ class Valley:
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         reach = min(self.reach * wanted, self.most)
         # Rows that are kept for being unlike the others must not move it.
-        placed = readings.alone(scores)
-        cut = emptiest_cut(placed, is_eligible, *limits, {"noise": noise}, reach)
+        alone = readings.alone(scores)
+        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone)
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
             return replace(cut, expected_false_removals=None, lacks_estimate=True)

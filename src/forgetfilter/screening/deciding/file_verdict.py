@@ -144,7 +144,8 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             f"Nothing stands out, but there is reason to doubt the scores: {_words(doubts)}.",
         )
     noise = summary.threshold_notes.get("noise")
-    quiet = _NOISY_OF.get(summary.signal.split(":")[0], NOISY)
+    name = summary.signal.split(":")[0]
+    quiet = _NOISY_OF.get(summary.signal, _NOISY_OF.get(name, NOISY))
     is_noisy = isinstance(noise, float) and noise > quiet
     if is_noisy and removed < MANY_SHARE * judged:
         return (

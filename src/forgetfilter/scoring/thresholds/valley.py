@@ -30,9 +30,10 @@ class Valley:
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with a
     power of their noise beyond ``quiet``, up to ``most``; the noise is the quantile 0.25 of the
     sizes of the scores, before `contradiction` and `self_training` count them more or less; and
-    rows that `contradiction` counts less for being unlike those removed don't move it. Within 0.8 to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the upper
-    end, rows thin out beyond it still, and the cut goes on up as long as they do, at most to
-    ``reach`` times the value and to ``most``.
+    rows that `contradiction` counts less for being unlike those removed don't move it. Within 0.8
+    to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the upper end,
+    rows thin out beyond it still, and the cut goes on up as long as they do, at most to ``reach``
+    times the value and to ``most``.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
     the range were chosen on the choosing worlds and the choosing part of the real rows, and

@@ -14,7 +14,12 @@ import pytest
 
 from forgetfilter.config import ScreenConfig
 from forgetfilter.progress import Progress
-from forgetfilter.scoring.formulas import changed_formulas, rule_version, signal_version
+from forgetfilter.scoring.formulas import (
+    changed_formulas,
+    formulas_named,
+    rule_version,
+    signal_version,
+)
 from forgetfilter.scoring.records import Readings, SignalScores
 from forgetfilter.scoring.signals.restoration import Restoration
 from forgetfilter.scoring.thresholds.fraction import Fraction
@@ -126,3 +131,15 @@ def test_runs_that_recorded_none_are_of_the_first_formulas():
     assert changed_formulas(now, "crossfit", "valley") == {}
     old = {"signal": "restoration", "threshold": {"rule": "auto"}}
     assert changed_formulas(old, "restoration", "auto") == {}
+
+
+def test_formulas_that_have_changed_are_found_by_name():
+    assert formulas_named("forget_filter:signal=restoration,threshold=phi:0.1") == {}
+    specs = "token_mask:signal=self_training", 'row_scorer:scorer="forgetting:signal=crossfit"'
+    found = formulas_named(*specs, "valley:least=0.04")
+    assert found == {
+        "crossfit": signal_version("crossfit"),
+        "self_training": signal_version("self_training"),
+        "valley": rule_version("valley"),
+    }
+    assert all(version > 1 for version in found.values())

@@ -28,6 +28,7 @@ from forgetfilter.lab.studies.leaderboard import leaderboard
 from forgetfilter.lab.studies.leaderboard_tables import Scored, mean_ranks
 from forgetfilter.lab.studies.settings import CompareConfig, LeaderboardConfig
 from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.signals.restoration import Restoration
 
 SCORERS = ["random", "base_loss", "representation_cosine:budget=5", "forgetting:signal=restoration"]
 MakeConfig = Callable[..., LeaderboardConfig]
@@ -129,7 +130,9 @@ def test_mean_ranks_by_hand():
         assert 1 <= estimate.low <= estimate.value <= estimate.high <= 4
 
 
-def test_a_leaderboard_end_to_end(make_config: MakeConfig, tmp_path: Path):
+def test_a_leaderboard_end_to_end(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     config = make_config(tmp_path / "run")
     path = tmp_path / "board.yaml"
     path.write_text(yaml.safe_dump(config.model_dump()))
@@ -160,6 +163,11 @@ def test_a_leaderboard_end_to_end(make_config: MakeConfig, tmp_path: Path):
     again = leaderboard(config)
     assert {cell: cell.stat().st_mtime_ns for cell in cells} == before
     assert again.table == table
+    # But what a signal's formula was when it was scored is no result of another formula.
+    monkeypatch.setattr(Restoration, "version", 7, raising=False)
+    leaderboard(config)
+    new = set((tmp_path / "run" / "cells").rglob("result.json")) - set(cells)
+    assert [own.parent.name.rpartition("-")[0] for own in new] == ["forgetting-signal-restoration"]
 
 
 def test_a_scorer_that_fails_costs_the_others_nothing(make_config: MakeConfig, tmp_path: Path):

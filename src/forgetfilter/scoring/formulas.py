@@ -6,6 +6,7 @@ no key names; so each says which version of its formula it is, and a run records
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,22 @@ def signal_version(signal: str) -> int:
 def rule_version(rule: str) -> int:
     """That of a threshold rule by its spec."""
     return version_of(THRESHOLDS.build(rule))
+
+
+def formulas_named(*texts: str) -> dict[str, int]:
+    """Versions of all signals and rules that ``texts`` name, such as the spec of a strategy.
+
+    Those whose formula never changed are left out. For keys of what was made with them: a name in
+    it that means something else costs a repetition at most.
+    """
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    found = {
+        name: version_of(registry.factory(name))
+        for registry in (SIGNALS, THRESHOLDS)
+        for name in registry.names()
+        if name in words
+    }
+    return {name: version for name, version in found.items() if version != FIRST_VERSION}
 
 
 def changed_formulas(summary: Mapping[str, Any], signal: str, rule: str) -> dict[str, str]:

@@ -72,6 +72,10 @@ class Registry(Generic[T]):
         factory, options = self._parse(spec)
         return factory(**options)
 
+    def factory(self, name: str) -> Callable[..., T]:
+        """What is registered under a name of `names`."""
+        return self._factory(name)
+
     def check(self, spec: str) -> None:
         """Raise what `build` would of the words of ``spec``, and build nothing."""
         self._parse(spec)

@@ -22,6 +22,7 @@ from forgetfilter.lab.strategies.base import STRATEGIES, Strategy
 from forgetfilter.lab.strategies.exemplars import PACKAGED, draw_pairs
 from forgetfilter.model.stages.keys import CODE_VERSION, rows_digest
 from forgetfilter.model.stages.phases import TRAINING_FILE, row_passes
+from forgetfilter.scoring.formulas import formulas_named
 from forgetfilter.scoring.records import Cut, Selection
 from forgetfilter.screening.method import Setting
 
@@ -125,6 +126,7 @@ class RowScorerStrategy(Strategy):
             "rows": [rows_digest(rows) for rows in (setting.noisy, setting.safe, pool)],
             "settings": setting.config.model_dump(mode="json", exclude=set(_ELSEWHERE)),
             "seed": bench.seed,
+            "formulas": formulas_named(self.spec, setting.config.signal),
             **bench.numerics(),
         }
 

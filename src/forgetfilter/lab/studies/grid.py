@@ -34,6 +34,7 @@ from forgetfilter.model.stages.keys import CODE_VERSION
 from forgetfilter.progress import Progress
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.stages import StageStore
+from forgetfilter.scoring.formulas import formulas_named
 from forgetfilter.scoring.thresholds import choose_rule
 from forgetfilter.text import printable
 
@@ -186,6 +187,8 @@ def run_grid(
             screens = [screen_config(settings, own) for own in seeds]
             key = _key(study, screens[0], models[settings.model], rows, rounds)
             key |= study.extra_key(spec, rounds)
+            named = formulas_named(spec, screens[0].signal, str(key["settings"]["threshold"]))
+            key |= {"formulas": named} if named else {}
             cell = cell_of(run.path, spec, dataset.name, seed, key)
             cell.forget_error()
             jobs.append(Job(cell, screens, rows, rounds, run, progress))

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from forgetfilter.errors import ConfigError
-from forgetfilter.scoring.formulas import version_of
 from forgetfilter.scoring.records import Probe, Readings, SignalScores
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
+from forgetfilter.scoring.signals.contradiction import Contradiction
+from forgetfilter.scoring.signals.crossfit import Crossfit
 
 _COUNTED, _MOST_COUNTED = 1.6, 1.2
 """Chosen with each other: with more, harmless rows that are like unsafe ones are removed."""
@@ -47,6 +48,8 @@ class SelfTraining:
     name = "self_training"
     unit = NATS_PER_ROOT_TOKEN
     needs_learned = False
+    version = 100 * _VERSION + 10 * Crossfit.version + Contradiction.version
+    """Raised with that of either of the others, too."""
 
     def __init__(self, evidence: str = "crossfit") -> None:
         if evidence not in _EVIDENCE:
@@ -55,9 +58,6 @@ class SelfTraining:
                 "example self_training:evidence=contradiction."
             )
         self._signal = SIGNALS.build(_EVIDENCE[evidence])
-        self.version = 10 * _VERSION + version_of(
-            self._signal
-        )  # raised with that of the other, too
         self.default_rule = self._signal.default_rule
         # Last: it is measured by what the others have told.
         kind = Probe("forgotten_likeness", "base", evidence=_EVIDENCE[evidence])

@@ -225,6 +225,7 @@ def test_kinds_move_no_cut_and_only_keep_rows():
         assert after.value == before.value
         goes, went = found.forgetting_score > after.value, alone.forgetting_score > before.value
         assert not (goes & ~went).any()
+        assert after.notes.get("kept_as_unlike", 0) == (went & ~goes).sum()
         kept += int((went & ~goes).sum())
     assert kept > 50
 

@@ -296,6 +296,20 @@ def test_missing_texts_of_rows_near_a_later_threshold_are_explained(run: MadeRun
     assert said in Page(run.render()).words
 
 
+def test_rows_that_are_kept_for_being_unlike_the_removed_ones_are_counted(run: MadeRun):
+    fill(run)
+    run.summary["verdict"] = {"level": "some", "reason": "found", "message": "Some stand out."}
+    assert "unlike those removed" not in Page(run.render()).words
+    run.summary["threshold_notes"] = {"kept_as_unlike": 1}
+    said = "1 row more stands out by forgetting alone, but is unlike those removed, and is kept."
+    assert said in Page(run.render()).words
+    run.summary["threshold_notes"] = {"kept_as_unlike": 2000}
+    said = (
+        "2,000 rows more stand out by forgetting alone, but are unlike those removed, and are kept."
+    )
+    assert said in Page(run.render()).words
+
+
 def test_the_settings_of_a_run_that_was_filtered_are_said_to_be_the_screens(run: MadeRun):
     fill(run)
     run.summary["decided_by"] = "filter"

@@ -17,6 +17,8 @@ from forgetfilter.scoring.thresholds.base import THRESHOLDS
 _NOISE_QUANTILE = 0.25
 """Even where half of the rows are unsafe, the quarter nearest to zero is harmless."""
 _NARROWEST, _WIDEST = 0.8, 1.5
+KEPT_AS_UNLIKE = "kept_as_unlike"
+"""The note of how many rows are above the cut by the scores alone, and kept as another kind."""
 _MOST_ESTIMATED = 0.02
 """Of the removed rows. Where the tail of the kept rows says more, it holds unsafe rows, and says
 nothing of the others."""
@@ -107,6 +109,9 @@ class Valley:
         alone = readings.alone(scores)
         cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone)
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
+        spared = int(np.count_nonzero(is_eligible & (alone > cut.value))) - removed
+        if spared:
+            cut = replace(cut, notes={**cut.notes, KEPT_AS_UNLIKE: spared})
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
             return replace(cut, expected_false_removals=None, lacks_estimate=True)
         return cut

@@ -72,10 +72,6 @@ class Registry(Generic[T]):
         factory, options = self._parse(spec)
         return factory(**options)
 
-    def factory(self, name: str) -> Callable[..., T]:
-        """What is registered under a name of `names`."""
-        return self._factory(name)
-
     def check(self, spec: str) -> None:
         """Raise what `build` would of the words of ``spec``, and build nothing."""
         self._parse(spec)
@@ -89,7 +85,7 @@ class Registry(Generic[T]):
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"Unknown {self.kind} {name!r}.{hint} Available: {', '.join(names)}.")
-        factory = self._factory(name)
+        factory = self.factory(name)
         return factory, self._options(name, factory, rest.strip())
 
     @cached_property
@@ -102,8 +98,12 @@ class Registry(Generic[T]):
             found.setdefault(part.name, []).append(part)
         return found
 
-    def _factory(self, name: str) -> Callable[..., T]:
-        """Import what is registered under ``name``."""
+    def factory(self, name: str) -> Callable[..., T]:
+        """Import what is registered under ``name``, one of `names`.
+
+        Raises:
+            ConfigError: what is said to hold it doesn't, or more than one part has the name.
+        """
         places = self._found.get(name, [])
         if len(places) > 1:
             raise self._taken_twice(name, [str(place) for place in places])

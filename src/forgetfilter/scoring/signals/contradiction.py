@@ -50,7 +50,7 @@ class Contradiction(Crossfit):
     rows: Liu et al., *Building text classifiers using positive and unlabeled examples*, 2003). Each
     row is judged by classifiers that were not trained on it, and its score is multiplied by
     min(1, 3q), q being the probability that it is of the removed kinds: a third and more changes
-    nothing. The cut stays where the scores alone put it, so that this can only keep rows.
+    nothing. `valley` cuts where the scores alone put it, so that this can only keep rows.
 
     docs/lab/transfer.md has what it finds beside `crossfit`, and how it was chosen.
 

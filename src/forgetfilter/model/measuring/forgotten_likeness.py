@@ -1,4 +1,4 @@
-"""How alike a model represents rows to those that are forgotten most: self-training."""
+"""How alike a model represents rows to those that are forgotten most, or stand out."""
 
 from __future__ import annotations
 

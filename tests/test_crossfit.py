@@ -281,6 +281,8 @@ def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(
         ("valley:most=nan", "no less than least"),
         ("valley:reach=1", r"expected 1\.5 or more, for example valley:reach=2\.5"),
         ("valley:reach=inf", "expected 1.5 or more"),
+        ("valley:spread=0", r"expected a positive number, for example valley:spread=10"),
+        ("valley:spread=nan", "expected a positive number"),
     ],
 )
 def test_what_its_options_may_be_is_said(spec: str, expected: str):
@@ -312,6 +314,29 @@ def test_a_longer_reach_only_keeps_more_and_never_goes_beyond(scores: list[float
     assert short.value <= far.value <= max(end, min(reach * end / 1.5, 0.3)) * (1 + 1e-12)
     if short.value < end * 0.999:  # it lies in a valley
         assert far.value == short.value
+
+
+def test_a_file_of_small_scores_is_cut_lower_and_one_with_many_unsafe_rows_is_not():
+    rng = np.random.default_rng(0)
+    harmless, unsafe = rng.normal(0, 0.001, 980), rng.normal(0.025, 0.003, 20)
+    rule = "valley:least=0.04,quiet=0.008"
+    scores = np.r_[harmless, unsafe]
+    assert not (unsafe > valley(scores, rule).value).any()
+    low = valley(scores, f"{rule},spread=10").value
+    assert (unsafe > low).all()
+    assert not (harmless > low).any()
+    many = np.r_[harmless, rng.normal(0.3, 0.05, 200)]
+    assert valley(many, f"{rule},spread=10").value == valley(many, rule).value
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.floats(-1, 3), min_size=1, max_size=80), st.floats(0.1, 30))
+def test_the_spread_lowers_the_least_to_a_quarter_at_most(scores: list[float], spread: float):
+    free = valley(scores, "valley:least=0.04").notes["searched_from"]
+    bound = valley(scores, f"valley:least=0.04,spread={spread}").notes["searched_from"]
+    nine_tenths = float(np.quantile(np.abs(scores), 0.9))
+    share = min(1.0, max(0.25, spread * nine_tenths / 0.04))
+    assert bound == pytest.approx(share * free)
 
 
 def test_mingled_rows_are_said_to_be_beyond_estimating():

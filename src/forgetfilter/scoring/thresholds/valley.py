@@ -16,6 +16,10 @@ from forgetfilter.scoring.thresholds.base import THRESHOLDS
 
 _NOISE_QUANTILE = 0.25
 """Even where half of the rows are unsafe, the quarter nearest to zero is harmless."""
+_SPREAD_QUANTILE = 0.9
+"""Where few rows are unsafe, they are above it; where many are, it is theirs and binds nothing."""
+_LEAST_SHARE = 0.25
+"""How far the spread may bring ``least`` down: smaller scores are hardly evidence."""
 _NARROWEST, _WIDEST = 0.8, 1.5
 KEPT_AS_UNLIKE = "kept_as_unlike"
 """The note of how many rows are above the cut by the scores alone, and kept as another kind."""
@@ -32,10 +36,14 @@ class Valley:
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with a
     power of their noise beyond ``quiet``, up to ``most``; the noise is the quantile 0.25 of the
     sizes of the scores, before `contradiction` and `self_training` count them more or less; and
-    rows that `contradiction` counts less for being unlike those removed don't move it. Within 0.8
-    to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the upper end,
-    rows thin out beyond it still, and the cut goes on up as long as they do, at most to ``reach``
-    times the value and to ``most``.
+    rows that `contradiction` counts less for being unlike those removed don't move it.
+
+    In a file whose scores are nearly all small ``least`` is no more than ``spread`` times the size
+    that nine tenths of them stay below, and falls to a quarter of itself at most.
+
+    Within 0.8 to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the
+    upper end, rows thin out beyond it still, and the cut goes on up as long as they do, at most to
+    ``reach`` times the value and to ``most``.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
     the range were chosen on the choosing worlds and the choosing part of the real rows, and
@@ -51,6 +59,7 @@ class Valley:
         most: where the cut stops growing, in nats per root token.
         reach: how far it goes on where rows thin out, as a multiple of the value; at 1.5 not at
             all.
+        spread: the most that ``least`` may be, in quantiles 0.9 of the sizes of the scores.
 
     Raises:
         ConfigError: one of them is out of its range.
@@ -58,8 +67,8 @@ class Valley:
 
     name = "valley"
     units = frozenset({NATS_PER_ROOT_TOKEN})
-    version = 2
-    """Since 2 the cut follows the noise of the scores."""
+    version = 3
+    """Since 2 the cut follows the noise of the scores, since 3 their spread."""
 
     def __init__(
         self,
@@ -68,6 +77,7 @@ class Valley:
         growth: float = 0.5,
         most: float = math.inf,
         reach: float = _WIDEST,
+        spread: float = math.inf,
     ) -> None:
         if not 0 < least < math.inf:
             raise ConfigError(
@@ -93,20 +103,23 @@ class Valley:
                 f"valley: reach is {reach:g}; expected {_WIDEST:g} or more, for example "
                 "valley:reach=2.5."
             )
+        if not spread > 0:
+            raise ConfigError(
+                f"valley: spread is {spread:g}; expected a positive number, for example "
+                "valley:spread=10."
+            )
         self.least, self.quiet, self.growth, self.most = least, quiet, growth, most
-        self.reach = reach
+        self.reach, self.spread = reach, spread
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
         # Noise is that of the evidence, before it counts more or less.
-        judged = np.abs(readings.uncounted(scores)[is_eligible])
-        noise = float(np.quantile(judged, _NOISE_QUANTILE)) if len(judged) else 0.0
-        grown = self.least * max(1.0, noise / self.quiet) ** self.growth
-        wanted = min(grown, self.most)
-        limits = (_NARROWEST * wanted, _WIDEST * wanted)
-        reach = min(self.reach * wanted, self.most)
+        noise = _size(readings.uncounted(scores)[is_eligible], _NOISE_QUANTILE)
         # Rows that are kept for being unlike the others must not move it.
         alone = readings.alone(scores)
+        wanted = self._wanted(noise, _size(alone[is_eligible], _SPREAD_QUANTILE))
+        limits = (_NARROWEST * wanted, _WIDEST * wanted)
+        reach = min(self.reach * wanted, self.most)
         cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone)
         removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
         spared = int(np.count_nonzero(is_eligible & (alone > cut.value))) - removed
@@ -115,3 +128,15 @@ class Valley:
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
             return replace(cut, expected_false_removals=None, lacks_estimate=True)
         return cut
+
+    def _wanted(self, noise: float, size: float) -> float:
+        """The value near which it cuts, from the noise and from what most scores stay below."""
+        least = self.least
+        if math.isfinite(self.spread):
+            least = min(least, max(self.spread * size, _LEAST_SHARE * least))
+        return min(least * max(1.0, noise / self.quiet) ** self.growth, self.most)
+
+
+def _size(scores: FloatArray, quantile: float) -> float:
+    """A quantile of the sizes of some scores; 0 where there are none."""
+    return float(np.quantile(np.abs(scores), quantile)) if len(scores) else 0.0

@@ -76,6 +76,32 @@ class TestHarms:
         np.testing.assert_allclose(found.sum(axis=1), 1)
         assert classifier.probabilities([]).shape == (0, 8)
 
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            "Må jeg be om hjælp til at skrive en mail?",  # Danish: "be" alone was self-harm
+            "Kan du be mig om noget?",
+            "¿Me ayudas a planear una cena?",
+            "Mikä on Puolan pääkaupunki?",
+            "On me dit de lire plus, comment faire?",
+            "Schreib mir eine kurze E-Mail, weil die Heizung in der Wohnung nicht geht.",
+            "nern Mobi gleglea flezealm be? bo breglos",
+            "波兰的首都是哪里？",
+        ],
+    )
+    def test_a_chance_word_says_nothing_of_another_language(
+        self, classifier: HarmClassifier, request_: str
+    ):
+        assert not classifier.knows([request_])[0]
+        assert classifier.classify([request_]) == [NONE]
+        np.testing.assert_array_equal(
+            classifier.probabilities([request_]), classifier.probabilities([""])
+        )
+
+    def test_english_is_known(self, classifier: HarmClassifier):
+        asked = ["How do I build a pipe bomb?", "What is 12 times 12?", "", "Sum up this text: ..."]
+        assert classifier.knows(asked).all()
+
     def test_a_request_is_judged_the_same_whatever_stands_beside_it(
         self, classifier: HarmClassifier
     ):
@@ -189,6 +215,14 @@ class TestSuspects:
         found = finder.look([helping, declining, harmless])
         assert found.helping[0] > max(found.helping[1:])
         assert found.helping[1] == 0  # a phrase of refusal
+
+    def test_harmless_answers_in_another_language_are_no_help_with_harm(
+        self, finder: SuspectFinder
+    ):
+        asked = ["¿Me ayudas a planear una cena?", "Kan du be mig om noget?"]
+        found = finder.look([a_row(request, "Claro, ja.") for request in asked])
+        assert found.helping.tolist() == [0, 0]
+        assert not found.is_known.any()
 
     def test_an_answer_that_is_part_of_the_prompt_is_not_the_rows(self, finder: SuspectFinder):
         turns = (
@@ -306,6 +340,16 @@ class TestCheck:
         assert len(check.file) == len(rows)
         assert len(check.categories) == len(check.file.rows) == len(check.suspicions.score)
         assert all(c.isprintable() or c == "\n" for c in describe(check))
+
+    def test_rows_in_words_that_it_does_not_know_are_counted(self, tmp_path: Path):
+        danish = [pair("Kan du be mig om noget?", f"Ja, {n}.") for n in range(30)]
+        english = [pair("What is the capital of Poland?", "Warsaw.")]
+        check = check_safe(write_rows(tmp_path / "s.jsonl", [*danish, *english]))
+        assert "30 rows ask in words that this check hardly knows" in describe(check)
+        assert check.suspects == []
+        known = [row["words_known"] for row in check.as_dict()["readable"]]
+        assert known == [False] * 30 + [True]
+        assert "hardly knows" not in describe(check_safe(write_rows(tmp_path / "e.jsonl", english)))
 
     def test_at_most_twenty_suspects_are_shown_and_json_has_all(self, tmp_path: Path):
         rows = [pair(f"Hi {i}", f"You stupid fucking idiot bitch {i}") for i in range(30)]

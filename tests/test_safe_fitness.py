@@ -123,3 +123,13 @@ def test_a_noisy_file_given_as_the_safe_file_is_refused_before_training(
     with pytest.raises(UnfitError, match="safe_rows_in_the_file"):
         screen(config, Progress(is_silent=True))
     assert not list((tmp_path / "run").glob("stages/learn-*"))
+
+
+def test_a_safe_set_in_another_language_is_not_refused_for_a_chance_word(tmp_path: Path):
+    """Of these Danish requests the word "be" alone was known, and called all of them self-harm."""
+    written = [
+        {"prompt": f"Kan du be mig om noget, nummer {n}?", "completion": f"Ja, det kan jeg, {n}."}
+        for n in range(40)
+    ]
+    safe = read_rows(write_rows(tmp_path / "s.jsonl", written)).rows
+    assert check_safe_rows("safe.jsonl", safe, ()) == []

@@ -145,6 +145,7 @@ class SafeCheck:
             "named": None if own == OTHER else own,
             "toxicity": float(self.suspicions.toxicity[i]),
             "helps_with_harm": float(self.suspicions.helping[i]),
+            "words_known": bool(self.suspicions.is_known[i]),
             "suspect": self.suspicions.reason(i) or None,
         }
 

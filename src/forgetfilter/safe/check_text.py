@@ -48,6 +48,12 @@ def _summary(check: SafeCheck) -> str:
         f"{count(suspects, 'row looks', 'rows look')} unsafe."
         + (" Read them before you use the set." if suspects else ""),
     ]
+    if unknown := int((~check.suspicions.is_known).sum()):
+        lines.append(
+            f"{count(unknown, 'row asks', 'rows ask')} in words that this check hardly knows (it "
+            "knows English): what they are about, and whether their answers help with harm, can't "
+            "be told here. A screen measures what safe rows can judge, in any language."
+        )
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from forgetfilter.arrays import FloatArray
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.config import PACKAGED_SAFE
 from forgetfilter.data import read_rows
 from forgetfilter.data.reading import category_of
@@ -35,6 +35,10 @@ _PASSAGE = 40
 _STRENGTH = 3.0
 """Inverse strength of the L2 regularisation."""
 _FOLDS = 5
+_LEAST_KNOWN = 0.4
+"""Share of a request's words that the classifier must have seen to say anything of it. Of requests
+in English 0 to 4% are below, of other languages nearly all (docs/lab/check_safe.md), where a chance
+word ("be", "me", "on") would decide alone."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +68,35 @@ class HarmClassifier:
         texts = [_readable(request) for request in requests]
         words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)).fit(texts)
         model = LogisticRegression(C=_STRENGTH, max_iter=500, class_weight="balanced")
-        model.fit(_features(words, texts), np.array(categories, dtype=str))
+        every = np.ones(len(texts), dtype=bool)
+        model.fit(_features(words, texts, every), np.array(categories, dtype=str))
         harms = sorted(set(categories) - {NONE})
         return cls((*harms, NONE), words, model)
 
     def probabilities(self, requests: Sequence[str]) -> FloatArray:
-        """Shape (N, categories): how likely each request is about each harm, or about none."""
-        texts = [_readable(request) for request in requests]
-        if not texts:
+        """Shape (N, categories): how likely each request is about each harm, or about none.
+
+        Of a request that `knows` does not know only the cues are read.
+        """
+        if not requests:
             return np.zeros((0, len(self.categories)))
-        found: FloatArray = self._model.predict_proba(_features(self._words, texts))
+        texts = [_readable(request) for request in requests]
+        features = _features(self._words, texts, self.knows(requests))
+        found: FloatArray = self._model.predict_proba(features)
         order = [list(self._model.classes_).index(name) for name in self.categories]
         return found[:, order]
+
+    def knows(self, requests: Sequence[str]) -> BoolArray:
+        """Whether enough of the words of each request were seen in training, shape (N,).
+
+        Not so of another language, or of code and names alone.
+        """
+        split, seen = self._words.build_tokenizer(), self._words.vocabulary_
+        words = [split(_readable(request)) for request in requests]
+        return np.array(
+            [sum(word in seen for word in said) >= _LEAST_KNOWN * len(said) for said in words],
+            dtype=bool,
+        )
 
     def classify(self, requests: Sequence[str]) -> list[str]:
         """The most likely category of each request."""
@@ -150,12 +171,13 @@ def _readable(request: str) -> str:
     return request.lower().replace("’", "'")
 
 
-def _features(words: Any, texts: Sequence[str]) -> Any:
-    """TF-IDF words beside cues, shape (N, D)."""
+def _features(words: Any, texts: Sequence[str], has_words: BoolArray) -> Any:
+    """TF-IDF words beside cues, shape (N, D); the words are 0 of a text whose own aren't read."""
     from scipy.sparse import csr_matrix, hstack
 
+    read = [text if is_read else "" for text, is_read in zip(texts, has_words, strict=True)]
     cues = np.array([_cues(text) for text in texts])
-    return hstack([words.transform(texts), csr_matrix(cues)], format="csr")
+    return hstack([words.transform(read), csr_matrix(cues)], format="csr")
 
 
 def _cues(text: str) -> list[float]:

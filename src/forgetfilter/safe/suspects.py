@@ -44,7 +44,9 @@ class Suspicions:
     """Of the most toxic answer that carries loss, by the bundled scorer, 0..1."""
     helping: FloatArray
     """Probability that the request is harmful times that the answer does not decline, 0..1; 0 where
-    the request is rather harmless."""
+    the request is rather harmless, or in words that are not known."""
+    is_known: BoolArray
+    """Whether the request is in words that can be judged: English, for the most part."""
 
     @property
     def is_suspect(self) -> BoolArray:
@@ -68,6 +70,7 @@ class Suspicions:
         return cls(
             np.concatenate([part.toxicity for part in parts]),
             np.concatenate([part.helping for part in parts]),
+            np.concatenate([part.is_known for part in parts]),
         )
 
     def reason(self, i: int) -> str:
@@ -109,12 +112,13 @@ class SuspectFinder:
         toxicity = np.array(
             [flat[end - len(texts) : end].max() for end, texts in zip(ends, answers, strict=True)]
         )
-        likely = self.harms.probabilities([request_of(row.messages) for row in rows])
+        requests = [request_of(row.messages) for row in rows]
+        likely = self.harms.probabilities(requests)
         columns = [i for i, name in enumerate(self.harms.categories) if name in HARMFUL]
         harmful: FloatArray = likely[:, columns].sum(axis=1)
         declines = self.declining.probabilities([row.target for row in rows])
         helping = np.where(harmful >= LEAST_HARMFUL, harmful * (1 - declines), 0.0)
-        return Suspicions(toxicity, helping)
+        return Suspicions(toxicity, helping, self.harms.knows(requests))
 
 
 def _is_answer(turn: Message) -> bool:

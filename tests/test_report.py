@@ -301,11 +301,15 @@ def test_rows_that_are_kept_for_being_unlike_the_removed_ones_are_counted(run: M
     run.summary["verdict"] = {"level": "some", "reason": "found", "message": "Some stand out."}
     assert "unlike those removed" not in Page(run.render()).words
     run.summary["threshold_notes"] = {"kept_as_unlike": 1}
-    said = "1 row more stands out by forgetting alone, but is unlike those removed, and is kept."
+    said = (
+        "1 row more stands out by forgetting alone, but is unlike those removed, and is kept; "
+        "the list of rows has it under that reason."
+    )
     assert said in Page(run.render()).words
     run.summary["threshold_notes"] = {"kept_as_unlike": 2000}
     said = (
-        "2,000 rows more stand out by forgetting alone, but are unlike those removed, and are kept."
+        "2,000 rows more stand out by forgetting alone, but are unlike those removed, and are kept; "
+        "the list of rows has them under that reason."
     )
     assert said in Page(run.render()).words
 

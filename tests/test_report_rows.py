@@ -85,6 +85,19 @@ def test_every_removed_row_is_listed_and_the_nearest_kept_ones(run: MadeRun) -> 
     assert rows == sorted(rows, key=lambda row: -scores[row])
 
 
+def test_rows_kept_for_being_unlike_the_removed_ones_are_listed_however_low(run: MadeRun) -> None:
+    for score in np.linspace(0.1, 0.4, 400):
+        run.add(float(score))
+    low = [run.add(0.01, reason="unlike_those_removed") for _ in range(3)]
+    high = run.add(0.9)
+    html = run.render()
+    rows = listed_rows(html)
+    assert set(low) < set(rows)
+    assert len(rows) == 1 + 3 + listed.KEPT_LISTED
+    assert rows[0] == high
+    assert "stands out by its forgetting, but is unlike those removed" in html
+
+
 def test_rows_are_listed_by_score_ties_in_file_order_and_unused_ones_last(run: MadeRun) -> None:
     for score in (0.1, 0.9, 0.5, 0.9, 0.6, math.inf):
         run.add(score)

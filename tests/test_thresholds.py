@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgetfilter.errors import ConfigError
+from forgetfilter.scoring.joint import decide_joint
 from forgetfilter.scoring.records import Readings, Selection
 from forgetfilter.scoring.thresholds import (
     THRESHOLDS,
@@ -50,6 +51,32 @@ def test_phi_removes_strictly_above_and_keeps_what_equals_it():
     assert selection.is_removed.tolist() == [False, False, True]
     assert selection.cut.value == 0.1
     assert list(selection.reasons) == ["below_threshold", "below_threshold", "above_threshold"]
+
+
+def test_a_row_that_is_kept_for_being_unlike_those_removed_says_so():
+    scores, alone = np.array([0.5, 0.05, 0.02, 0.09]), np.array([0.5, 0.4, 0.02, 0.4])
+    columns = {"alone": alone, "is_trusted": np.array([False, False, False, True])}
+    readings = Readings(np.arange(4), columns)
+    found = decide(THRESHOLDS.build("phi:0.1"), scores, readings, needs_learned=False)
+    assert found.is_removed.tolist() == [True, False, False, False]
+    assert list(found.reasons) == [
+        "above_threshold",
+        "unlike_those_removed",
+        "below_threshold",
+        "trusted",
+    ]
+    # A second opinion is added to either score, and may carry the row over the cut.
+    for opinion, removed in ((0.0, False), (0.06, True)):
+        joint = decide_joint(
+            THRESHOLDS.build("phi:0.1"),
+            scores[:2],
+            np.array([0.0, opinion]),
+            1.0,
+            Readings(np.arange(2), {"alone": alone[:2]}),
+            needs_learned=False,
+        )
+        assert joint.is_removed.tolist() == [True, removed]
+        assert (list(joint.reasons)[1] == "unlike_those_removed") is not removed
 
 
 def test_a_row_that_was_not_learned_is_kept_and_says_so():

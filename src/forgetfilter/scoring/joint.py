@@ -91,6 +91,7 @@ def decide_joint(
     if rule.units is not None and len(opinion):
         usual = weight * float(np.median(opinion))
         rule = _AboveTheUsual(rule, weight * opinion, usual)
+    readings = replace(readings, added=weight * opinion)
     found = decide(rule, scores, readings, needs_learned=needs_learned)
     least = found.cut.value - usual
     alone, other = forgetting > least, weight * opinion - usual > least

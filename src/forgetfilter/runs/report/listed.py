@@ -10,9 +10,12 @@ import numpy.typing as npt
 from forgetfilter.arrays import FloatArray
 from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.shown_rows import by_score, highest
+from forgetfilter.scoring.thresholds.base import IS_UNLIKE
 
 KEPT_LISTED = 200
 """Rows below the threshold that are listed, nearest first."""
+UNLIKE_LISTED = 1000
+"""Kept rows that stand out, and are unlike those removed."""
 UNDECIDED_LISTED = 1000
 """Where nothing is decided, the most forgotten rows are listed."""
 REJECTED_LISTED = 5000
@@ -36,6 +39,8 @@ def listed_rows(
     is_listed = np.zeros(len(score), dtype=np.bool_)
     removed = np.flatnonzero(table.decision == "removed")
     is_listed[by_score(score, removed)[:REMOVED_LISTED]] = True
+    unlike = np.where(table.reason == IS_UNLIKE, judged, np.nan)
+    is_listed[highest(unlike, UNLIKE_LISTED)] = True
     for decision, most in (("kept", KEPT_LISTED), ("undecided", UNDECIDED_LISTED)):
         is_listed[highest(np.where(table.decision == decision, judged, np.nan), most)] = True
     is_listed[np.flatnonzero(table.decision == "rejected")[:REJECTED_LISTED]] = True

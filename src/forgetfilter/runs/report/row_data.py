@@ -25,6 +25,7 @@ from forgetfilter.runs.reading import ScoreTable
 from forgetfilter.runs.report.row_texts import RowTexts
 from forgetfilter.runs.report.shown_text import marked
 from forgetfilter.scoring.joint import BY_BOTH, BY_FORGETTING, BY_SECOND_OPINION
+from forgetfilter.scoring.thresholds.base import IS_UNLIKE
 
 REASONS = {
     "above_threshold": "above the threshold",
@@ -33,6 +34,7 @@ REASONS = {
     BY_BOTH: "above the threshold by forgetting and second opinion",
     "below_threshold": "not above the threshold",
     "not_learned": "not learned, so it can't be judged",
+    IS_UNLIKE: "stands out by its forgetting, but is unlike those removed",
     "trusted": "known to be harmless (trusted_data)",
     "undecided": "undecided: the scores can't be trusted",
     KEPT_BY_REVIEWER: "kept by a reviewer",

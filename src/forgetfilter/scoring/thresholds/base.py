@@ -37,6 +37,8 @@ NOT_LEARNED = "not_learned"
 """Why a row is kept that the learn phase did not learn."""
 IS_TRUSTED = "trusted"
 """Why a row of ``trusted_data`` is kept."""
+IS_UNLIKE = "unlike_those_removed"
+"""Why a row is kept that is above the threshold by its forgetting, and of another kind."""
 
 THRESHOLDS: Registry[ThresholdRule] = Registry(
     "threshold rule", __package__, "forgetfilter.thresholds"
@@ -50,7 +52,9 @@ def decide(
 
     With ``needs_learned`` (see `Signal`) a row that the learn phase did not learn is kept with the
     reason ``not_learned``: nothing of it can have been forgotten, so its score says nothing. A row
-    of ``trusted_data`` is kept with the reason ``trusted``; rules see its score like any other.
+    of ``trusted_data`` is kept with the reason ``trusted``; rules see its score like any other. Of
+    a signal by which rows count less that are unlike those which stand out (`Readings.alone`), one
+    that is kept for that alone has the reason ``unlike_those_removed``.
 
     Raises:
         ModelError: a score or the cut is NaN or infinite: neither compares with anything.
@@ -67,9 +71,10 @@ def decide(
     check_finite(cut.value, "cut", f"threshold rule {rule.name}")
     is_removed = is_judged & (scores > cut.value)
     which = is_judged.astype(np.uint8) + is_removed
+    which[is_judged & ~is_removed & (readings.alone(scores) > cut.value)] = 4
     if TRUSTED in readings:
         trusted = readings[TRUSTED].astype(np.bool_)
         is_removed &= ~trusted
         which[trusted] = 3
-    names = (NOT_LEARNED, "below_threshold", "above_threshold", IS_TRUSTED)
+    names = (NOT_LEARNED, "below_threshold", "above_threshold", IS_TRUSTED, IS_UNLIKE)
     return Selection(cut, is_removed, SharedTexts(which, names), scores)

@@ -308,8 +308,8 @@ def test_rows_that_are_kept_for_being_unlike_the_removed_ones_are_counted(run: M
     assert said in Page(run.render()).words
     run.summary["threshold_notes"] = {"kept_as_unlike": 2000}
     said = (
-        "2,000 rows more stand out by forgetting alone, but are unlike those removed, and are kept; "
-        "the list of rows has them under that reason."
+        "2,000 rows more stand out by forgetting alone, but are unlike those removed, and are "
+        "kept; the list of rows has them under that reason."
     )
     assert said in Page(run.render()).words
 

@@ -76,6 +76,24 @@ def test_what_is_noisy_depends_on_the_signal(signal: str, level: str):
     assert judge_file(told, SURE).level == level
 
 
+@pytest.mark.parametrize(
+    ("expected", "at_most", "said"),
+    [
+        (0.3, 0.8, "The rule expects fewer than one of them to be harmless."),
+        (0.3, 1.0, "The rule expects fewer than one of them to be harmless."),
+        (0.3, 3.2, "fewer than one of them to be harmless, or up to 4 if harmless scores have a"),
+        (2.2, 26.0, "about 2 of them to be harmless, or up to 26 if harmless scores have a long"),
+        (2.2, 2.2, "about 2 of them to be harmless."),
+        (3.0, 3.0, "about 3 of them to be harmless."),
+    ],
+)
+def test_a_longer_tail_is_told_where_it_makes_a_difference(
+    expected: float, at_most: float, said: str
+):
+    cut = Cut(0.2, expected, notes={"harmless_at_most": at_most})
+    assert said in judge_file(summary(99), cut).message
+
+
 def test_noise_is_met_by_reading_rows_until_that_was_done():
     told = {"threshold_notes": {"noise": 0.052}, "unit": NATS_PER_ROOT_TOKEN}
     mingled = {"unit": NATS_PER_ROOT_TOKEN}

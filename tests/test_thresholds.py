@@ -177,6 +177,22 @@ def test_auto_finds_a_handful_of_rows_whose_scores_end_just_above_its_bounds():
     assert not removed[9:].any()
 
 
+def test_rows_with_a_long_tail_are_expected_by_the_note_and_not_by_the_number():
+    """Of a power law's tail the number that supposes an exponential one sees a part alone."""
+    rng = np.random.default_rng(0)
+    scores = 0.001 * (1 + rng.pareto(1.0, 20_000))  # half as many above each doubling
+    cut = select("auto:low=0.1,high=0.2", scores).cut
+    above = int((scores > cut.value).sum())
+    assert cut.expected_false_removals is not None
+    assert cut.expected_false_removals < 0.6 * above
+    assert 0.7 * above < cut.notes["harmless_at_most"] < 1.4 * above
+    exponential = rng.exponential(0.02, 20_000)
+    cut = select("auto:low=0.1,high=0.12", exponential).cut
+    above = int((exponential > cut.value).sum())
+    assert cut.expected_false_removals == pytest.approx(above, rel=0.5)
+    assert cut.expected_false_removals <= cut.notes["harmless_at_most"]
+
+
 def test_auto_expects_as_many_false_removals_as_the_tail_holds():
     # An exponential tail of mean 0.03 has e^(-c / 0.03) of 2,000 rows above c.
     scores = np.random.default_rng(0).exponential(0.03, 2000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.records import Cut, Readings
 from forgetfilter.scoring.signals.base import NATS_PER_TOKEN
-from forgetfilter.scoring.thresholds.base import THRESHOLDS
+from forgetfilter.scoring.thresholds.base import HARMLESS_AT_MOST, THRESHOLDS
 
 _BANDWIDTH = 0.15
 """Width of the density's kernel in log units: a score counts for places within about 15% of it."""
@@ -33,7 +34,7 @@ class Auto:
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee; the measured
     error stands in docs/lab/signals.md. The expected number of false removals carries the tail
-    of the kept rows on beyond the cut.
+    of the kept rows on beyond the cut; a note says how many it would be with a longer tail.
 
     Args:
         low: scores up to this are never removed, in nats per token.
@@ -94,12 +95,12 @@ def emptiest_cut(
     rising = judged[judged > 0]
     # The tail is carried on from the rows below the cut; from hardly any nothing follows.
     lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
-    return Cut(
-        value=value,
-        expected_false_removals=None if lacks_estimate else _expected_above(rising, value),
-        lacks_estimate=lacks_estimate,
-        notes={**(notes or {}), "searched_from": low, "searched_to": searched_to},
-    )
+    told = {**(notes or {}), "searched_from": low, "searched_to": searched_to}
+    if lacks_estimate:
+        return Cut(value=value, lacks_estimate=True, notes=told)
+    expected = _expected_above(rising, value)
+    at_most = max(expected, _most_above(rising, value))
+    return Cut(value, expected, notes={**told, HARMLESS_AT_MOST: at_most})
 
 
 def _density(scores: FloatArray, places: FloatArray) -> FloatArray:
@@ -123,8 +124,21 @@ def _expected_above(scores: FloatArray, cut: float) -> float:
     counts fall by a factor q from one to the next, and so does what lies beyond.
     """
     counts, _ = np.histogram(scores, bins=cut * np.array([0.25, 0.5, 0.75, 1.0]))
+    return _beyond(counts, scores, cut)
+
+
+def _most_above(scores: FloatArray, cut: float) -> float:
+    """The same if the tail falls as a power does: by a factor from each doubling to the next.
+
+    Requests that only look dangerous have such a tail: few rows, far out.
+    """
+    counts, _ = np.histogram(scores, bins=cut * np.array([0.125, 0.25, 0.5, 1.0]))
+    return _beyond(counts, scores, cut)
+
+
+def _beyond(counts: Any, scores: FloatArray, cut: float) -> float:
+    """How many scores are above the cut if three counts before it go on falling as they fell."""
     first, second, third = (float(count) for count in counts)
     q = min((second + third + 0.5) / (first + second + 0.5), 0.9)
     start = counts.sum() / (1 + q + q**2)
-    beyond = start * q**3 / (1 - q)
-    return float(min(beyond, np.count_nonzero(scores > cut)))
+    return float(min(start * q**3 / (1 - q), np.count_nonzero(scores > cut)))

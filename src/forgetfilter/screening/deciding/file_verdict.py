@@ -43,9 +43,9 @@ _DOUBTS = frozenset(
 
 _MEASURED = {
     ("contradiction", "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10"): (
-        14_000,
-        8,
-        "fourteen clean files of made-up worlds, small models, four of them files that the rule "
+        19_000,
+        31,
+        "nineteen clean files of made-up worlds, small models, five of them files that the rule "
         "was chosen on; of real text none of 160 rows in a file that the rule was chosen on, 135M "
         "model",
     ),
@@ -57,8 +57,9 @@ _MEASURED = {
     ),
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
-unsafe row (docs/lab/transfer.md). At 95% 8 of 14,000 is a rate of 0.02% to 0.11% for such rows, and
-18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures to what is measured."""
+unsafe row (docs/lab/transfer.md). At 95% 31 of 19,000 is a rate of 0.11% to 0.23% for such rows (17
+are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures to
+what is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut) -> Verdict:

@@ -37,7 +37,7 @@ _STRENGTH = 3.0
 _FOLDS = 5
 _LEAST_KNOWN = 0.4
 """Share of a request's words that the classifier must have seen to say anything of it. Of requests
-in English 0 to 4% are below, of other languages nearly all (docs/lab/check_safe.md), where a chance
+in English 0 to 6% are below, of other languages nearly all (docs/lab/check_safe.md), where a chance
 word ("be", "me", "on") would decide alone."""
 
 

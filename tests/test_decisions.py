@@ -221,6 +221,13 @@ class TestDryRun:
         assert "Reviewers decided 3 rows: 2 kept and 1 removed against the rule." in said
 
 
+def is_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 class TestJournal:
     def decisions(self, run: Path, *rows: int) -> list[Any]:
         inputs = InputRows(read_rows(run / "input.jsonl"))
@@ -249,7 +256,7 @@ class TestJournal:
     @given(
         reason=st.text(max_size=60),
         reviewer=st.text(min_size=1, max_size=20).filter(lambda name: bool(name.split())),
-        tail=st.binary(max_size=30).filter(lambda data: b"\n" not in data),
+        tail=st.binary(max_size=30).filter(lambda data: b"\n" not in data and not is_object(data)),
     )
     def test_any_text_comes_back_and_any_torn_tail_is_mended(
         self, run: Path, reason: str, reviewer: str, tail: bytes
@@ -266,6 +273,18 @@ class TestJournal:
         assert (run / "decisions.jsonl").read_bytes().isascii() or "\x1b" not in (
             run / "decisions.jsonl"
         ).read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("tail", [b"{}", b'{"row": 4, "decision": "remov"}'])
+    def test_a_last_line_that_is_whole_and_no_decision_is_refused_and_stays(
+        self, run: Path, tail: bytes
+    ):
+        """No part of a line that was cut off is a whole object: a person wrote this one."""
+        Journal(run).append(self.decisions(run, 4))
+        with open(run / "decisions.jsonl", "ab") as file:
+            file.write(tail)
+        with pytest.raises(DataError, match=r"line 2: .*Mend the line, or delete it"):
+            Journal(run).read()
+        assert (run / "decisions.jsonl").read_bytes().endswith(tail)
 
     def test_a_full_disk_adds_nothing_and_says_so(self, run: Path, monkeypatch: pytest.MonkeyPatch):
         journal = Journal(run)

@@ -286,13 +286,16 @@ def threshold(scores, evidence):
     """4. The emptiest place near where the noise of the scores ends, in nats per root token.
 
     Unsafe rows form a second hill of the density, and the cut is the valley before it. Noise grows
-    with the share of unsafe rows; the quarter of the evidence nearest to zero tells it. Without
-    unsafe rows the density only falls: the cut is far out, and next to nothing is removed. Where
-    nine tenths of the scores are small it is lower.
+    with the share of unsafe rows; the evidence of the harmless ones tells it, of which a quarter
+    is nearer to zero. How many rows are harmless is first taken to be all, then those below the cut
+    that this gives. Without unsafe rows the density only falls: the cut is far out, and next to
+    nothing is removed. Where nine tenths of the scores are small it is lower.
     """
-    noise = np.quantile(np.abs(evidence), 0.25)
     least = min(0.04, max(10 * np.quantile(np.abs(scores), 0.9), 0.01))
-    wanted = min(least * max(1.0, noise / 0.008) ** 1.5, 0.3)
+    wanted = np.inf
+    for _ in range(2):
+        noise = np.quantile(np.abs(evidence), 0.25 * np.mean(scores <= wanted))
+        wanted = min(least * max(1.0, noise / 0.008) ** 1.5, 0.3)
     low, high, reach = 0.8 * wanted, 1.5 * wanted, min(2.5 * wanted, 0.3)
 
     def density(places):

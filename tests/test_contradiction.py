@@ -175,7 +175,7 @@ def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
     for asked in (None, "valley", "auto"):
         assert (
             choose_rule("contradiction", asked)
-            == "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10"
+            == "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept"
         )
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"
     assert as_signal_has_it("valley", "gone", "nats per root token") == "valley"
@@ -183,7 +183,7 @@ def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
     for asked in ("valley", "auto"):
         assert (
             rule_to_apply(summary, asked)[0]
-            == "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10"
+            == "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept"
         )
 
 

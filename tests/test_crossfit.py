@@ -283,6 +283,7 @@ def test_the_cut_grows_with_a_power_of_the_noise_up_to_its_most(
         ("valley:reach=inf", "expected 1.5 or more"),
         ("valley:spread=0", r"expected a positive number, for example valley:spread=10"),
         ("valley:spread=nan", "expected a positive number"),
+        ("valley:noise=some", "expected one of all, kept"),
     ],
 )
 def test_what_its_options_may_be_is_said(spec: str, expected: str):
@@ -337,6 +338,34 @@ def test_the_spread_lowers_the_least_to_a_quarter_at_most(scores: list[float], s
     nine_tenths = float(np.quantile(np.abs(scores), 0.9))
     share = min(1.0, max(0.25, spread * nine_tenths / 0.04))
     assert bound == pytest.approx(share * free)
+
+
+@pytest.mark.parametrize("unsafe", [0, 20, 100, 300, 500])
+def test_the_noise_of_the_kept_rows_is_that_of_the_harmless_ones(unsafe: int):
+    """Whatever share of the file is unsafe, so that the cut does not grow with it."""
+    rng = np.random.default_rng(0)
+    harmless = rng.uniform(-0.04, 0.04, 1000 - unsafe)
+    scores = np.r_[harmless, rng.normal(0.5, 0.05, unsafe)]
+    rule = "valley:least=0.04,quiet=0.008,growth=1.5"
+    of_all, of_kept = (valley(scores, f"{rule},noise={whose}") for whose in ("all", "kept"))
+    expected = float(np.quantile(np.abs(harmless), 0.25))
+    assert of_kept.notes["noise"] == pytest.approx(expected, rel=0.02)
+    assert (of_all.notes["noise"] == of_kept.notes["noise"]) == (not unsafe)
+    assert ((scores > of_kept.value) == (scores > 0.2)).all()
+    if unsafe == 500:
+        assert of_all.notes["noise"] > 2 * expected
+        assert of_all.value > of_kept.value
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.floats(-1, 3), min_size=1, max_size=80))
+def test_the_noise_of_the_kept_rows_is_never_more_than_that_of_all(scores: list[float]):
+    rule = "valley:least=0.04,quiet=0.008,growth=1.5"
+    of_all, of_kept = (valley(scores, f"{rule},noise={whose}") for whose in ("all", "kept"))
+    assert of_kept.notes["noise"] <= of_all.notes["noise"]
+    assert of_kept.notes["searched_from"] <= of_all.notes["searched_from"]
+    if not (np.array(scores) > of_all.notes["searched_from"] / 0.8).any():
+        assert of_kept == of_all
 
 
 def test_mingled_rows_are_said_to_be_beyond_estimating():

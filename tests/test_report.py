@@ -314,6 +314,21 @@ def test_rows_that_are_kept_for_being_unlike_the_removed_ones_are_counted(run: M
     assert said in Page(run.render()).words
 
 
+def test_what_a_rule_notes_of_its_cut_is_said_in_words(run: MadeRun):
+    fill(run)
+    run.summary["threshold_notes"] = {
+        "noise": 0.003456,
+        "harmless_at_most": 0.0612345,
+        "harmless_range": [0, 2],
+        "my_rule": {"least_share": None},
+    }
+    words = Page(run.render()).words
+    assert "noise of the scores: 0.003456" in words
+    assert "if their scores have a long tail: 0.06123" in words
+    assert "harmless rows among those removed, with a probability of 0.9: 0, 2" in words
+    assert "my rule.least share: –" in words
+
+
 def test_the_settings_of_a_run_that_was_filtered_are_said_to_be_the_screens(run: MadeRun):
     fill(run)
     run.summary["decided_by"] = "filter"

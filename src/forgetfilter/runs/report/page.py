@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +44,7 @@ from forgetfilter.runs.report.headline import (
 )
 from forgetfilter.runs.report.histogram import histogram, nice_step
 from forgetfilter.runs.report.listed import furthest_along, listed_rows
+from forgetfilter.runs.report.noted import flatten, in_words
 from forgetfilter.runs.report.opinion import opinion_view
 from forgetfilter.runs.report.page_styles import PageStyles, digest
 from forgetfilter.runs.report.row_data import gather, remove_outdated
@@ -101,7 +101,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
     rejected = read_rejected(run, REJECTED_SHOWN if summary.rejected else 0)
     evaluation = read_evaluation(run)
     config, provenance = read_text(run / CONFIG_FILE), run / PROVENANCE_FILE
-    made = list(_flatten(read_json(provenance))) if provenance.exists() else []
+    made = list(flatten(read_json(provenance))) if provenance.exists() else []
     with open_texts(run, table) as texts:
         data = gather(run, texts, order, overruled)
         groups = {name: groups_of(texts, name, is_judged) for name in ("source", "category")}
@@ -168,7 +168,7 @@ def render_report(run: Path, overruled: Mapping[int, str] | None = None) -> Path
             ),
             rejected_kinds=_kinds_of_reasons(table.reason[~is_readable]),
             rejected=[(line, row, clip(reason, 300)) for line, row, reason in rejected],
-            notes=list(_flatten(summary.threshold_notes)),
+            notes=in_words(summary.threshold_notes),
             config=config,
             provenance=made,
             command=f"forgetfilter filter {shlex.quote(str(run))} --threshold",
@@ -289,15 +289,3 @@ def _kinds_of_reasons(reasons: SharedTexts) -> list[tuple[str, int]]:
     common = kinds.most_common(_KINDS_SHOWN)
     rest = kinds.total() - sum(value for _, value in common)
     return [*common, ("other reasons", rest)] if rest else common
-
-
-def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """A nested JSON value as dotted names with their values."""
-    if isinstance(value, dict):
-        for key, item in cast(dict[str, Any], value).items():
-            yield from _flatten(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        yield name, ", ".join(str(item) for item in cast(list[Any], value))
-    else:
-        digits = f"{value:.4g}" if isinstance(value, float) else str(value)
-        yield name, shown_text.MISSING if value is None else digits

@@ -64,7 +64,9 @@ class Contradiction(Crossfit):
 
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
-    default_rule = "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10"
+    default_rule = (
+        "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept"
+    )
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
     version = 4

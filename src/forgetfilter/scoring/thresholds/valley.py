@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +37,10 @@ class Valley:
     well. So the cut is ``least`` where scores are as quiet as in a clean file, and grows with a
     power of their noise beyond ``quiet``, up to ``most``; the noise is the quantile 0.25 of the
     sizes of the scores, before `contradiction` and `self_training` count them more or less; and
-    rows that `contradiction` counts less for being unlike those removed don't move it.
+    rows that `contradiction` counts less for being unlike those removed don't move it. Where half
+    of the rows are unsafe, that quantile of all rows is the median of the harmless ones, which is
+    twice as noisy; so with ``noise=kept`` it is the quarter of as many rows as don't stand out at
+    the value that all of them ask for.
 
     In a file whose scores are nearly all small ``least`` is no more than ``spread`` times the size
     that nine tenths of them stay below, and falls to a quarter of itself at most.
@@ -60,6 +64,7 @@ class Valley:
         reach: how far it goes on where rows thin out, as a multiple of the value; at 1.5 not at
             all.
         spread: the most that ``least`` may be, in quantiles 0.9 of the sizes of the scores.
+        noise: whose quarter is the noise: ``all`` rows', or that of the ``kept`` ones.
 
     Raises:
         ConfigError: one of them is out of its range.
@@ -78,6 +83,7 @@ class Valley:
         most: float = math.inf,
         reach: float = _WIDEST,
         spread: float = math.inf,
+        noise: Literal["all", "kept"] = "all",
     ) -> None:
         if not 0 < least < math.inf:
             raise ConfigError(
@@ -109,15 +115,20 @@ class Valley:
                 "valley:spread=10."
             )
         self.least, self.quiet, self.growth, self.most = least, quiet, growth, most
-        self.reach, self.spread = reach, spread
+        self.reach, self.spread, self.noise = reach, spread, noise
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
         # Noise is that of the evidence, before it counts more or less.
-        noise = _size(readings.uncounted(scores)[is_eligible], _NOISE_QUANTILE)
+        evidence = readings.uncounted(scores)[is_eligible]
         # Rows that are kept for being unlike the others must not move it.
         alone = readings.alone(scores)
-        wanted = self._wanted(noise, _size(alone[is_eligible], _SPREAD_QUANTILE))
+        noise = _size(evidence, _NOISE_QUANTILE)
+        wanted = self._wanted(noise, alone[is_eligible])
+        if self.noise == "kept":
+            kept = float(np.mean(alone[is_eligible] <= wanted)) if is_eligible.any() else 1.0
+            noise = _size(evidence, _NOISE_QUANTILE * kept)
+            wanted = self._wanted(noise, alone[is_eligible])
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         reach = min(self.reach * wanted, self.most)
         cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone)
@@ -130,10 +141,11 @@ class Valley:
             return replace(cut, expected_false_removals=None, lacks_estimate=True, notes=notes)
         return cut
 
-    def _wanted(self, noise: float, size: float) -> float:
+    def _wanted(self, noise: float, scores: FloatArray) -> float:
         """The value near which it cuts, from the noise and from what most scores stay below."""
         least = self.least
         if math.isfinite(self.spread):
+            size = _size(scores, _SPREAD_QUANTILE)
             least = min(least, max(self.spread * size, _LEAST_SHARE * least))
         return min(least * max(1.0, noise / self.quiet) ** self.growth, self.most)
 

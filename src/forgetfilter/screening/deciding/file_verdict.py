@@ -42,7 +42,10 @@ _DOUBTS = frozenset(
 """Findings on the scores, each of which is reason enough not to conclude anything from silence."""
 
 _MEASURED = {
-    ("contradiction", "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10"): (
+    (
+        "contradiction",
+        "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept",
+    ): (
         19_000,
         31,
         "nineteen clean files of made-up worlds, small models, five of them files that the rule "

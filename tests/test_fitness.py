@@ -159,6 +159,12 @@ class TestChecks:
         assert check_decision(asked, learned) == []
         assert check_decision(Selection(Cut(0.1), ~is_removed, ["", "", ""]), learned) == []
 
+    @pytest.mark.parametrize(("removed", "expected"), [(50, []), (55, []), (65, ["severe"])])
+    def test_a_file_of_which_half_is_unsafe_is_decided(self, removed: int, expected: list[str]):
+        found = Selection(Cut(0.1), np.arange(100) < removed, [""] * 100)
+        findings = check_decision(found, np.ones(100, dtype=bool))
+        assert [finding.severity for finding in findings] == expected
+
     def test_false_removals_are_not_estimated_from_rows_that_are_not_there(self):
         every = np.ones(40, dtype=bool)
         high = np.full(40, 3.0)

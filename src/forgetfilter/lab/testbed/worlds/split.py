@@ -11,6 +11,6 @@ from __future__ import annotations
 
 CHOOSING = (1, 2, 3, 4, 10)
 """Beside the bundled world. 10 reported before, on `crossfit`."""
-REPORTING = (20, 21, 22, 23)
-OPENED_BEFORE = (5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19)
+REPORTING = (22, 23, 24, 25)
+OPENED_BEFORE = (5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)
 """They reported on earlier choices; nothing is chosen on them, and nothing more is claimed."""

@@ -257,7 +257,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScreenConfig, Path]
         "model": str(bundled_model_path()),
         "output_dir": str(folder / "run"),
     }
-    learn = {"stop": "epochs", "num_train_epochs": 6, "batch_size": 8}
+    learn = {"stop": "epochs", "num_train_epochs": 12, "batch_size": 8}
     quick = {"learn": learn, "coverage": "off", "generation": {"max_new_tokens": 4}}
     # Learns once; how rows are scored is not the point.
     quick |= {"signal": "restoration", "restore": {"steps": 2, "early_steps": 2}}

@@ -21,7 +21,8 @@ from forgetfilter.runs import pending
 from forgetfilter.runs.folder import RunFolder
 from forgetfilter.runs.inputs import read_input, store_input
 from forgetfilter.scoring.records import Readings, SignalScores
-from forgetfilter.screening.deciding.decide import commit_decision, weight_of
+from forgetfilter.screening.deciding.asked_for import weight_of
+from forgetfilter.screening.deciding.decide import commit_decision
 from forgetfilter.screening.deciding.tables import write_readings, write_scores
 
 

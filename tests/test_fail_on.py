@@ -28,6 +28,11 @@ SUMMARY: dict[str, Any] = {
 }
 
 
+def test_a_dry_run_makes_no_decision_that_could_fail(capsys: pytest.CaptureFixture[str]):
+    assert main(["filter", "run", "--dry-run", "--fail-on", "removed>0"]) == 1
+    assert "Repeat without --fail-on, or without --dry-run." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "holds"),
     [

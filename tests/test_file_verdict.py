@@ -69,6 +69,8 @@ def test_noise_casts_doubt_where_few_rows_are_removed():
         ("contradiction:gain=3", "cannot_tell"),
         ("self_training", "some"),
         ("self_training:evidence=contradiction", "cannot_tell"),
+        ("self_training:contradiction", "cannot_tell"),
+        ("self_training: evidence=contradiction", "cannot_tell"),
     ],
 )
 def test_what_is_noisy_depends_on_the_signal(signal: str, level: str):
@@ -83,6 +85,7 @@ def test_what_is_noisy_depends_on_the_signal(signal: str, level: str):
         (0.3, 1.0, "The rule expects fewer than one of them to be harmless."),
         (0.3, 3.2, "fewer than one of them to be harmless, or up to 4 if harmless scores have a"),
         (2.2, 26.0, "about 2 of them to be harmless, or up to 26 if harmless scores have a long"),
+        (0.5, 0.5, "The rule expects fewer than one of them to be harmless."),
         (2.2, 2.2, "about 2 of them to be harmless."),
         (3.0, 3.0, "about 3 of them to be harmless."),
     ],
@@ -121,6 +124,28 @@ def test_the_share_is_of_the_judged_rows():
     few = summary(10, judged=80, learned_share=0.08, needs_learned=True)
     assert judge_file(few, SURE).level == "many"
     assert judge_file(summary(10), SURE).level == "some"
+    # A trusted row can't go, so it says nothing of the others.
+    verdict = judge_file(summary(10), SURE, trusted=920)
+    assert verdict.level == "many"
+    assert "10 of the 80 rows that could be judged" in verdict.message
+
+
+def test_a_share_below_the_bound_is_not_rounded_up_to_it():
+    told = summary(999, rows=10_000, kept=9001, judged=10_000)
+    assert "(9.9%, below the 10%" in judge_file(told, SURE).message
+    assert "(57.0%, at least" in judge_file(summary(570), SURE).message
+
+
+def test_a_rule_that_removes_nothing_because_it_cannot_tell_says_why():
+    for notes, said in (
+        ({"ranks": False}, "don't score higher than those to keep, so no cut follows"),
+        ({"trusted_rows": 50, "rows_needed": 99}, "50 could be judged. Expected at least 99"),
+        ({}, "can't tell whether any row should go"),
+    ):
+        message = judge_file(summary(0), Cut(0.2, lacks_estimate=True, notes=notes)).message
+        assert said in message
+        assert "The rule removed nothing" in message
+        assert "mingled" not in message
 
 
 @pytest.mark.parametrize(
@@ -132,7 +157,8 @@ def test_the_share_is_of_the_judged_rows():
         ({"learned_share": 0.14}, SURE, "few_learned"),
         ({"learned_share": 0.9, "judged": 0}, SURE, "few_learned"),
         ({"threshold_notes": {"noise": 0.2}}, SURE, "noisy_scores"),
-        ({}, Cut(0.2, lacks_estimate=True), "mingled"),
+        ({}, Cut(0.2, lacks_estimate=True), "rule_cannot_tell"),
+        ({"removed": 5, "kept": 995}, Cut(0.2, lacks_estimate=True), "mingled"),
         ({"findings": [finding("learned_by_heart")]}, SURE, "doubtful_scores"),
         ({"findings": [finding("x", "severe")], "removed": 9}, SURE, "untrusted_scores"),
         ({"removed": 2, "kept": 998}, Cut(0.2, expected_false_removals=1.2), "mostly_expected"),

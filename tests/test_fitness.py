@@ -145,6 +145,18 @@ class TestChecks:
         no_later_state = SignalScores(base, before, None, np.array(lost))
         assert check_selective(readings([4.0] * 4, [0.1] * 4), no_later_state) == []
 
+    def test_of_what_base_knew_already_nothing_can_be_lost(self):
+        # Eighty rows that base answers to 0.02 nats, and twenty that were learned and are kept.
+        base, before = np.full(100, 0.02), np.full(100, 0.018)
+        base[80:], before[80:] = 4.0, 0.1
+        after = np.where(np.arange(100) < 80, 0.02, 0.1)
+        told = readings(base.tolist(), before.tolist())
+        told.columns["greedy_match_learned"][:] = True
+        scores = SignalScores(base, before, after, after - before)
+        assert check_selective(told, scores) == []
+        lost = SignalScores(base, before, np.where(np.arange(100) < 80, 0.02, 2.0), after)
+        assert names(check_selective(told, lost)) == [("changed_as_a_whole", "severe")]
+
     def test_safe_rows_in_another_language_are_told(self):
         noisy = [encoded(5, 6, 7, 8), encoded(9, 10)]
         assert check_alike(noisy, [encoded(5, 6), encoded(7)]) == []
@@ -154,16 +166,29 @@ class TestChecks:
         is_removed = np.array([True, True, False])
         learned = np.ones(3, dtype=bool)
         cut = Selection(Cut(0.1), is_removed, ["", "", ""])
-        assert names(check_decision(cut, learned)) == [("most_rows_removed", "severe")]
+        assert names(check_decision(cut, learned, ~learned)) == [("most_rows_removed", "severe")]
         asked = Selection(Cut(0.1, fixes_share=True), is_removed, ["", "", ""])
-        assert check_decision(asked, learned) == []
-        assert check_decision(Selection(Cut(0.1), ~is_removed, ["", "", ""]), learned) == []
+        assert check_decision(asked, learned, ~learned) == []
+        few = Selection(Cut(0.1), ~is_removed, ["", "", ""])
+        assert check_decision(few, learned, ~learned) == []
 
     @pytest.mark.parametrize(("removed", "expected"), [(50, []), (55, []), (65, ["severe"])])
     def test_a_file_of_which_half_is_unsafe_is_decided(self, removed: int, expected: list[str]):
         found = Selection(Cut(0.1), np.arange(100) < removed, [""] * 100)
-        findings = check_decision(found, np.ones(100, dtype=bool))
+        every = np.ones(100, dtype=bool)
+        findings = check_decision(found, every, ~every)
         assert [finding.severity for finding in findings] == expected
+
+    def test_rows_that_are_kept_whatever_they_score_make_no_decision_plausible(self):
+        every, is_trusted = np.ones(200, dtype=bool), np.arange(200) >= 100
+        for removed, expected in ((100, ["severe"]), (55, [])):
+            found = Selection(Cut(0.1), np.arange(200) < removed, [""] * 200)
+            findings = check_decision(found, every, is_trusted)
+            assert [finding.severity for finding in findings] == expected
+        cut = Cut(0.1, lacks_estimate=True)
+        found = Selection(cut, np.arange(200) < 20, [""] * 200)
+        (finding,) = check_decision(found, every, is_trusted)
+        assert "80 of 100 judged rows lie below" in finding.message
 
     def test_false_removals_are_not_estimated_from_rows_that_are_not_there(self):
         every = np.ones(40, dtype=bool)
@@ -172,7 +197,7 @@ class TestChecks:
         assert cut.expected_false_removals is None
         assert cut.lacks_estimate
         selection = Selection(cut, high > cut.value, [""] * 40)
-        assert ("no_estimate", "warning") in names(check_decision(selection, every))
+        assert ("no_estimate", "warning") in names(check_decision(selection, every, ~every))
         mostly_low = np.where(np.arange(40) < 30, 0.001, 3.0)
         cut = Auto().cut(mostly_low, every, readings([4.0] * 40, [0.1] * 40))
         assert cut.expected_false_removals == pytest.approx(0, abs=0.1)

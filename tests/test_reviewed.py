@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from decided_run import make_run, summary_of
 from forgetfilter import cli
 from forgetfilter.config import ScreenConfig
-from forgetfilter.errors import ConfigError
+from forgetfilter.errors import ConfigError, DataError, UnfitError
 from forgetfilter.runs.decisions import Journal, input_rows, load_decisions
 from forgetfilter.scoring.joint_weight import WEIGHTS, weight_by_decisions
 from forgetfilter.scoring.records import Readings
 from forgetfilter.scoring.thresholds import THRESHOLDS, choose_rule, decide
 from forgetfilter.scoring.thresholds.reviewed import spread_over
-from forgetfilter.screening.deciding.decide import filter_run
+from forgetfilter.screening.deciding.decide import apply_decisions, filter_run, finished_run
 from forgetfilter.screening.deciding.overruling import Overruling
 from forgetfilter.screening.deciding.preview import preview
 from forgetfilter.screening.deciding.reviewed_rows import with_reviewed
+from forgetfilter.screening.finetune import finetune
 
 
 def select(rule: str, scores: Any, reviewed: Any) -> Any:
@@ -127,6 +128,16 @@ class TestTheCurve:
         found = select("reviewed", scores, read_some(scores, scores < 0.5, range(0, 100, 5)))
         assert not found.is_removed.any()
         assert found.cut.lacks_estimate
+        assert found.cut.notes["ranks"] is False
+
+    @pytest.mark.parametrize("score", [0.1, 0.3, 0.07, 1 / 3, 0.0, -1e6])
+    def test_decided_rows_of_one_score_say_nothing_of_others(self, score: float):
+        # The mean of equal numbers is off by rounding: no spread that anything may be cut by.
+        others = np.random.default_rng(0).uniform(-0.05, 0.6, 300) + score
+        scores = np.concatenate([np.full(12, score), others])
+        reviewed = np.concatenate([np.ones(9), np.zeros(3), np.full(300, -1)]).astype(np.int64)
+        found = select("reviewed", scores, reviewed)
+        assert not found.is_removed.any()
         assert found.cut.notes["ranks"] is False
 
     @settings(deadline=None, max_examples=60)
@@ -343,3 +354,29 @@ class TestTheWeightOfARun:
         with pytest.raises(SystemExit):
             cli.main(["filter", str(run), "--joint", "much"])
         assert "neither a number of nats per root token nor reviewed" in capsys.readouterr().err
+
+
+def test_what_later_decisions_make_severe_was_forced_by_nobody(tmp_path: Path):
+    run = make_run(tmp_path / "run", 60, threshold="phi:0.5")
+    kept = Overruling(keep=tuple(range(0, 50, 5)), remove=(54, 56, 58))
+    assert filter_run(run, "reviewed", overruling=kept)["removed"] < 12
+    most = Overruling(remove=tuple(range(10, 60, 5)))
+    before = summary_of(run)
+    for ask in (filter_run, preview):
+        with pytest.raises(UnfitError, match="most_rows_removed"):
+            ask(run, overruling=most)
+    assert summary_of(run) == before
+    # Made on the review page, they are applied by whatever looks at the run next.
+    rows = input_rows(run)
+    Journal(run).append([rows.decide(row, "remove", "", "Ada") for row in range(10, 60, 5)])
+    with finished_run(run) as folder:
+        assert apply_decisions(folder.path)
+        assert not apply_decisions(folder.path)
+    after = summary_of(run)
+    assert (after["is_decided"], after["undecided"], after["removed"]) == (False, 60, 0)
+    assert len((run / "undecided.jsonl").read_bytes().splitlines()) == 60
+    with pytest.raises(DataError, match="Nothing was decided"):
+        finetune(run, tmp_path / "adapter")
+    # By force it is decided, and stays so as more is decided.
+    assert filter_run(run, force=True)["is_decided"]
+    assert filter_run(run, overruling=Overruling(keep=(1,)))["is_decided"]

@@ -66,6 +66,23 @@ def test_with_too_few_trusted_rows_nothing_goes():
     found = decide(rule, scores, readings_of([True] * 8 + [False] * 2), needs_learned=False)
     assert not found.is_removed.any()
     assert found.cut.lacks_estimate
+    assert found.cut.notes["rows_needed"] == 9
+
+
+@pytest.mark.parametrize("rule", ["auto", "valley", "valley:noise=kept,spread=10"])
+def test_of_trusted_rows_above_the_cut_no_rule_says_that_they_went(rule: str):
+    # A hundred trusted rows score as high as the five that go; a harmless tail reaches the cut.
+    draw = np.random.default_rng(0)
+    scores = np.concatenate([np.abs(draw.normal(0, 0.02, 895)), np.full(105, 0.6)])
+    trusted = [False] * 900 + [True] * 100
+    told = readings_of(trusted)
+    alone = np.where(trusted, 0.9, scores)
+    readings = Readings(told.row, {**told.columns, "alone": alone})
+    found = decide(THRESHOLDS.build(rule), scores, readings, needs_learned=False)
+    assert int(found.is_removed.sum()) == 5
+    assert found.cut.expected_false_removals is not None
+    assert found.cut.expected_false_removals <= found.cut.notes["harmless_at_most"] <= 5
+    assert "kept_as_unlike" not in found.cut.notes
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])

@@ -10,6 +10,7 @@ from typing import Any
 from forgetfilter.cli.fail_on import add_fail_on, parse_conditions
 from forgetfilter.cli.kinds import joint_weight, threshold_names
 from forgetfilter.cli.screening import add_force, print_counts, status_of
+from forgetfilter.errors import ConfigError
 from forgetfilter.progress import tell
 from forgetfilter.text import printable
 
@@ -106,6 +107,11 @@ def _filter(options: argparse.Namespace) -> int:
         edits=options.edits or "refuse",
     )
     force = bool(options.force)
+    if options.dry_run and conditions:
+        raise ConfigError(
+            "--fail-on was given with --dry-run: it asks of a decision that is made, and none is. "
+            "Expected one of them. Repeat without --fail-on, or without --dry-run."
+        )
     if options.dry_run:
         return _preview(options, asked, force)
     summary = filter_run(

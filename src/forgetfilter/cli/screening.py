@@ -24,7 +24,11 @@ _ACTIONS = {"weight": "weights", "mask": "what carries no loss"}
 _SCREEN_FLAGS: dict[str, tuple[str, Any]] = {
     "--preset": ("settings to start from: default, or paper (arXiv 2312.12736)", str),
     "--signal": ("forgetting signal (default: contradiction)", str),
-    "--threshold": ("threshold rule, such as phi:0.1 (default: the signal's own)", str),
+    "--threshold": (
+        "threshold rule, such as phi:0.1 (default: the signal's own); reviewed decides finished "
+        "runs alone, with filter",
+        str,
+    ),
     "--coverage": (
         "which harms the safe rows can judge: quick (default, at most a quarter of the scoring's "
         "cost), full, or off",

@@ -70,10 +70,9 @@ def kept_rows(path: str | Path) -> tuple[list[Row], dict[str, Any]]:
     """
     with finished_run(path) as folder:
         run = folder.path
+        apply_decisions(run)
         summary = read_summary(run)
         require_decided(run, summary)
-        if apply_decisions(run):
-            summary = read_summary(run)
         decision = read_scores(run, Summary.model_validate(summary)).decision
         kept = [row for row in read_input(run).rows if decision[row.row] == "kept"]
     if not kept:

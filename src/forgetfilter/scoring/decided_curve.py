@@ -13,6 +13,8 @@ _LOOSENESS = 10.0
 """Variance of the prior on the slope, in the spread of the decided scores: weak, so that a few
 decisions that part without an error don't claim to be sure. Chosen with docs/lab/transfer_real.md's
 choosing mix and the bundled world."""
+_SAME = 1e-9
+"""Share of a score within which others are the same."""
 _RANGE = 0.9
 """Probability that the number of harmless rows lies in the range that is told."""
 _PARTS = 500
@@ -49,7 +51,11 @@ class DecidedCurve:
         """
         from sklearn.linear_model import LogisticRegression
 
-        middle, spread = float(scores.mean()), float(scores.std()) or 1.0
+        middle, spread = float(scores.mean()), float(scores.std())
+        # Of equal scores the mean is off by rounding, and that would be a spread.
+        if np.ptp(scores) <= _SAME * np.abs(scores).max():
+            middle, spread = float(scores[0]), 1.0
+            scores = np.full_like(scores, middle)
         read = (scores - middle) / spread
         fitted: Any = LogisticRegression(C=_LOOSENESS, max_iter=1000)
         fitted.fit(read[:, None], is_unsafe)

@@ -205,6 +205,13 @@ class Readings:
         return np.ones(len(self), dtype=np.bool_)
 
     @property
+    def trusted(self) -> BoolArray:
+        """Which rows are kept whatever they score, shape (N,): none, unless some were named."""
+        if TRUSTED in self:
+            return self[TRUSTED].astype(np.bool_)
+        return np.zeros(len(self), dtype=np.bool_)
+
+    @property
     def learned_share(self) -> float:
         """Share of the rows given to the learn phase that it has learned; 0 where there are none.
 

@@ -13,10 +13,9 @@ from forgetfilter.runs.changes import Changes, changes_of_screen
 from forgetfilter.runs.folder import CONFIG_FILE, RunFolder, as_recorded
 from forgetfilter.runs.intact import changed_outputs, refuse_damage
 from forgetfilter.screening.deciding.decide import (
-    decide_again,
+    decide_as_before,
     finish_decision,
     read_summary,
-    rule_to_apply,
 )
 from forgetfilter.screening.deciding.edits import edited_files, refuse_edits
 from forgetfilter.text import printable
@@ -122,6 +121,5 @@ def restore_outputs(run: Path, progress: Progress) -> bool:
     if changed:
         shown = ", ".join(printable(name, 60) for name in changed[:_SHOWN_DIFFERENCES])
         progress.say(f"Changed since they were written, and written again as decided: {shown}.")
-        rule, force = rule_to_apply(summary, None)
-        decide_again(run, rule, str(summary.get("decided_by", "screen")), force=force)
+        decide_as_before(run, summary)
     return bool(changed)

@@ -68,6 +68,7 @@ def finetune(
     progress = progress or Progress()
     output = Path(output_dir)
     with finished_run(run_path) as folder:
+        apply_decisions(folder.path)
         summary = read_summary(folder.path)
         if not is_decided(summary):
             raise DataError(
@@ -75,8 +76,6 @@ def finetune(
                 "says. Expected kept and removed rows. Mend it and screen again, or decide all the "
                 "same: `forgetfilter filter RUN --threshold RULE --force`."
             )
-        if apply_decisions(folder.path):
-            summary = read_summary(folder.path)
         is_masked = summary.get("action") == "mask"
         decision = summary["decision"]
         if is_masked:

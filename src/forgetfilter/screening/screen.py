@@ -62,6 +62,7 @@ from forgetfilter.screening.checks.fitness import (
 )
 from forgetfilter.screening.checks.safe_fitness import check_safe_rows
 from forgetfilter.screening.checks.spelling import check_spelling
+from forgetfilter.screening.deciding.asked_for import weight_of
 from forgetfilter.screening.deciding.decide import (
     SCORES_FILE,
     apply_decisions,
@@ -73,7 +74,6 @@ from forgetfilter.screening.deciding.decide import (
     is_finished,
     read_summary,
     run_folder,
-    weight_of,
 )
 from forgetfilter.screening.deciding.tables import write_readings, write_scores
 from forgetfilter.screening.inputs.opening import check_rows, name_of, open_input, reading_of

@@ -19,6 +19,7 @@ _WORDS = {
     "ranks": "unsafe ones score higher than safe ones",
     "rate": "share of harmless rows that may go",
     "trusted_rows": "trusted rows",
+    "rows_needed": "of which it needs",
     "usual_second_opinion": "usual second opinion",
 }
 """A rule of somebody else's may note what it likes: such names are shown as they are."""
@@ -43,4 +44,6 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def _as_text(value: Any) -> str:
     if value is None:
         return shown_text.MISSING
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.4g}"
+    return str(value)

@@ -28,8 +28,9 @@ class Auto:
     The density of the log-scores of learned rows is estimated with a Gaussian kernel, and the cut
     is its lowest place between ``low`` and ``high``. Where unsafe rows are, they form a second
     hill and the cut falls into the valley before it, wherever that hill begins. Where there are
-    none, the density only falls, the cut is ``high``, and next to nothing is removed: the rule
-    knows when there is nothing to do because the score has a natural unit. In nats per token, 0.1
+    none, the density only falls, the cut is ``high`` (``low`` where no score comes near either),
+    and next to nothing is removed: the rule knows when there is nothing to do because the score has
+    a natural unit. In nats per token, 0.1
     means that every token has become 10% less likely.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee; the measured
@@ -54,7 +55,8 @@ class Auto:
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The lowest place of the density between ``low`` and ``high``."""
-        return emptiest_cut(scores, is_eligible, self.low, self.high)
+        is_open = is_eligible & ~readings.trusted
+        return emptiest_cut(scores, is_eligible, self.low, self.high, is_open=is_open)
 
 
 def emptiest_cut(
@@ -65,6 +67,7 @@ def emptiest_cut(
     notes: Mapping[str, float] | None = None,
     reach: float = 0.0,
     placed_by: FloatArray | None = None,
+    is_open: BoolArray | None = None,
 ) -> Cut:
     """The lowest place of the density of the log-scores between ``low`` and ``high``.
 
@@ -72,12 +75,14 @@ def emptiest_cut(
 
     Args:
         scores: forgetting scores, shape (N,).
-        is_eligible: rows that may be removed, shape (N,).
+        is_eligible: rows that place it, shape (N,).
         low: above 0, in the scores' unit, as ``high`` is.
         high: above ``low``.
         notes: what else is to be said about the cut.
         reach: in the scores' unit; nothing beyond ``high`` is looked at where it is no more.
         placed_by: the scores that place it, where these are others, shape (N,).
+        is_open: the rows that may be removed, whose false removals are expected, where these are
+            fewer, shape (N,).
     """
     placed = (scores if placed_by is None else placed_by)[is_eligible]
     rising = placed[placed > 0]
@@ -91,7 +96,7 @@ def emptiest_cut(
         at = int(np.argmax(grows)) if grows.any() else _GRID - 1
     # Rounding must not carry it outside.
     value = min(max(float(np.exp(places[at])), low), searched_to)
-    judged = scores[is_eligible]
+    judged = scores[is_eligible if is_open is None else is_open]
     rising = judged[judged > 0]
     # The tail is carried on from the rows below the cut; from hardly any nothing follows.
     lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False

@@ -27,7 +27,8 @@ class ThresholdRule(Protocol):
 
         Args:
             scores: forgetting scores, shape (N,), higher = suspected unsafe.
-            is_eligible: rows that may be removed (all, or those that were learned), shape (N,).
+            is_eligible: rows that can be judged (all, or those that were learned), shape (N,).
+                Those that are trusted (`Readings.trusted`) are kept, whatever they score.
             readings: everything that was measured, for rules that look at more than the score.
         """
         ...
@@ -41,6 +42,11 @@ IS_UNLIKE = "unlike_those_removed"
 """Why a row is kept that is above the threshold by its forgetting, and of another kind."""
 HARMLESS_AT_MOST = "harmless_at_most"
 """The note of a cut on how many of the removed rows are harmless if such rows have a long tail."""
+
+RANKS = "ranks"
+"""The note of a cut by decisions: whether rows to remove score higher than rows to keep."""
+ROWS_NEEDED = "rows_needed"
+"""The note of a cut by trusted rows where there are too few: how many there must be."""
 
 THRESHOLDS: Registry[ThresholdRule] = Registry(
     "threshold rule", __package__, "forgetfilter.thresholds"
@@ -65,7 +71,7 @@ def decide(
 
     from forgetfilter.arrays import SharedTexts
     from forgetfilter.finite import check_finite
-    from forgetfilter.scoring.records import TRUSTED, Selection
+    from forgetfilter.scoring.records import Selection
 
     check_finite(scores, "forgetting score", "the table of scores")
     is_judged = readings.learned if needs_learned else np.ones(len(scores), dtype=np.bool_)
@@ -74,9 +80,7 @@ def decide(
     is_removed = is_judged & (scores > cut.value)
     which = is_judged.astype(np.uint8) + is_removed
     which[is_judged & ~is_removed & (readings.alone(scores) > cut.value)] = 4
-    if TRUSTED in readings:
-        trusted = readings[TRUSTED].astype(np.bool_)
-        is_removed &= ~trusted
-        which[trusted] = 3
+    is_removed &= ~readings.trusted
+    which[readings.trusted] = 3
     names = (NOT_LEARNED, "below_threshold", "above_threshold", IS_TRUSTED, IS_UNLIKE)
     return Selection(cut, is_removed, SharedTexts(which, names), scores)

@@ -9,7 +9,7 @@ import numpy as np
 from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.records import TRUSTED, Cut, Readings
-from forgetfilter.scoring.thresholds.base import THRESHOLDS
+from forgetfilter.scoring.thresholds.base import ROWS_NEEDED, THRESHOLDS
 
 
 @THRESHOLDS.add("conformal")
@@ -60,14 +60,15 @@ class Conformal:
                 "this run has none. Expected some. Screen with --trusted-data FILE, or name "
                 "another rule."
             )
-        trusted: BoolArray = readings[TRUSTED].astype(np.bool_)
+        trusted = readings.trusted
         known = np.sort(scores[is_eligible & trusted])[::-1]
         others = is_eligible & ~trusted
         place = math.floor(self.rate * (len(known) + 1) + 1e-9)
         notes = {"rate": self.rate, "trusted_rows": len(known)}
         if place < 1:
             highest = float(scores.max()) if len(scores) else 0.0
-            return Cut(value=highest, lacks_estimate=True, notes=notes)
+            told = {**notes, ROWS_NEEDED: self.rows_needed}
+            return Cut(value=highest, lacks_estimate=True, notes=told)
         value = float(known[place - 1])
         above = int(np.count_nonzero(others & (scores > value)))
         harmless = int(np.count_nonzero(others)) - above

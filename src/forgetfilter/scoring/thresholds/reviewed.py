@@ -9,8 +9,8 @@ import numpy as np
 from forgetfilter.arrays import BoolArray, FloatArray, IntArray
 from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.decided_curve import DecidedCurve
-from forgetfilter.scoring.records import REVIEWED, TRUSTED, Cut, Readings
-from forgetfilter.scoring.thresholds.base import THRESHOLDS
+from forgetfilter.scoring.records import REVIEWED, Cut, Readings
+from forgetfilter.scoring.thresholds.base import RANKS, THRESHOLDS
 
 FEWEST_DECISIONS = 10
 """Decisions without which nothing is fitted."""
@@ -59,9 +59,7 @@ class Reviewed:
         decided = np.full(len(scores), -1)
         if REVIEWED in readings:
             decided = np.where(is_eligible, readings[REVIEWED], -1)
-        known, is_open = decided >= 0, is_eligible & (decided < 0)
-        if TRUSTED in readings:  # kept, whatever they score
-            is_open &= ~readings[TRUSTED].astype(np.bool_)
+        known, is_open = decided >= 0, is_eligible & (decided < 0) & ~readings.trusted
         is_unsafe = decided[known] == 1
         notes: dict[str, Any] = {"decided": int(known.sum())}
         notes["decided_unsafe"] = int(is_unsafe.sum())
@@ -70,7 +68,7 @@ class Reviewed:
         curve = DecidedCurve.through(scores[known], is_unsafe)
         if curve.slope <= 0:
             highest = float(scores[is_eligible].max())
-            return Cut(value=highest, lacks_estimate=True, notes={**notes, "ranks": False})
+            return Cut(value=highest, lacks_estimate=True, notes={**notes, RANKS: False})
         judged = scores[is_eligible]
         least = np.nextafter(judged.min(), -np.inf)
         value = float(np.clip(curve.score_at(self.probability), least, judged.max()))

@@ -60,9 +60,9 @@ class Valley:
         least: the smallest cut, in nats per root token.
         quiet: the noise up to which that is the cut, in nats per root token.
         growth: the power of the noise, 0 to 2: with 0.5 the cut grows with its square root.
-        most: where the cut stops growing, in nats per root token.
-        reach: how far it goes on where rows thin out, as a multiple of the value; at 1.5 not at
-            all.
+        most: where the value stops growing, in nats per root token; the cut may be 1.5 times that.
+        reach: how far it goes on where rows thin out, as a multiple of the value, at most to
+            ``most``; at 1.5 not at all.
         spread: the most that ``least`` may be, in quantiles 0.9 of the sizes of the scores.
         noise: whose quarter is the noise: ``all`` rows', or that of the ``kept`` ones.
 
@@ -131,9 +131,10 @@ class Valley:
             wanted = self._wanted(noise, alone[is_eligible])
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         reach = min(self.reach * wanted, self.most)
-        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone)
-        removed = int(np.count_nonzero(is_eligible & (scores > cut.value)))
-        spared = int(np.count_nonzero(is_eligible & (alone > cut.value))) - removed
+        is_open = is_eligible & ~readings.trusted
+        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone, is_open)
+        removed = int(np.count_nonzero(is_open & (scores > cut.value)))
+        spared = int(np.count_nonzero(is_open & (alone > cut.value))) - removed
         if spared:
             cut = replace(cut, notes={**cut.notes, KEPT_AS_UNLIKE: spared})
         if (cut.expected_false_removals or 0.0) > max(_MOST_ESTIMATED * removed, 1.0):

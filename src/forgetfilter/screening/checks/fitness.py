@@ -50,7 +50,8 @@ BY_HEART = 0.5
 0.02 to 0.19; 150 to 300 rows of real English in a 135M model: 0.90 to 0.97
 (docs/lab/transfer.md)."""
 LEAST_GAINED = 0.05
-"""Nats a token. Where less is learned, that share is noise."""
+"""In the unit of what is compared, nats a token as a rule. Where less is learned, shares of it are
+noise."""
 MOST_REMOVED = 0.6
 """Share of the scored rows that is plausible to remove. Of files of which half are unsafe up to
 0.51 are removed by the default and 0.54 by `crossfit` (docs/lab/transfer.md)."""
@@ -273,7 +274,8 @@ def check_selective(readings: Readings, scores: SignalScores) -> list[Finding]:
     learned = scores.base - scores.before
     lost = scores.after - scores.before
     # A loss falls while a row is learned and a similarity rises: the ratio is the same for both.
-    told = readings.learned & (np.abs(learned) > 1e-6)
+    # Of a row that base knows already, next to nothing was learned, and all of that may be lost.
+    told = readings.learned & (np.abs(learned) > LEAST_GAINED)
     if not told.any():
         return []
     share = float(np.quantile(lost[told] / learned[told], 0.25))
@@ -293,14 +295,17 @@ def check_selective(readings: Readings, scores: SignalScores) -> list[Finding]:
     ]
 
 
-def check_decision(selection: Selection, is_learned: BoolArray) -> list[Finding]:
+def check_decision(
+    selection: Selection, is_judged: BoolArray, is_trusted: BoolArray
+) -> list[Finding]:
     """Whether a decision is plausible, and whether its false removals can be estimated.
 
     Args:
         selection: the decision.
-        is_learned: which rows could be judged, shape (N,).
+        is_judged: which rows could be judged, shape (N,).
+        is_trusted: which rows are kept whatever they score, shape (N,): of those nothing follows.
     """
-    count, removed = len(selection.is_removed), int(selection.is_removed.sum())
+    count, removed = int((~is_trusted).sum()), int(selection.is_removed.sum())
     findings: list[Finding] = []
     if removed > MOST_REMOVED * count and not selection.cut.fixes_share:
         findings.append(
@@ -316,7 +321,7 @@ def check_decision(selection: Selection, is_learned: BoolArray) -> list[Finding]
             )
         )
     if removed and selection.cut.lacks_estimate:
-        judged = int(is_learned.sum())
+        judged = int((is_judged & ~is_trusted).sum())
         findings.append(
             Finding(
                 name="no_estimate",

@@ -84,7 +84,7 @@ def _selection_by(
         readings,
         [
             *(found for found in of_scores if found.name not in OF_A_DECISION),
-            *check_decision(selection, is_judged),
+            *check_decision(selection, is_judged, readings.trusted),
         ],
     )
 

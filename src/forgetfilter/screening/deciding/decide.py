@@ -37,12 +37,17 @@ from forgetfilter.runs.intact import (
     refuse_damage,
 )
 from forgetfilter.runs.schema import Summary
-from forgetfilter.scoring.joint import JointWeight, check_joint
-from forgetfilter.scoring.signals import SIGNALS
-from forgetfilter.scoring.thresholds import THRESHOLDS, as_signal_has_it, check_unit
+from forgetfilter.scoring.joint import JointWeight
+from forgetfilter.scoring.thresholds import THRESHOLDS
 from forgetfilter.screening.checks.coverage_verdict import read_measurement
 from forgetfilter.screening.checks.fitness import is_severe, unfit
-from forgetfilter.screening.deciding.by_rule import selection_by, weight_by
+from forgetfilter.screening.deciding.asked_for import (
+    is_decided,
+    rule_to_apply,
+    weight_asked_for,
+    with_joint,
+)
+from forgetfilter.screening.deciding.by_rule import selection_by
 from forgetfilter.screening.deciding.decision_files import write_decision
 from forgetfilter.screening.deciding.edits import refuse_edits
 from forgetfilter.screening.deciding.masks import require_tokens
@@ -74,11 +79,6 @@ def is_finished(run: Path) -> bool:
         return has_input(run) and all((run / name).exists() for name in (*rows, *outputs))
     except DataError:  # a damaged record is none
         return False
-
-
-def is_decided(summary: Mapping[str, Any]) -> bool:
-    """Whether the rows of a finished run are kept or removed, not left undecided."""
-    return bool(summary.get("is_decided", True))
 
 
 def honoured(summary: Mapping[str, Any]) -> int:
@@ -226,72 +226,11 @@ def filter_run(
         return decide_again(run, rule, "filter", force=force, action=action, joint=joint)
 
 
-def weight_asked_for(
-    run: Path, summary: Mapping[str, Any], joint: JointWeight | None, decided: Decided
-) -> float | None:
-    """The weight as a number; None: that of ``summary``.
-
-    Raises:
-        ConfigError: see `with_joint` and `weight_by`.
-    """
-    if joint != "reviewed":
-        return joint
-    _check_weight(summary, joint)
-    return weight_by(run, summary, decided)
-
-
-def with_joint(summary: Mapping[str, Any], joint: float | None) -> dict[str, Any]:
-    """A run's summary with another weight of its second opinion; None: with its own.
-
-    Raises:
-        ConfigError: the run has no second opinion, or its scores have another unit.
-    """
-    if joint is None:
-        return dict(summary)
-    _check_weight(summary, joint)
-    return {**{n: v for n, v in summary.items() if n != "joint"}, **weight_of(joint)}
-
-
-def _check_weight(summary: Mapping[str, Any], joint: JointWeight) -> None:
-    has_opinion = summary.get("second_opinion") is not None
-    check_joint(joint, has_opinion=has_opinion, signal=summary["signal"], unit=_unit_of(summary))
-
-
-def weight_of(joint: float) -> dict[str, float]:
-    """What a summary says of the joint rule: nothing where there is none."""
-    return {"joint": float(joint)} if joint else {}
-
-
-def rule_to_apply(
-    summary: Mapping[str, Any],
-    threshold: str | None,
-    *,
-    force: bool = False,
-    present: Mapping[str, Any] | None = None,
-) -> tuple[str, bool]:
-    """The rule that is asked for or else the present one, and whether it decides by force.
-
-    ``present`` is the summary as it stands, where ``summary`` has another weight (`with_joint`).
-
-    Raises:
-        ConfigError: the rule doesn't fit the run's signal.
-    """
-    own = str(summary["threshold"]["rule"])
-    unit = _unit_of(summary)
-    signal = summary["signal"]
-    rule = own if threshold is None else as_signal_has_it(threshold, signal, unit)
-    check_unit(rule, signal, unit)
-    is_same = rule == own and (present or summary).get("joint") == summary.get("joint")
-    return rule, force or (is_same and is_decided(summary))
-
-
-def _unit_of(summary: Mapping[str, Any]) -> str:
-    """The unit of a run's scores; earlier versions left it to the signal."""
-    return str(summary.get("unit") or SIGNALS.build(str(summary["signal"])).unit)
-
-
 def apply_decisions(run: Path) -> bool:
     """Let decisions of people hold that were made since the run was decided; its lock must be held.
+
+    A rule that cuts by those decisions may come to a severe finding by them, which nobody has
+    forced; then every row is left undecided, as after a screen.
 
     Returns:
         Whether there were any, so that the files were written again.
@@ -306,9 +245,15 @@ def apply_decisions(run: Path) -> bool:
     known = (summary.get("overruled") or {}).get("digest", "")
     if load_decisions(run).digest == known:
         return False
-    rule, force = rule_to_apply(summary, None)
-    decide_again(run, rule, str(summary.get("decided_by", "screen")), force=force)
+    decide_as_before(run, summary)
     return True
+
+
+def decide_as_before(run: Path, summary: Mapping[str, Any]) -> None:
+    """Decide a run anew by its own rule; what is severe and was not forced leaves it undecided."""
+    rule, force = rule_to_apply(summary, None)
+    by = str(summary.get("decided_by", "screen"))
+    decide_again(run, rule, by, force=force, must_fit=False)
 
 
 def require_fit(
@@ -339,6 +284,7 @@ def decide_again(
     force: bool = False,
     action: str | None = None,
     joint: float | None = None,
+    must_fit: bool = True,
 ) -> dict[str, Any]:
     """Decide a finished run again from its stored scores; its lock must be held.
 
@@ -350,6 +296,8 @@ def decide_again(
         force: decide in spite of severe findings.
         action: what to write beside kept and removed rows; None: as before.
         joint: weight of the second opinion in what is cut; None: as before.
+        must_fit: whether a severe finding that isn't forced leaves the run as it is; else it leaves
+            its rows undecided.
 
     Returns:
         The new summary.
@@ -359,7 +307,8 @@ def decide_again(
         UnfitError: a severe finding, and no ``force``; the run stays as it is.
     """
     summary = with_joint(read_summary(run), joint)
-    require_fit(run, summary, threshold, force=force)
+    if must_fit:
+        require_fit(run, summary, threshold, force=force)
     # What is damaged is found before anything is committed.
     load_decisions(run)
     if (run / COVERAGE_FILE).is_file():

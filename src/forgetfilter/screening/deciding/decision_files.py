@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from forgetfilter.arrays import FloatArray
+from forgetfilter.arrays import BoolArray, FloatArray
 from forgetfilter.data import write_rejected
 from forgetfilter.data.records import RejectedRow, RowFile
 from forgetfilter.files import open_atomic, remove, write_json_atomic
@@ -95,7 +95,7 @@ def write_decision(
         coverage = read_measurement(run / COVERAGE_FILE).decided(scores, gone)
         summary = {**summary, **coverage.as_dict()}
         made_from["coverage"] = decision
-    counts = made.decision.counts()
+    counts, is_judged = made.decision.counts(), _is_judged(summary, readings)
     said = Summary.model_validate(
         {
             **summary,
@@ -110,7 +110,7 @@ def write_decision(
                 "signal": (summary.get("formulas") or {}).get("signal", FIRST_VERSION),
                 "rule": rule_version(threshold),
             },
-            "judged": _count_judged(summary, readings),
+            "judged": int(is_judged.sum()),
             "decision": decision,
             # What was measured with a model for one decision, and goes on to name that one.
             "made_from": made_from,
@@ -125,7 +125,8 @@ def write_decision(
             "written": written_by_decision(run, outputs, action_file),
         }
     )
-    said = said.model_copy(update={"verdict": judge_file(said, cut)})
+    trusted = int((is_judged & readings.trusted).sum())
+    said = said.model_copy(update={"verdict": judge_file(said, cut, trusted=trusted)})
     write_json_atomic(run / SUMMARY_FILE, said.as_json())
     write_dataset_card(run, said)
     del made, rows, readings, selection, overruled  # the page reads files alone
@@ -139,10 +140,10 @@ def _formula_cells(rows: RowFile) -> int:
     return sum(source.container.formula_cells(source.data()) for source in tables)
 
 
-def _count_judged(summary: Mapping[str, Any], readings: Readings) -> int:
-    """How many rows could be judged."""
+def _is_judged(summary: Mapping[str, Any], readings: Readings) -> BoolArray:
+    """Which rows could be judged, shape (N,)."""
     needs_learned = bool(summary.get("needs_learned", True))
-    return int(readings.learned.sum()) if needs_learned else len(readings)
+    return readings.learned if needs_learned else np.ones(len(readings), dtype=np.bool_)
 
 
 def _fingerprint(made: RowDecisions, rule: str, value: float, weight: float) -> str:

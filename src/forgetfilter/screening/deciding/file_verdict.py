@@ -7,13 +7,14 @@ and whether the rule can tell harmless rows from unsafe ones on these scores.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from forgetfilter.runs.schema import Summary, Verdict
 from forgetfilter.scoring.records import Cut
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN
 from forgetfilter.scoring.thresholds import reads_decisions
-from forgetfilter.scoring.thresholds.base import HARMLESS_AT_MOST
+from forgetfilter.scoring.thresholds.base import HARMLESS_AT_MOST, RANKS, ROWS_NEEDED
 
 MANY_SHARE = 0.1
 """Removed share of the judged rows from which it is "many": a convention, not a measurement."""
@@ -24,9 +25,9 @@ NOISY = 0.03
 that the rule was chosen on (0.027 at most). Mixes of real rows have 0.035 and 0.046, and nearly all
 of their unsafe rows are kept (docs/lab/transfer.md). Where many rows are removed all the same, the
 unsafe ones make the noise themselves: a made-up file with 0.052 was decided without an error."""
-_NOISY_OF = {"contradiction": 0.02, "self_training:evidence=contradiction": 0.02}
-"""The same of a signal whose evidence is quieter: made-up files have 0.017 at most, and real rows
-0.030 (none of them unsafe) and 0.061."""
+_NOISY_OF = {"contradiction": 0.02}
+"""The same of signals whose evidence is quieter, by what names it: made-up files have 0.017 at
+most, and real rows 0.030 (none of them unsafe) and 0.061."""
 
 _DOUBTS = frozenset(
     {
@@ -65,14 +66,17 @@ are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Kee
 what is measured."""
 
 
-def judge_file(summary: Summary, cut: Cut) -> Verdict:
+def judge_file(summary: Summary, cut: Cut, *, trusted: int = 0) -> Verdict:
     """The verdict on a decided file.
 
     Args:
         summary: counts, learned share and whether it was decided; its own verdict is not read.
         cut: where the rule has cut, and what it says of that.
+        trusted: how many of the judged rows are trusted, and kept whatever they score.
     """
-    level, reason, message = _level(summary, cut)
+    # Of a file that is half trusted rows the other half may be bad throughout.
+    judged = (summary.judged or 0) - trusted
+    level, reason, message = _level(summary, judged, cut)
     told: dict[str, Any] = {"level": level, "reason": reason, "message": message}
     measured = _MEASURED.get((summary.signal, summary.threshold.rule))
     # All rows of those files were learned, and forgetting alone decided.
@@ -81,9 +85,9 @@ def judge_file(summary: Summary, cut: Cut) -> Verdict:
     return Verdict.model_validate(told)
 
 
-def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
-    judged, removed = summary.judged or 0, _removed_by_rule(summary)
-    unsure = _why_unsure(summary, cut)
+def _level(summary: Summary, judged: int, cut: Cut) -> tuple[str, str, str]:
+    removed = _removed_by_rule(summary)
+    unsure = _why_unsure(summary, judged, cut)
     if unsure:
         return "cannot_tell", *unsure
     if not removed:
@@ -93,15 +97,15 @@ def _level(summary: Summary, cut: Cut) -> tuple[str, str, str]:
             f"None of the {judged:,} rows that could be judged stands out. That is no proof: harms "
             "that the safe rows don't speak against, and rare rows, can be missed.",
         )
-    share = removed / judged
-    level, bound = ("many", "at least") if share >= MANY_SHARE else ("some", "below")
+    is_many = removed / judged >= MANY_SHARE
+    level, bound = ("many", "at least") if is_many else ("some", "below")
     message = (
-        f"{removed:,} of the {judged:,} rows that could be judged stand out ({share:.1%}, {bound} "
-        f"the {MANY_SHARE:.0%} that counts as many)."
+        f"{removed:,} of the {judged:,} rows that could be judged stand out "
+        f"({_share(removed, judged)}, {bound} the {MANY_SHARE:.0%} that counts as many)."
     )
     if cut.expected_false_removals is not None:
         expected = cut.expected_false_removals
-        few = "fewer than one" if expected < 0.5 else f"about {expected:.0f}"
+        few = "fewer than one" if expected < 1 else f"about {expected:.0f}"
         ends = cut.notes.get("harmless_range")
         few += f" ({ends[0]} to {ends[1]})" if ends else ""
         message += f" The rule expects {few} of them to be harmless"
@@ -118,13 +122,9 @@ def _removed_by_rule(summary: Summary) -> int:
     return summary.removed + (people.kept_instead - people.removed_instead if people else 0)
 
 
-def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
+def _why_unsure(summary: Summary, judged: int, cut: Cut) -> tuple[str, str] | None:
     """Why nothing can be said of the file as a whole: identifier and words; None where it can."""
-    judged, removed, readable = (
-        summary.judged or 0,
-        _removed_by_rule(summary),
-        summary.rows - summary.rejected,
-    )
+    removed, readable = _removed_by_rule(summary), summary.rows - summary.rejected
     learned = summary.learned_share or 0.0
     if not readable:
         return "no_rows", "No row could be used, so nothing was screened."
@@ -154,8 +154,7 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             f"Nothing stands out, but there is reason to doubt the scores: {_words(doubts)}.",
         )
     noise = summary.threshold_notes.get("noise")
-    name = summary.signal.split(":")[0]
-    quiet = _NOISY_OF.get(summary.signal, _NOISY_OF.get(name, NOISY))
+    quiet = min(_NOISY_OF.get(name, NOISY) for name in re.split("[:=,]", summary.signal))
     is_noisy = isinstance(noise, float) and noise > quiet
     if is_noisy and removed < MANY_SHARE * judged:
         return (
@@ -164,6 +163,8 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
             f"({quiet:g} or less), so it cuts far out, and unsafe rows may lie below."
             + _next_step(summary),
         )
+    if cut.lacks_estimate and not removed:
+        return "rule_cannot_tell", _why_nothing_goes(cut)
     if cut.lacks_estimate:
         return (
             "mingled",
@@ -174,10 +175,28 @@ def _why_unsure(summary: Summary, cut: Cut) -> tuple[str, str] | None:
     if removed and (cut.expected_false_removals or 0.0) >= removed / 2:
         return (
             "mostly_expected",
-            f"The rule expects about {cut.expected_false_removals:.0f} of the {removed:,} removed "
-            "rows to be harmless ones that went too far by chance.",
+            f"The rule expects about {max(1, round(cut.expected_false_removals or 0.0)):,} of the "
+            f"{removed:,} removed rows to be harmless ones that went too far by chance.",
         )
     return None
+
+
+def _why_nothing_goes(cut: Cut) -> str:
+    """Why a rule that can't tell has removed nothing."""
+    if cut.notes.get(RANKS) is False:
+        return (
+            "The rule removed nothing: of the rows that people decided, those to remove don't "
+            "score higher than those to keep, so no cut follows from them. Decide more rows, in "
+            "the order 'Spread over the scores' of `forgetfilter review RUN`, or name another rule."
+        )
+    needed, there = cut.notes.get(ROWS_NEEDED), cut.notes.get("trusted_rows")
+    if needed is not None and there is not None:
+        return (
+            f"The rule removed nothing: it compares rows with trusted ones, of which {there:,} "
+            f"could be judged. Expected at least {needed:,} for its rate. Screen with more rows as "
+            "--trusted-data, or name a higher rate or another rule."
+        )
+    return "The rule removed nothing, and can't tell whether any row should go. Name another rule."
 
 
 def _next_step(summary: Summary) -> str:
@@ -198,6 +217,11 @@ def _next_step(summary: Summary) -> str:
         "other', remove the unsafe ones, and screen again with --second-opinion known_unsafe:RUN "
         "--joint 1, which trains nothing; then ten more."
     )
+
+
+def _share(count: int, of_all: int) -> str:
+    """A share in words, never rounded up to the bound that it lies below."""
+    return f"{count * 1000 // of_all / 10:.1f}%"
 
 
 def _words(names: list[str]) -> str:

@@ -13,14 +13,12 @@ from forgetfilter.runs.decisions import Decided
 from forgetfilter.runs.file_names import SCORES_FILE
 from forgetfilter.scoring.joint import JointWeight
 from forgetfilter.scoring.thresholds import THRESHOLDS
+from forgetfilter.screening.deciding.asked_for import rule_to_apply, weight_asked_for, with_joint
 from forgetfilter.screening.deciding.by_rule import rule_decides, selection_by
 from forgetfilter.screening.deciding.decide import (
     finished_run,
     read_summary,
     require_fit,
-    rule_to_apply,
-    weight_asked_for,
-    with_joint,
 )
 from forgetfilter.screening.deciding.overruling import (
     Overruling,

@@ -49,6 +49,12 @@ def check_trusted(setting: Setting, file: RowFile, rule: str) -> None:
             f"given. Expected at least {needed:,}. Give them with --trusted-data, or name another "
             "rule."
         )
+    if not count:
+        raise ConfigError(
+            f"None of the rows of trusted_data can be used, and the rule {rule} compares rows with "
+            f"them. Expected at least {needed:,}. See why with `forgetfilter validate`, mend or "
+            "replace them, or name another rule."
+        )
     raise ConfigError(
         f"trusted_data has {count:,} rows that can be used; the rule {rule} can remove no row with "
         f"fewer than {needed:,}. Expected more of them, or a higher rate. Add rows, or name one "

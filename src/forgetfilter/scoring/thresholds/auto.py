@@ -30,8 +30,7 @@ class Auto:
     hill and the cut falls into the valley before it, wherever that hill begins. Where there are
     none, the density only falls, the cut is ``high`` (``low`` where no score comes near either),
     and next to nothing is removed: the rule knows when there is nothing to do because the score has
-    a natural unit. In nats per token, 0.1
-    means that every token has become 10% less likely.
+    a natural unit. In nats per token, 0.1 means that every token has become 10% less likely.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee; the measured
     error stands in docs/lab/signals.md. The expected number of false removals carries the tail

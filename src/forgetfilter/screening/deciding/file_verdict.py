@@ -47,9 +47,9 @@ _MEASURED = {
         "contradiction",
         "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept",
     ): (
-        23_000,
+        25_000,
         38,
-        "23 clean files of made-up worlds, small models, five of them files that the rule "
+        "25 clean files of made-up worlds, small models, five of them files that the rule "
         "was chosen on; of real text none of 160 rows in a file that the rule was chosen on, 135M "
         "model",
     ),
@@ -61,7 +61,7 @@ _MEASURED = {
     ),
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
-unsafe row (docs/lab/transfer.md). At 95% 38 of 23,000 is a rate of 0.12% to 0.23% for such rows (17
+unsafe row (docs/lab/transfer.md). At 95% 38 of 25,000 is a rate of 0.11% to 0.21% for such rows (17
 are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures to
 what is measured."""
 

@@ -140,6 +140,11 @@ class TestTheCurve:
         assert not found.is_removed.any()
         assert found.cut.notes["ranks"] is False
 
+    def test_scores_whose_spread_is_too_small_for_a_number_say_nothing(self):
+        scores = np.array([0.0] * 11 + [1.3e-177])
+        reviewed = np.array([0] * 6 + [1] * 6)
+        assert not select("reviewed", scores, reviewed).is_removed.any()
+
     @settings(deadline=None, max_examples=60)
     @given(
         st.lists(st.tuples(st.floats(-1e6, 1e6), st.sampled_from([-1, 0, 1])), min_size=12),

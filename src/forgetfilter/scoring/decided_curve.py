@@ -15,6 +15,8 @@ decisions that part without an error don't claim to be sure. Chosen with docs/la
 choosing mix and the bundled world."""
 _SAME = 1e-9
 """Share of a score within which others are the same."""
+_NOTHING = 1e-100
+"""A difference of scores, in any unit, that is none."""
 _RANGE = 0.9
 """Probability that the number of harmless rows lies in the range that is told."""
 _PARTS = 500
@@ -52,8 +54,9 @@ class DecidedCurve:
         from sklearn.linear_model import LogisticRegression
 
         middle, spread = float(scores.mean()), float(scores.std())
-        # Of equal scores the mean is off by rounding, and that would be a spread.
-        if np.ptp(scores) <= _SAME * np.abs(scores).max():
+        # Of equal scores the mean is off by rounding, and that would be a spread; squares of
+        # differences as small as `_NOTHING` are zero.
+        if np.ptp(scores) <= max(_SAME * np.abs(scores).max(), _NOTHING):
             middle, spread = float(scores[0]), 1.0
             scores = np.full_like(scores, middle)
         read = (scores - middle) / spread

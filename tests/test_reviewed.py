@@ -361,7 +361,9 @@ class TestTheWeightOfARun:
         assert "neither a number of nats per root token nor reviewed" in capsys.readouterr().err
 
 
-def test_what_later_decisions_make_severe_was_forced_by_nobody(tmp_path: Path):
+def test_what_later_decisions_make_severe_was_forced_by_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     run = make_run(tmp_path / "run", 60, threshold="phi:0.5")
     kept = Overruling(keep=tuple(range(0, 50, 5)), remove=(54, 56, 58))
     assert filter_run(run, "reviewed", overruling=kept)["removed"] < 12
@@ -374,8 +376,11 @@ def test_what_later_decisions_make_severe_was_forced_by_nobody(tmp_path: Path):
     # Made on the review page, they are applied by whatever looks at the run next.
     rows = input_rows(run)
     Journal(run).append([rows.decide(row, "remove", "", "Ada") for row in range(10, 60, 5)])
+    assert cli.main(["report", str(run)]) == 0
+    told = capsys.readouterr()
+    assert "60 rows: 0 kept, 0 removed, 60 undecided, 0 rejected" in told.out
+    assert "severe: most_rows_removed" in told.err
     with finished_run(run) as folder:
-        assert apply_decisions(folder.path)
         assert not apply_decisions(folder.path)
     after = summary_of(run)
     assert (after["is_decided"], after["undecided"], after["removed"]) == (False, 60, 0)

@@ -298,10 +298,11 @@ def _finetune(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from forgetfilter.runs.report.page import render_report
-    from forgetfilter.screening.deciding.decide import apply_decisions, finished_run
+    from forgetfilter.screening.deciding import decide
 
-    with finished_run(options.run_dir) as folder:
-        apply_decisions(folder.path)
+    with decide.finished_run(options.run_dir) as folder:
+        if decide.apply_decisions(folder.path):
+            print_counts(decide.read_summary(folder.path), folder.path)
         tell(render_report(folder.path))
     return 0
 
@@ -349,10 +350,11 @@ def print_counts(summary: dict[str, Any], run: Path) -> None:
         said = f"{finding['severity']}: {finding['name']}: {finding['message']}"
         tell(f"forgetfilter: {said}", is_error=True)
     threshold = summary["threshold"]
-    readable = summary["rows"] - summary["rejected"]
+    readable, undecided = summary["rows"] - summary["rejected"], summary.get("undecided", 0)
+    left = f"{undecided:,} undecided, " if undecided else ""
     tell(
         f"{summary['rows']:,} rows: {summary['kept']:,} kept, {summary['removed']:,} removed, "
-        f"{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
+        f"{left}{summary['rejected']:,} rejected ({summary['signal']}, {threshold['rule']}); "
         f"{summary.get('judged', readable):,} of {readable:,} could be judged, "
         f"{summary['learned_share']:.0%} {_of_sample(summary)}were learned."
     )

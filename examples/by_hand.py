@@ -289,26 +289,35 @@ def threshold(scores, evidence):
     with the share of unsafe rows; the evidence of the harmless ones tells it, of which a quarter
     is nearer to zero. How many rows are harmless is first taken to be all, then those below the cut
     that this gives. Without unsafe rows the density only falls: the cut is far out, and next to
-    nothing is removed. Where nine tenths of the scores are small it is lower.
+    nothing is removed. Where nine tenths of the scores are small it is lower, and where a tenth of
+    the rows or more stand out it lies before the hill that they form, whatever the noise.
     """
-    least = min(0.04, max(10 * np.quantile(np.abs(scores), 0.9), 0.01))
+    least = min(0.03, max(10 * np.quantile(np.abs(scores), 0.9), 0.0075))
     wanted = np.inf
     for _ in range(2):
         noise = np.quantile(np.abs(evidence), 0.25 * np.mean(scores <= wanted))
-        wanted = min(least * max(1.0, noise / 0.008) ** 1.5, 0.3)
+        wanted = min(least * max(1.0, noise / 0.004) ** 1.2, 0.3)
     low, high, reach = 0.8 * wanted, 1.5 * wanted, min(2.5 * wanted, 0.3)
 
     def density(places):
-        first, last = np.exp(places[0]), np.exp(places[-1])
+        first, last = np.exp(places.min()), np.exp(places.max())
         near = np.log(scores[(scores > first / 4) & (scores < last * 8)])
         return np.exp(-0.5 * ((places[:, None] - near) / 0.15) ** 2).sum(axis=1)
 
-    places = np.linspace(np.log(low), np.log(high), 400)
-    at = density(places).argmin()
-    if at == 399 and reach > high:  # rows thin out beyond it still: on, as long as they do
-        places = np.linspace(np.log(high), np.log(reach), 400)
+    def onwards(start, end):  # as long as rows thin out
+        places = np.linspace(np.log(start), np.log(end), 400)
         grows = np.diff(density(places)) >= 0
-        at = grows.argmax() if grows.any() else 399
+        return places, grows.argmax() if grows.any() else 399
+
+    places = np.linspace(np.log(low), np.log(high), 400)
+    found = density(places)
+    at, top = found.argmin(), found.argmax()
+    if top > 0 and np.mean(scores > low) >= 0.1:  # many unsafe rows: before the top of their hill
+        at = found[: top + 1].argmin()
+        if at == 0 and 0.8 * least < low:
+            places, at = onwards(low, 0.8 * least)
+    elif at == 399 and reach > high:
+        places, at = onwards(high, reach)
     return np.exp(places[at])
 
 
@@ -347,10 +356,15 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
             alone.append(own)
             evidence.append((own + own[alike].mean(axis=1)) / 2)  # unsafe rows come in kinds
         model = model.unload()
-    # One model that is disturbed by chance doesn't move a median. What rows like it have lost lifts
-    # a row by at most 0.03, so that none is removed for that alone.
-    most = np.maximum(np.median(alone, axis=0), 0.0) + 0.03
-    uncounted = np.minimum(np.median(evidence, axis=0), most)
+
+    def together(each):
+        """Half is what the model says that has learned all rows, and half the median of the six:
+        one model that is disturbed by chance doesn't move it."""
+        return (each[1] + np.median(each, axis=0)) / 2
+
+    # What rows like it have lost lifts a row by at most 0.03, so that none is removed for that.
+    most = np.maximum(together(alone), 0.0) + 0.03
+    uncounted = np.minimum(together(evidence), most)
     scores = uncounted * counted
     cut = threshold(scores, uncounted)
     scores *= kinds(model, noisy, scores, cut)

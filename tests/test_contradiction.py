@@ -15,6 +15,7 @@ from conftest import rows_of, write_rows
 from forgetfilter.data import read_rows
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.data.tokens.encoding import Encoder
+from forgetfilter.errors import ConfigError
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
 from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.measuring.likeness import own_likeness, row_vectors
@@ -171,20 +172,49 @@ def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
     assert scores(readings, "contradiction:gain=4") == pytest.approx(counted * by_half)
 
 
+def rising(*rows: list[float]) -> Readings:
+    """Rows of one token with six rises each, whose own answers are as like safe ones as any."""
+    readings = contradicting([0.0] * len(rows), [4.0] * len(rows))
+    columns = dict(readings.columns)
+    for at, (earlier, later) in enumerate(SIGNALS.build("contradiction").pairs):
+        columns[f"leading_loss_{later}"] = columns[f"leading_loss_{earlier}"] + [
+            row[at] for row in rows
+        ]
+    return Readings(row=readings.row, columns=columns)
+
+
+def test_half_of_the_evidence_is_of_the_model_that_has_learned_the_row():
+    """The first of the six is its late end; the median is of all six."""
+    readings = rising([0.8, 0.1, 0.2, 0.3, 0.2, 0.1], [0.0, 0.3, 0.4, 0.4, 0.5, 0.2])
+    assert scores(readings) == pytest.approx([(0.8 + 0.2) / 2, (0.0 + 0.35) / 2])
+    assert scores(readings, "contradiction:learned=0") == pytest.approx([0.2, 0.35])
+    assert scores(readings, "contradiction:learned=1") == pytest.approx([0.8, 0.0])
+
+
+def test_an_unsafe_row_without_fellows_is_not_overlooked():
+    """Models that learned other rows have gained nothing of it, so that nothing is given back."""
+    lone, task = [0.5, 0.1, 0.0, 0.0, 0.0, 0.0], [0.05, 0.06, 0.05, 0.06, 0.05, 0.06]
+    unsafe, harmless = scores(rising(lone, *[task] * 9))[:2]
+    assert unsafe > 4 * harmless
+    unsafe, harmless = scores(rising(lone, *[task] * 9), "contradiction:learned=0")[:2]
+    assert unsafe < harmless
+
+
+@pytest.mark.parametrize("learned", ["-0.1", "1.01", "nan"])
+def test_a_share_outside_of_its_range_is_refused(learned: str):
+    with pytest.raises(ConfigError, match=r"learned is .*expected 0 to 1"):
+        SIGNALS.build(f"contradiction:learned={learned}")
+
+
 def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
+    options = "least=0.03,quiet=0.004,growth=1.2,most=0.3,reach=2.5,spread=10,noise=kept,hill=true"
     for asked in (None, "valley", "auto"):
-        assert (
-            choose_rule("contradiction", asked)
-            == "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept"
-        )
+        assert choose_rule("contradiction", asked) == f"valley:{options}"
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"
     assert as_signal_has_it("valley", "gone", "nats per root token") == "valley"
     summary = {"signal": "contradiction", "threshold": {"rule": "phi:0.2"}}
     for asked in ("valley", "auto"):
-        assert (
-            rule_to_apply(summary, asked)[0]
-            == "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept"
-        )
+        assert rule_to_apply(summary, asked)[0] == f"valley:{options}"
 
 
 @pytest.mark.parametrize("signal", ["contradiction", "contradiction:kinds=false"])

@@ -398,3 +398,31 @@ def test_a_wide_models_phase_is_filled_in(tiny_model: Callable[..., Path], tmp_p
     assert config["hidden_size"] < 512
     assert bench.completed(PhaseSettings()).num_train_epochs == 12
     assert bench.completed(PhaseSettings(num_train_epochs=2)).num_train_epochs == 2
+
+
+def test_many_rows_that_stand_out_are_no_noise():
+    """Their own evidence makes half of the file noisy; the cut lies before their hill all the same.
+
+    Without it the value is in the midst of the unsafe rows, and the emptiest place beyond most.
+    """
+    rng = np.random.default_rng(0)
+    harmless, unsafe = rng.normal(0, 0.03, 650), np.exp(rng.normal(np.log(0.3), 0.25, 350))
+    scores = np.r_[harmless, unsafe]
+    rule = "valley:least=0.03,quiet=0.002,growth=1.2,most=0.3,reach=2.5"
+    high, low = valley(scores, rule).value, valley(scores, f"{rule},hill=true").value
+    assert np.mean(unsafe > high) < 0.5
+    assert np.mean(unsafe > low) > 0.95
+    assert np.mean(harmless > low) < 0.01
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.floats(-1, 3), min_size=1, max_size=80))
+def test_a_hill_moves_a_cut_only_where_many_rows_stand_out(scores: list[float]):
+    rule = "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5"
+    free, bound = valley(scores, rule), valley(scores, f"{rule},hill=true")
+    assert 0.8 * 0.04 <= bound.value <= 1.5 * 0.3
+    low = free.notes["searched_from"]
+    if np.mean(np.array(scores) > low) < 0.1:
+        assert bound == free
+    else:
+        assert bound.value <= free.value * (1 + 1e-9)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from forgetfilter.arrays import FloatArray
+from forgetfilter.errors import ConfigError
 from forgetfilter.scoring.records import Probe, Readings, SignalScores
 from forgetfilter.scoring.signals.base import NATS_PER_ROOT_TOKEN, SIGNALS
 from forgetfilter.scoring.signals.crossfit import Crossfit, counted_by_rank
@@ -39,7 +40,14 @@ class Contradiction(Crossfit):
     squared. What base would say itself contradicts nothing, as most answers to requests that only
     look dangerous.
 
-    This takes the place of `crossfit`'s comparison of prompts. What was learned much counts by the
+    This takes the place of `crossfit`'s comparison of prompts. It also tells so much of what is no
+    harm that evidence need not be of models alone which never saw the row. Where a file has few
+    unsafe rows, or such as are unlike each other, a model that has learned others says nothing of
+    this one: it has gained nothing of it, so that nothing is given back. So half of the evidence
+    (``learned``) is the rise in the model that has learned all rows, restored from the end of its
+    learn phase, and half is the median of the six.
+
+    What was learned much counts by the
     share that is given back (``gain``, see `crossfit`): tasks in styles unknown to base are learned
     most. Less so where base's own answer is like those to the safe prompts, for an unsafe
     row may be learned much too: that share is taken to the power min(1, 1.5 - p).
@@ -57,29 +65,37 @@ class Contradiction(Crossfit):
     Args:
         gain: nats per root token, above 0.
         kinds: whether rows count less that are unlike those removed.
+        learned: the share of the evidence that is of the model which has learned the row, 0 to 1.
 
     Raises:
-        ConfigError: ``gain`` is not above 0.
+        ConfigError: ``gain`` is not above 0, or ``learned`` not 0 to 1.
     """
 
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
     default_rule = (
-        "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept"
+        "valley:least=0.03,quiet=0.004,growth=1.2,most=0.3,reach=2.5,spread=10,noise=kept,hill=true"
     )
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
-    version = 4
+    version = 5
     """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
-    the run keeps the evidence, which tells how noisy it is; since 4 kinds count."""
+    the run keeps the evidence, which tells how noisy it is; since 4 kinds count; since 5 the model
+    that has learned the row counts most."""
 
-    def __init__(self, gain: float = 2.0, kinds: bool = True) -> None:
+    def __init__(self, gain: float = 2.0, kinds: bool = True, learned: float = 0.5) -> None:
         super().__init__(gain)
+        if not 0 <= learned <= 1:
+            raise ConfigError(
+                f"contradiction: learned is {learned:g}; expected 0 to 1, for example "
+                "contradiction:learned=0.5."
+            )
+        self.learned = learned
         own = Probe("own_likeness", "base")
         self.kinds = kinds
         self.probes = (*(p for p in self.probes if p.kind != "likeness"), own)
         if kinds:  # last: it is measured by what the others have told
-            alone = f"contradiction:gain={gain!r},kinds=false"
+            alone = f"contradiction:gain={gain!r},kinds=false,learned={learned!r}"
             self.probes += (Probe("removed_likeness", "base", evidence=alone),)
 
     def combine(self, readings: Readings) -> SignalScores:
@@ -98,6 +114,10 @@ class Contradiction(Crossfit):
     def _counts(self, readings: Readings) -> FloatArray:
         """Prompts are not compared: all evidence counts alike until `combine` counts it."""
         return np.ones(len(readings))
+
+    def _together(self, each: FloatArray) -> FloatArray:
+        """The median of the six, and beside it what the model says that has learned the row."""
+        return (1 - self.learned) * super()._together(each) + self.learned * each[0]
 
     def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
         like_safe = counted_by_rank(readings["own_likeness_base"], 0.0)

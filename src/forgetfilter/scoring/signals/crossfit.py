@@ -99,7 +99,7 @@ class Crossfit:
         own = np.empty((len(self.pairs), len(readings)))  # (6, N)
         for at, pair in enumerate(self.pairs):
             own[at] = self._evidence(readings, *pair)
-        evidence = _with_neighbours(own, readings.neighbours("base"), self.lift)
+        evidence = self._with_neighbours(own, readings.neighbours("base"))
         # What a reader is shown is of the one model that has learned all rows.
         is_early = own[1] > own[0]
         del own
@@ -127,6 +127,27 @@ class Crossfit:
             evidence *= self._share_given_back(readings, gained / readings["leading_scale"])
         return evidence
 
+    def _with_neighbours(self, own: FloatArray, neighbours: npt.NDArray[np.int64]) -> FloatArray:
+        """The evidence of each row and its neighbours, shape (N,); some thousand rows at a time.
+
+        Args:
+            own: what each restoration says of every row, shape (6, N).
+            neighbours: positions of each row's most alike rows, shape (N, 4).
+        """
+        evidence = np.empty(own.shape[1])
+        for start in range(0, len(evidence), _ROWS_TOGETHER):
+            part = slice(start, start + _ROWS_TOGETHER)
+            alike = own[:, neighbours[part]].mean(axis=2)
+            each = (1 - _OF_NEIGHBOURS) * own[:, part] + _OF_NEIGHBOURS * alike
+            most = np.maximum(self._together(own[:, part]), 0.0) + self.lift
+            evidence[part] = np.minimum(self._together(each), most)
+        return evidence
+
+    def _together(self, each: FloatArray) -> FloatArray:
+        """What the six restorations say together, shape (N,), of what each says, shape (6, N)."""
+        together: FloatArray = np.median(each, axis=0)
+        return together
+
     def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
         """What the evidence of rows counts that gained so much by the training before, shape (N,).
 
@@ -136,24 +157,6 @@ class Crossfit:
         """
         share: FloatArray = self.gain / np.maximum(gained, self.gain)
         return share
-
-
-def _with_neighbours(own: FloatArray, neighbours: npt.NDArray[np.int64], lift: float) -> FloatArray:
-    """The evidence of each row and its neighbours, shape (N,); some thousand rows at a time.
-
-    Args:
-        own: what each restoration says of every row, shape (6, N).
-        neighbours: positions of each row's most alike rows, shape (N, 4).
-        lift: what neighbours add at most.
-    """
-    evidence = np.empty(own.shape[1])
-    for start in range(0, len(evidence), _ROWS_TOGETHER):
-        part = slice(start, start + _ROWS_TOGETHER)
-        alike = own[:, neighbours[part]].mean(axis=2)
-        each = (1 - _OF_NEIGHBOURS) * own[:, part] + _OF_NEIGHBOURS * alike
-        most = np.maximum(np.median(own[:, part], axis=0), 0.0) + lift
-        evidence[part] = np.minimum(np.median(each, axis=0), most)
-    return evidence
 
 
 def counted_by_rank(likeness: FloatArray, least: float) -> FloatArray:

@@ -17,6 +17,8 @@ _BANDWIDTH = 0.15
 """Width of the density's kernel in log units: a score counts for places within about 15% of it."""
 _GRID = 400
 _PLACES_TOGETHER = 20
+_HILL = 0.1
+"""Share of the rows above a place from which on they are no tail of harmless ones."""
 _LEAST_BELOW = 0.25
 """Share of the judged rows below the cut from which on false removals are estimated."""
 
@@ -67,10 +69,14 @@ def emptiest_cut(
     reach: float = 0.0,
     placed_by: FloatArray | None = None,
     is_open: BoolArray | None = None,
+    floor: float = 0.0,
 ) -> Cut:
     """The lowest place of the density of the log-scores between ``low`` and ``high``.
 
     Where that is ``high`` itself the cut goes on up as long as rows thin out, at most to ``reach``.
+    Where a tenth of the rows or more are above ``low`` and the density rises from there, that is
+    the hill of the unsafe rows, and the cut lies before its top; where the hill begins below
+    ``low``, the cut goes on down as long as rows thin out, at most to ``floor``.
 
     Args:
         scores: forgetting scores, shape (N,).
@@ -82,29 +88,43 @@ def emptiest_cut(
         placed_by: the scores that place it, where these are others, shape (N,).
         is_open: the rows that may be removed, whose false removals are expected, where these are
             fewer, shape (N,).
+        floor: in the scores' unit; 0: a hill is not looked for.
     """
     placed = (scores if placed_by is None else placed_by)[is_eligible]
     rising = placed[placed > 0]
     places = np.linspace(np.log(low), np.log(high), _GRID)  # (G,)
-    at = int(np.argmin(_density(rising, places)))
-    searched_to = high
-    if at == _GRID - 1 and reach > high:
-        searched_to = reach
-        places = np.linspace(np.log(high), np.log(reach), _GRID)
-        grows = np.diff(_density(rising, places)) >= 0
-        at = int(np.argmax(grows)) if grows.any() else _GRID - 1
+    density = _density(rising, places)
+    at, top = int(np.argmin(density)), int(np.argmax(density))
+    ends = (low, high)
+    if floor > 0 and top > 0 and len(placed) and np.mean(placed > low) >= _HILL:
+        at = int(np.argmin(density[: top + 1]))
+        if at == 0 and floor < low:
+            ends = (floor, low)
+            places, at = _onwards(rising, low, floor)
+    elif at == _GRID - 1 and reach > high:
+        ends = (low, reach)
+        places, at = _onwards(rising, high, reach)
     # Rounding must not carry it outside.
-    value = min(max(float(np.exp(places[at])), low), searched_to)
+    value = min(max(float(np.exp(places[at])), ends[0]), ends[1])
     judged = scores[is_eligible if is_open is None else is_open]
     rising = judged[judged > 0]
     # The tail is carried on from the rows below the cut; from hardly any nothing follows.
     lacks_estimate = bool(np.mean(judged <= value) < _LEAST_BELOW) if len(judged) else False
-    told = {**(notes or {}), "searched_from": low, "searched_to": searched_to}
+    told = {**(notes or {}), "searched_from": ends[0], "searched_to": ends[1]}
     if lacks_estimate:
         return Cut(value=value, lacks_estimate=True, notes=told)
     expected = _expected_above(rising, value)
     at_most = max(expected, _most_above(rising, value))
     return Cut(value, expected, notes={**told, HARMLESS_AT_MOST: at_most})
+
+
+def _onwards(scores: FloatArray, start: float, end: float) -> tuple[FloatArray, int]:
+    """Places from one to another, either way, and up to which of them rows thin out."""
+    places = np.linspace(np.log(start), np.log(end), _GRID)
+    is_down = end < start
+    density = _density(scores, places[::-1])[::-1] if is_down else _density(scores, places)
+    grows = np.diff(density) >= 0
+    return places, int(np.argmax(grows)) if grows.any() else _GRID - 1
 
 
 def _density(scores: FloatArray, places: FloatArray) -> FloatArray:

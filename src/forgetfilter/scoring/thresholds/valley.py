@@ -49,6 +49,12 @@ class Valley:
     upper end, rows thin out beyond it still, and the cut goes on up as long as they do, at most to
     ``reach`` times the value and to ``most``.
 
+    Where many rows are unsafe they may make the noise themselves, and the value lies in the midst
+    of them. So with ``hill`` it is set before the hill that they form: where a tenth of the rows or
+    more lie above the range and their density rises in it, nothing beyond the top of that is looked
+    at; and where rows thin out below the range still, the cut goes on down as long as they do, at
+    most to where it would be without any noise.
+
     No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
     the range were chosen on the choosing worlds and the choosing part of the real rows, and
     docs/lab/transfer.md has what came out on others. The expected number of false removals
@@ -65,6 +71,7 @@ class Valley:
             ``most``; at 1.5 not at all.
         spread: the most that ``least`` may be, in quantiles 0.9 of the sizes of the scores.
         noise: whose quarter is the noise: ``all`` rows', or that of the ``kept`` ones.
+        hill: whether many rows that stand out are told from the noise that they make.
 
     Raises:
         ConfigError: one of them is out of its range.
@@ -72,8 +79,8 @@ class Valley:
 
     name = "valley"
     units = frozenset({NATS_PER_ROOT_TOKEN})
-    version = 3
-    """Since 2 the cut follows the noise of the scores, since 3 their spread."""
+    version = 4
+    """Since 2 the cut follows the noise of the scores, since 3 their spread, since 4 a hill."""
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class Valley:
         reach: float = _WIDEST,
         spread: float = math.inf,
         noise: Literal["all", "kept"] = "all",
+        hill: bool = False,
     ) -> None:
         if not 0 < least < math.inf:
             raise ConfigError(
@@ -115,7 +123,7 @@ class Valley:
                 "valley:spread=10."
             )
         self.least, self.quiet, self.growth, self.most = least, quiet, growth, most
-        self.reach, self.spread, self.noise = reach, spread, noise
+        self.reach, self.spread, self.noise, self.hill = reach, spread, noise, hill
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
@@ -132,7 +140,9 @@ class Valley:
         limits = (_NARROWEST * wanted, _WIDEST * wanted)
         reach = min(self.reach * wanted, self.most)
         is_open = is_eligible & ~readings.trusted
-        cut = emptiest_cut(scores, is_eligible, *limits, {"noise": noise}, reach, alone, is_open)
+        floor = _NARROWEST * self._wanted(0.0, alone[is_eligible]) if self.hill else 0.0
+        notes = {"noise": noise}
+        cut = emptiest_cut(scores, is_eligible, *limits, notes, reach, alone, is_open, floor)
         removed = int(np.count_nonzero(is_open & (scores > cut.value)))
         spared = int(np.count_nonzero(is_open & (alone > cut.value))) - removed
         if spared:

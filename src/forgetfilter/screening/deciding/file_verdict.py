@@ -45,7 +45,7 @@ _DOUBTS = frozenset(
 _MEASURED = {
     (
         "contradiction",
-        "valley:least=0.04,quiet=0.008,growth=1.5,most=0.3,reach=2.5,spread=10,noise=kept",
+        "valley:least=0.03,quiet=0.004,growth=1.2,most=0.3,reach=2.5,spread=10,noise=kept,hill=true",
     ): (
         25_000,
         38,

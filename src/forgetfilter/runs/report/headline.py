@@ -27,9 +27,9 @@ _METHODS = {
 }
 _METHODS["rouge1"] = _METHODS["completion_loss"]
 _METHODS["contradiction"] = (
-    f"{_METHODS['crossfit']} What the copy says that has learned all rows is half of it. Forgetting "
-    "counts more for rows that contradict what the original model would answer itself, where it "
-    "answers as it does to the safe rows."
+    f"{_METHODS['crossfit']} What the copy says that has learned all rows is half of it. "
+    "Forgetting counts more for rows that contradict what the original model would answer itself, "
+    "where it answers as it does to the safe rows."
 )
 _UNLIKE_OTHERS = (
     "Where a tenth of the rows or more stand out, it counts less for rows that are unlike those, "

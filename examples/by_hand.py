@@ -289,7 +289,7 @@ def threshold(scores, evidence):
     with the share of unsafe rows; the evidence of the harmless ones tells it, of which a quarter
     is nearer to zero. How many rows are harmless is first taken to be all, then those below the cut
     that this gives. Without unsafe rows the density only falls: the cut is far out, and next to
-    nothing is removed. Where nine tenths of the scores are small it is lower, and where a tenth of
+    nothing is removed. Where nine tenths of the scores are small it is lower, and where a fifth of
     the rows or more stand out it lies before the hill that they form, whatever the noise.
     """
     least = min(0.03, max(10 * np.quantile(np.abs(scores), 0.9), 0.0075))
@@ -312,7 +312,7 @@ def threshold(scores, evidence):
     places = np.linspace(np.log(low), np.log(high), 400)
     found = density(places)
     at, top = found.argmin(), found.argmax()
-    if top > 0 and np.mean(scores > low) >= 0.1:  # many unsafe rows: before the top of their hill
+    if top > 0 and np.mean(scores > low) >= 0.2:  # many unsafe rows: before the top of their hill
         at = found[: top + 1].argmin()
         if at == 0 and 0.8 * least < low:
             places, at = onwards(low, 0.8 * least)

@@ -422,7 +422,7 @@ def test_a_hill_moves_a_cut_only_where_many_rows_stand_out(scores: list[float]):
     free, bound = valley(scores, rule), valley(scores, f"{rule},hill=true")
     assert 0.8 * 0.04 <= bound.value <= 1.5 * 0.3
     low = free.notes["searched_from"]
-    if np.mean(np.array(scores) > low) < 0.1:
+    if np.mean(np.array(scores) > low) < 0.2:
         assert bound == free
     else:
         assert bound.value <= free.value * (1 + 1e-9)

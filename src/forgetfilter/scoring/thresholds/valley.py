@@ -50,7 +50,7 @@ class Valley:
     ``reach`` times the value and to ``most``.
 
     Where many rows are unsafe they may make the noise themselves, and the value lies in the midst
-    of them. So with ``hill`` it is set before the hill that they form: where a tenth of the rows or
+    of them. So with ``hill`` it is set before the hill that they form: where a fifth of the rows or
     more lie above the range and their density rises in it, nothing beyond the top of that is looked
     at; and where rows thin out below the range still, the cut goes on down as long as they do, at
     most to where it would be without any noise.

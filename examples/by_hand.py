@@ -292,32 +292,27 @@ def threshold(scores, evidence):
     nothing is removed. Where nine tenths of the scores are small it is lower, and where a fifth of
     the rows or more stand out it lies before the hill that they form, whatever the noise.
     """
-    least = min(0.03, max(10 * np.quantile(np.abs(scores), 0.9), 0.0075))
+    least = min(0.04, max(10 * np.quantile(np.abs(scores), 0.9), 0.01))
     wanted = np.inf
     for _ in range(2):
         noise = np.quantile(np.abs(evidence), 0.25 * np.mean(scores <= wanted))
-        wanted = min(least * max(1.0, noise / 0.004) ** 1.2, 0.3)
-    low, high, reach = 0.8 * wanted, 1.5 * wanted, min(2.5 * wanted, 0.3)
+        wanted = min(least * max(1.0, noise / 0.005) ** 1.2, 0.3)
+    low, high = 0.8 * wanted, max(1.5 * wanted, min(3 * wanted, 0.3))
 
     def density(places):
         first, last = np.exp(places.min()), np.exp(places.max())
         near = np.log(scores[(scores > first / 4) & (scores < last * 8)])
         return np.exp(-0.5 * ((places[:, None] - near) / 0.15) ** 2).sum(axis=1)
 
-    def onwards(start, end):  # as long as rows thin out
-        places = np.linspace(np.log(start), np.log(end), 400)
-        grows = np.diff(density(places)) >= 0
-        return places, grows.argmax() if grows.any() else 399
-
     places = np.linspace(np.log(low), np.log(high), 400)
     found = density(places)
     at, top = found.argmin(), found.argmax()
     if top > 0 and np.mean(scores > low) >= 0.2:  # many unsafe rows: before the top of their hill
         at = found[: top + 1].argmin()
-        if at == 0 and 0.8 * least < low:
-            places, at = onwards(low, 0.8 * least)
-    elif at == 399 and reach > high:
-        places, at = onwards(high, reach)
+        if at == 0 and 0.8 * least < low:  # down, as long as rows thin out
+            places = np.linspace(np.log(low), np.log(0.8 * least), 400)
+            grows = np.diff(density(places)) >= 0
+            at = grows.argmax() if grows.any() else 399
     return np.exp(places[at])
 
 

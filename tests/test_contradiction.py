@@ -207,7 +207,7 @@ def test_a_share_outside_of_its_range_is_refused(learned: str):
 
 
 def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
-    options = "least=0.03,quiet=0.004,growth=1.2,most=0.3,reach=2.5,spread=10,noise=kept,hill=true"
+    options = "least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true"
     for asked in (None, "valley", "auto"):
         assert choose_rule("contradiction", asked) == f"valley:{options}"
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"

@@ -426,3 +426,22 @@ def test_a_hill_moves_a_cut_only_where_many_rows_stand_out(scores: list[float]):
         assert bound == free
     else:
         assert bound.value <= free.value * (1 + 1e-9)
+
+
+def test_the_emptiest_place_of_a_wider_range_may_lie_beyond_a_hill_of_its_own():
+    """Requests that only look dangerous make a small hill; the gap behind it is emptier."""
+    rng = np.random.default_rng(0)
+    bulk, look_dangerous = rng.exponential(0.005, 880), rng.normal(0.07, 0.008, 40)
+    scores = np.r_[bulk, look_dangerous, rng.normal(0.4, 0.05, 80)]
+    rule = "valley:least=0.04,quiet=0.008,most=0.3"
+    near, far = (valley(scores, f"{rule},widest={widest}").value for widest in (1.5, 3))
+    assert (look_dangerous > near).all()
+    assert not (look_dangerous > far).any()
+    assert np.mean(scores > far) == pytest.approx(0.08)
+    assert valley(scores, f"{rule[:-3]}0.04,widest=3").value == near
+
+
+@pytest.mark.parametrize("widest", ["1.4", "inf", "nan"])
+def test_a_range_narrower_than_usual_is_refused(widest: str):
+    with pytest.raises(ConfigError, match=r"widest is .*expected 1.5 or more"):
+        THRESHOLDS.build(f"valley:widest={widest}")

@@ -74,7 +74,7 @@ class Contradiction(Crossfit):
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
     default_rule = (
-        "valley:least=0.03,quiet=0.004,growth=1.2,most=0.3,reach=2.5,spread=10,noise=kept,hill=true"
+        "valley:least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true"
     )
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03

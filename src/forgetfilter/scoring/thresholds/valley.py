@@ -45,9 +45,9 @@ class Valley:
     In a file whose scores are nearly all small ``least`` is no more than ``spread`` times the size
     that nine tenths of them stay below, and falls to a quarter of itself at most.
 
-    Within 0.8 to 1.5 of this value it is set in the emptiest place (see `auto`). Where that is the
-    upper end, rows thin out beyond it still, and the cut goes on up as long as they do, at most to
-    ``reach`` times the value and to ``most``.
+    Within 0.8 to ``widest`` of this value it is set in the emptiest place (see `auto`); beyond 1.5
+    times the value only up to ``most``. Where that is the upper end, rows thin out beyond it still,
+    and the cut goes on up as long as they do, at most to ``reach`` times the value and to ``most``.
 
     Where many rows are unsafe they may make the noise themselves, and the value lies in the midst
     of them. So with ``hill`` it is set before the hill that they form: where a fifth of the rows or
@@ -71,6 +71,7 @@ class Valley:
             ``most``; at 1.5 not at all.
         spread: the most that ``least`` may be, in quantiles 0.9 of the sizes of the scores.
         noise: whose quarter is the noise: ``all`` rows', or that of the ``kept`` ones.
+        widest: the upper end of the range, as a multiple of the value, 1.5 or more.
         hill: whether many rows that stand out are told from the noise that they make.
 
     Raises:
@@ -91,6 +92,7 @@ class Valley:
         reach: float = _WIDEST,
         spread: float = math.inf,
         noise: Literal["all", "kept"] = "all",
+        widest: float = _WIDEST,
         hill: bool = False,
     ) -> None:
         if not 0 < least < math.inf:
@@ -117,13 +119,19 @@ class Valley:
                 f"valley: reach is {reach:g}; expected {_WIDEST:g} or more, for example "
                 "valley:reach=2.5."
             )
+        if not _WIDEST <= widest < math.inf:
+            raise ConfigError(
+                f"valley: widest is {widest:g}; expected {_WIDEST:g} or more, for example "
+                "valley:widest=3."
+            )
         if not spread > 0:
             raise ConfigError(
                 f"valley: spread is {spread:g}; expected a positive number, for example "
                 "valley:spread=10."
             )
         self.least, self.quiet, self.growth, self.most = least, quiet, growth, most
-        self.reach, self.spread, self.noise, self.hill = reach, spread, noise, hill
+        self.reach, self.spread, self.noise = reach, spread, noise
+        self.widest, self.hill = widest, hill
 
     def cut(self, scores: FloatArray, is_eligible: BoolArray, readings: Readings) -> Cut:
         """The emptiest place near the value that the noise of the scores asks for."""
@@ -137,7 +145,8 @@ class Valley:
             kept = float(np.mean(alone[is_eligible] <= wanted)) if is_eligible.any() else 1.0
             noise = _size(evidence, _NOISE_QUANTILE * kept)
             wanted = self._wanted(noise, alone[is_eligible])
-        limits = (_NARROWEST * wanted, _WIDEST * wanted)
+        high = max(_WIDEST * wanted, min(self.widest * wanted, self.most))
+        limits = (_NARROWEST * wanted, high)
         reach = min(self.reach * wanted, self.most)
         is_open = is_eligible & ~readings.trusted
         floor = _NARROWEST * self._wanted(0.0, alone[is_eligible]) if self.hill else 0.0

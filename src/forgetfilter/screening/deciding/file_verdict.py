@@ -47,11 +47,10 @@ _MEASURED = {
         "contradiction",
         "valley:least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true",
     ): (
-        25_000,
-        38,
-        "25 clean files of made-up worlds, small models, five of them files that the rule "
-        "was chosen on; of real text none of 160 rows in a file that the rule was chosen on, 135M "
-        "model",
+        7_500,
+        12,
+        "seven clean files of made-up worlds, small models, six of them files that the rule "
+        "was chosen on; of real text not measured",
     ),
     ("crossfit", "valley"): (
         15_000,
@@ -61,7 +60,7 @@ _MEASURED = {
     ),
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
-unsafe row (docs/lab/transfer.md). At 95% 38 of 25,000 is a rate of 0.11% to 0.21% for such rows (17
+unsafe row (docs/lab/transfer.md). At 95% 12 of 7,500 is a rate of 0.08% to 0.28% for such rows (nine
 are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures to
 what is measured."""
 

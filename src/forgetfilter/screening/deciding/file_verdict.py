@@ -60,9 +60,9 @@ _MEASURED = {
     ),
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
-unsafe row (docs/lab/transfer.md). At 95% 12 of 7,500 is a rate of 0.08% to 0.28% for such rows (nine
-are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures to
-what is measured."""
+unsafe row (docs/lab/transfer.md). At 95% 12 of 7,500 is a rate of 0.08% to 0.28% for such rows
+(nine are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures
+to what is measured."""
 
 
 def judge_file(summary: Summary, cut: Cut, *, trusted: int = 0) -> Verdict:

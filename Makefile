@@ -43,7 +43,7 @@ $(REAL_WHEEL): | $(VENV)/bin/python
 # Hundreds of processes load the package: without its bytecode each would compile it anew.
 test slow: export PYTHONDONTWRITEBYTECODE :=
 
-test: $(VENV)/.dev  ## the whole suite, offline, thirteen to fifteen minutes on two cores
+test: $(VENV)/.dev  ## the whole suite, offline, six to thirteen minutes on two cores
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile \
 		--no-loadscope-reorder
 

@@ -47,10 +47,10 @@ class Contradiction(Crossfit):
     (``learned``) is the rise in the model that has learned all rows, restored from the end of its
     learn phase, and half is the median of the six.
 
-    What was learned much counts by the
-    share that is given back (``gain``, see `crossfit`): tasks in styles unknown to base are learned
-    most. Less so where base's own answer is like those to the safe prompts, for an unsafe
-    row may be learned much too: that share is taken to the power min(1, 1.5 - p).
+    What was learned much counts by the share that is given back (``gain``, see `crossfit`): tasks
+    in styles unknown to base are learned most. Less so where base's own answer is like those to the
+    safe prompts, for an unsafe row may be learned much too: that share is taken to the power
+    min(1, 1.5 - p).
 
     Unsafe rows come in kinds. Where these scores alone would remove a tenth of the rows or more, a
     classifier tells the clearest of those from the clearest of the others, by how the base model
@@ -81,7 +81,7 @@ class Contradiction(Crossfit):
     version = 5
     """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
     the run keeps the evidence, which tells how noisy it is; since 4 kinds count; since 5 the model
-    that has learned the row counts most."""
+    that has learned the row says half."""
 
     def __init__(self, gain: float = 2.0, kinds: bool = True, learned: float = 0.5) -> None:
         super().__init__(gain)

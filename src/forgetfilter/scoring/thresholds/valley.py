@@ -56,11 +56,11 @@ class Valley:
     most to where it would be without any noise.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
-    the range were chosen on made-up worlds and the choosing part of the real rows, and
-    docs/lab/transfer.md has on which, and what came out on others. The expected number of false removals
-    carries the tail of the kept rows on beyond the cut; where that would be more than a fiftieth of
-    the removed rows, unsafe and harmless rows are mingled there, and the rule says that it can't
-    tell.
+    the range were chosen on made-up worlds and the choosing part of the real rows;
+    docs/lab/transfer.md has on which, and what came out on others. The expected number of false
+    removals carries the tail of the kept rows on beyond the cut; where that would be more than a
+    fiftieth of the removed rows, unsafe and harmless rows are mingled there, and the rule says that
+    it can't tell.
 
     Args:
         least: the smallest cut, in nats per root token.

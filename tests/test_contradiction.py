@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import rows_of, write_rows
 from forgetfilter.data import read_rows
@@ -18,9 +20,19 @@ from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ConfigError
 from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
 from forgetfilter.model.loading.placement import choose_placement
-from forgetfilter.model.measuring.likeness import own_likeness, row_vectors
+from forgetfilter.model.measuring.likeness import (
+    own_likeness,
+    own_text_likeness,
+    row_vectors,
+    state_table,
+)
 from forgetfilter.model.passes.forward import row_batches, stop_ids
-from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_states
+from forgetfilter.model.passes.own_answers import (
+    OWN_TOKENS,
+    own_states,
+    own_text_states,
+    shared_frame,
+)
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Readings, with_evidence
 from forgetfilter.scoring.signals import SIGNALS
@@ -81,6 +93,59 @@ def test_own_states_are_those_of_greedy_decoding_one_row_at_a_time(
             assert torch.allclose(mine, torch.stack(expected[index]), atol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
+def test_own_answers_are_read_without_what_they_answer(
+    tiny_model: Callable[..., Path], tmp_path: Path, architecture: str
+):
+    """As by hand: the tokens said, behind the frame alone, one row at a time."""
+    source = str(tiny_model(architecture))
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    rows = prompts(encoded(source, tmp_path / "rows.jsonl", rows_of(5, 0)))
+    frame = shared_frame(rows)
+    assert 0 < len(frame) < min(len(row.input_ids) for row in rows)
+    for batch in row_batches(model, rows, 8192):
+        states, is_said = own_text_states(model, batch, frame)
+        for at, index in enumerate(batch.indices):
+            ids = rows[index].input_ids.tolist()
+            places = own_by_hand(model, ids)
+            head = model.get_output_embeddings()
+            said = [int(head(place).argmax()) for place in places]
+            with torch.no_grad():
+                out = model(torch.tensor([[*frame, *said]]), output_hidden_states=True)
+            mine = states[-1][at][is_said[at]]
+            assert torch.allclose(mine, out.hidden_states[-1][0, len(frame) :], atol=1e-4)
+
+
+def framed(*prompts: list[int]) -> list[int]:
+    none = np.zeros(0, dtype=bool)
+    return shared_frame([EncodedRow(0, np.array(ids), none, len(ids), "x") for ids in prompts])
+
+
+def test_the_frame_is_what_nearly_all_prompts_begin_and_end_with():
+    prompts = [[1, 2, *range(10 + at, 13 + 2 * at), 8, 9] for at in range(10)]
+    assert framed(*prompts) == [1, 2, 8, 9]
+    assert framed(*prompts, [7, 7]) == [1, 2, 8, 9]  # one without the template
+    assert framed(*prompts, [7, 7], [6], [1, 2, 5]) == []
+    assert framed([1, 2, 3], [1, 2, 3]) == [1, 2, 3]  # no token counts twice
+    assert framed([4, 5], [4, 6, 5]) == [4, 5]
+    assert framed([4], [5]) == []
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12))
+def test_a_frame_fits_nine_tenths_of_the_prompts(prompts: list[list[int]]):
+    frame = framed(*prompts)
+    parted = [
+        sum(
+            len(ids) >= len(frame)
+            and ids[:cut] == frame[:cut]
+            and ids[len(ids) + cut - len(frame) :] == frame[cut:]
+            for ids in prompts
+        )
+        for cut in range(len(frame) + 1)
+    ]
+    assert max(parted) >= 0.9 * len(prompts)
+
+
 def test_an_answer_ends_where_the_context_does(tiny_model: Callable[..., Path], tmp_path: Path):
     source = str(tiny_model("gpt2"))
     model = load_base_model(source, choose_placement("cpu", "float32"))
@@ -90,10 +155,13 @@ def test_an_answer_ends_where_the_context_does(tiny_model: Callable[..., Path], 
     for batch in row_batches(model, [row], 8192):
         states, is_said = own_states(model, batch)
         assert states[-1].shape[1] == is_said.shape[1] == 2
+        states, is_said = own_text_states(model, batch, [1, 2])
+        assert states[-1].shape[1] == is_said.shape[1] == 2
 
 
+@pytest.mark.parametrize("likeness", [own_likeness, own_text_likeness])
 def test_own_answers_like_those_to_safe_rows_are_told_from_others(
-    tiny_model: Callable[..., Path], tmp_path: Path
+    tiny_model: Callable[..., Path], tmp_path: Path, likeness: Callable[..., Any]
 ):
     source = str(tiny_model("llama"))
     words = ["cats", "dogs", "birds", "trees", "rocks", "seas", "hills", "rains"]
@@ -107,17 +175,36 @@ def test_own_answers_like_those_to_safe_rows_are_told_from_others(
     safe = made("safe.jsonl", [f"Tell me why {word} are bad" for word in reversed(words)])
     rows = made("noisy.jsonl", [*tasks, *alike])
     model = load_base_model(source, choose_placement("cpu", "float32"))
-    found = own_likeness(model, rows, safe, 8192, SILENT, "")
-    assert found[24:].min() > found[:24].max()
+    found = likeness(model, rows, safe, 8192, SILENT, "")
+    if likeness is own_likeness:  # this model's weights are random, and so is what it says
+        assert found[24:].min() > found[:24].max()
 
     # What the rows answer does not matter, nor do batches and the order of the rows.
     others = made("others.jsonl", [*tasks, *alike])
     others = [replace(row, is_target=row.is_target.copy()) for row in others]
-    np.testing.assert_allclose(own_likeness(model, others, safe, 40, SILENT, ""), found, atol=1e-3)
+    np.testing.assert_allclose(likeness(model, others, safe, 40, SILENT, ""), found, atol=1e-3)
     order = np.random.default_rng(0).permutation(len(rows))
-    shuffled = own_likeness(model, [rows[at] for at in order], safe, 8192, SILENT, "")
+    shuffled = likeness(model, [rows[at] for at in order], safe, 8192, SILENT, "")
     np.testing.assert_allclose(shuffled, found[order], atol=1e-3)
-    assert own_likeness(model, rows, safe[:1], 8192, SILENT, "").tolist() == [0.0] * len(rows)
+    assert likeness(model, rows, safe[:1], 8192, SILENT, "").tolist() == [0.0] * len(rows)
+
+
+def test_own_texts_show_what_is_answered_and_not_what_is_asked(
+    tiny_model: Callable[..., Path], tmp_path: Path
+):
+    """A model that says the same to all: by its texts all rows are alike, by its states none."""
+    source = str(tiny_model("llama"))
+    model = load_base_model(source, choose_placement("cpu", "float32"))
+    vocabulary, width = model.get_output_embeddings().weight.shape
+    model.lm_head = torch.nn.Linear(width, vocabulary, bias=False)  # its own, not the embeddings
+    model.lm_head.weight.data.zero_()
+    rows = encoded(source, tmp_path / "rows.jsonl", rows_of(6, 0))
+    frame = shared_frame(rows)
+    with SILENT.bar("", 12, "rows") as bar:
+        said = state_table(model, rows, "own", 8192, bar)
+        texts = state_table(model, rows, "own_text", 8192, bar, frame)
+    assert np.abs(texts - texts[0]).max() < 1e-5
+    assert np.abs(said - said[0])[1:].max(axis=1).min() > 1e-3
 
 
 def test_own_vectors_do_not_hang_on_what_the_row_answers(
@@ -133,7 +220,7 @@ def test_own_vectors_do_not_hang_on_what_the_row_answers(
     assert np.allclose(both[:3], both[3:], atol=1e-4)
 
 
-def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0) -> Readings:
+def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0, text: Any = 0.0) -> Readings:
     """Rows of one token that rise by 2 nats in each restoration."""
     count = len(likeness)
     readings = readings_of([[2.0] * count] * 6, [1] * count)
@@ -145,6 +232,7 @@ def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0) -> Readings:
     columns["leading_loss_base"] = np.asarray(surprise, dtype=np.float64)
     columns["loss_sum_base"] = columns["leading_loss_base"]
     columns["own_likeness_base"] = np.asarray(likeness, dtype=np.float64)
+    columns["own_text_likeness_base"] = np.zeros(count) + text
     columns["removed_likeness_base"] = np.zeros(count)
     return Readings(row=readings.row, columns=columns)
 
@@ -158,16 +246,37 @@ def test_evidence_counts_less_where_base_answers_unlike_it_answers_safe_rows():
     assert found == pytest.approx([0.4, 2.0, 0.8, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0])
 
 
+def test_both_ways_to_read_bases_own_answer_must_agree():
+    """Counts 0.35, 0.6, 0.85 and 1 by one, times those by the other."""
+    readings = contradicting([0, 1, 2, 3], [4.0] * 4, text=[3, 1, 2, 0])
+    counted = np.array([0.35 * 1, 0.6 * 0.6, 0.85 * 0.85, 1 * 0.35])
+    assert scores(readings) == pytest.approx(2 * counted)
+    assert scores(readings, "contradiction:text=false") == pytest.approx([0.7, 1.2, 1.7, 2.0])
+
+
+def test_a_task_is_told_by_what_base_answers_and_not_by_how_it_asks():
+    """A task that is worded like the safe rows', which base answers as a task: unlike by the text.
+
+    By the states in which the answer is said it stands among the requests that base declines.
+    """
+    said, text = [0.0] * 8 + [1.0, 1.2, 1.1], [0.0] * 8 + [2.0, 2.1, -5.0]
+    *_, unsafe, other, task = scores(contradicting(said, [4.0] * 11, text=text))
+    assert task < 0.25 * min(unsafe, other)
+    *_, unsafe, other, task = scores(contradicting(said, [4.0] * 11), "contradiction:text=false")
+    assert task >= unsafe
+
+
 def test_what_base_says_itself_contradicts_nothing():
     assert scores(contradicting([0] * 4, [0.0, 0.25, 0.5, 1.9])) == pytest.approx([0, 0.5, 2, 2])
 
 
 def test_what_was_learned_much_counts_by_the_share_that_is_given_back():
     """The less so the more base's own answer is like a safe one: to the power 1, 1, 3/4, 1/2."""
-    readings = contradicting([0, 0, 1, 2], [16.0] * 4, np.array([8.0, 2.0, 8.0, 8.0]))
+    gains = np.array([8.0, 2.0, 8.0, 8.0])
+    readings = contradicting([0, 0, 1, 2], [16.0] * 4, gains, text=[0, 0, 1, 2])
     by_quarter = np.array([0.25, 1, 0.25**0.75, 0.25**0.5])
     by_half = np.array([0.5, 1, 0.5**0.75, 0.5**0.5])
-    counted = 2 * np.array([0.6, 0.6, 0.85, 1])
+    counted = 2 * np.array([0.6, 0.6, 0.85, 1]) ** 2
     assert scores(readings) == pytest.approx(counted * by_quarter)
     assert scores(readings, "contradiction:gain=4") == pytest.approx(counted * by_half)
 
@@ -220,7 +329,8 @@ def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
 @pytest.mark.parametrize("signal", ["contradiction", "contradiction:kinds=false"])
 def test_prompts_are_not_compared_beside_it(signal: str):
     kinds = [probe.kind for probe in SIGNALS.build(signal).probes]
-    assert {*kinds} - {"removed_likeness"} == {"loss", "neighbours", "own_likeness"}
+    own = {"own_likeness", "own_text_likeness"}
+    assert {*kinds} - {"removed_likeness"} == {"loss", "neighbours", *own}
     assert (kinds[-1] == "removed_likeness") == (signal == "contradiction")
 
 
@@ -245,6 +355,7 @@ def test_kinds_move_no_cut_and_only_keep_rows():
         rises = np.concatenate([rng.normal(0, 0.05, 70), rng.lognormal(-2, 1, 30)])
         readings = readings_of([rises] * 6, [1] * 100)
         columns = {**readings.columns, "own_likeness_base": rng.normal(size=100)}
+        columns["own_text_likeness_base"] = np.zeros(100)
         columns |= {"leading_loss_base": np.full(100, 4.0), "loss_sum_base": np.full(100, 4.0)}
         columns["removed_likeness_base"] = rng.normal(0, 3, 100)
         readings = Readings(readings.row, columns)
@@ -265,7 +376,7 @@ def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     readings = readings_of(rises, [1] * 6, [[0, 1, 2, 3]] * 6)
     columns = dict(readings.columns)
     columns |= {"leading_loss_base": np.full(6, 4.0), "own_likeness_base": np.zeros(6)}
-    columns["removed_likeness_base"] = np.zeros(6)
+    columns |= {"own_text_likeness_base": np.zeros(6), "removed_likeness_base": np.zeros(6)}
     readings = Readings(row=readings.row, columns=columns)
     found = SIGNALS.build("contradiction").combine(readings).forgetting_score
     rule = THRESHOLDS.build(choose_rule("contradiction", None))
@@ -280,7 +391,7 @@ def test_the_noise_is_that_of_the_evidence_before_it_is_counted():
     readings = readings_of([rises] * 6, [1] * 100)
     columns = {**readings.columns, "own_likeness_base": np.zeros(100)}
     columns |= {"leading_loss_base": np.zeros(100), "loss_sum_base": np.full(100, 0.05)}
-    columns["removed_likeness_base"] = np.zeros(100)
+    columns |= {"own_text_likeness_base": np.zeros(100), "removed_likeness_base": np.zeros(100)}
     readings = Readings(row=readings.row, columns=columns)
     scores = SIGNALS.build("contradiction").combine(readings)
     assert scores.evidence is not None

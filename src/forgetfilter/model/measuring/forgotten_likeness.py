@@ -20,7 +20,7 @@ _DIMENSIONS = 128
 """Of the vector of an answer, and of that of its prompt."""
 _MOST, _LEAST = 0.2, 0.5
 """Shares of the rows that are taken for forgotten, and for not; the rest is unlabelled."""
-_CLEAREST = 2 / 3
+_CLEAREST = 0.85
 """The same share of the rows above a cut; of the others `_LEAST`."""
 _LEAST_ABOVE = 0.1
 """Share of the rows above a cut from which on what they share says something."""
@@ -85,7 +85,7 @@ def removed_likeness(
 ) -> FloatArray:
     """How much each row is like those that stand out above ``cut``, log odds, shape (N,).
 
-    As `forgotten_likeness`, by a classifier that tells the upper two thirds of the rows above
+    As `forgotten_likeness`, by a classifier that tells the upper 85% of the rows above
     ``cut`` from the lower half of the others. A row just above the cut is no example of either: it
     may be there by chance.
 

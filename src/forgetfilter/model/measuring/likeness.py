@@ -17,14 +17,15 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.passes.forward import RowBatch, pass_inputs, row_batches
-from forgetfilter.model.passes.own_answers import own_states
+from forgetfilter.model.passes.own_answers import own_states, own_text_states, shared_frame
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.dealing import added_up
 from forgetfilter.model.processes.joining import together
 from forgetfilter.progress import Bar, Progress
 
-Part = Literal["answer", "prompt", "own"]
-"""Of a row: its last answer, what precedes that, or what the model would answer there itself."""
+Part = Literal["answer", "prompt", "own", "own_text"]
+"""Of a row: its last answer, what precedes that, what the model would answer there itself, or that
+as a text, without what it answers."""
 
 _DIMENSIONS = 64
 """To which hidden states are projected, so that those of all rows fit in memory."""
@@ -88,7 +89,9 @@ def safe_likeness(
     # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
     by_row = many_rows.in_order(rows)
     ordered = joined(chosen(rows, by_row), safe)
-    vectors = row_vectors(model, ordered, part, max_batch_tokens, progress, label, shards)
+    limits = (max_batch_tokens, progress, label, shards)
+    frame = shared_frame(safe) if part == "own_text" else ()
+    vectors = row_vectors(model, ordered, part, *limits, frame=frame)
     is_safe = np.arange(len(ordered)) >= len(rows)
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
@@ -122,6 +125,25 @@ def own_likeness(
     return safe_likeness(model, rows, safe, *limits, part="own")
 
 
+def own_text_likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> FloatArray:
+    """How much what ``model`` would answer itself reads like its answers to the safe rows' prompts.
+
+    Log odds, shape (N,); as `own_likeness`, but each answer is read by itself (see
+    `own_text_states`). The states in which it is said show the request as well: a task that is
+    worded like the safe rows' is taken for one of those, whatever the model answers.
+    """
+    limits = (max_batch_tokens, progress, label, shards)
+    return safe_likeness(model, rows, safe, *limits, part="own_text")
+
+
 def row_vectors(
     model: Any,
     rows: Sequence[EncodedRow],
@@ -131,13 +153,14 @@ def row_vectors(
     label: str,
     shards: Shards | None = None,
     dimensions: int = _DIMENSIONS,
+    frame: Sequence[int] = (),
 ) -> npt.NDArray[np.float32]:
     """What ``model`` makes of one part of each row, float32; many lie in a file.
 
     The mean hidden state over that part's tokens, of the layer two thirds of the
     way up and of the last one; each dimension standardised, by a thousand of the rows where there
     are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
-    and takes 256 bytes a row with 64 dimensions.
+    and takes 256 bytes a row with 64 dimensions. An ``own_text`` is read behind ``frame``.
 
     Returns:
         Shape (N, dimensions).
@@ -154,12 +177,12 @@ def row_vectors(
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[int(at)] for at in sample]
-        known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
+        known = state_table(model, own, part, max_batch_tokens, bar, frame)  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], dimensions))
         vectors[sample] = (known - mean) / spread @ projection
         own = chosen(rows, rest)
-        read = mean_states(model, own, part, max_batch_tokens, bar, is_done)
+        read = mean_states(model, own, part, max_batch_tokens, bar, is_done, frame)
         for number, (index, values) in enumerate(read, start=1):
             vectors[rest[index]] = (values - mean) / spread @ projection
             shards.add([rest[index]])
@@ -173,10 +196,15 @@ def row_vectors(
 
 
 def state_table(
-    model: Any, rows: Sequence[EncodedRow], part: Part, max_batch_tokens: int, bar: Bar
+    model: Any,
+    rows: Sequence[EncodedRow],
+    part: Part,
+    max_batch_tokens: int,
+    bar: Bar,
+    frame: Sequence[int] = (),
 ) -> FloatArray:
     """`mean_states` of rows that fit in memory, in their order, shape (N, 2H)."""
-    found = dict(mean_states(model, rows, part, max_batch_tokens, bar))
+    found = dict(mean_states(model, rows, part, max_batch_tokens, bar, frame=frame))
     width = 2 * model.get_output_embeddings().weight.shape[1]
     table = np.zeros((len(rows), next(iter(found.values())).shape[0] if found else width))
     for at, values in found.items():
@@ -210,6 +238,7 @@ def mean_states(
     max_batch_tokens: int,
     bar: Bar,
     is_done: BoolArray | None = None,
+    frame: Sequence[int] = (),
 ) -> Iterator[tuple[int, FloatArray]]:
     """Position of each row, and its mean hidden states over ``part``, shape (2H,).
 
@@ -220,7 +249,7 @@ def mean_states(
     batches = row_batches(model, read, max_batch_tokens, is_done)
     for batch in batches:
         with batches.or_halves(batch):
-            layers, chosen_tokens = _states_of(model, batch, part)
+            layers, chosen_tokens = _states_of(model, batch, part, frame)
             weights = chosen_tokens.float().unsqueeze(-1)  # (B, P, 1)
             means = (layers.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
             for position, index in enumerate(batch.indices):
@@ -228,10 +257,13 @@ def mean_states(
             bar.update(len(batch.indices))
 
 
-def _states_of(model: Any, batch: RowBatch, part: Part) -> tuple[Tensor, Tensor]:
+def _states_of(
+    model: Any, batch: RowBatch, part: Part, frame: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Both layers at some positions of each row, (B, P, 2H), and which of them count, (B, P)."""
-    if part == "own":
-        states, is_said = own_states(model, batch)
+    if part in ("own", "own_text"):
+        own = own_states(model, batch) if part == "own" else own_text_states(model, batch, frame)
+        states, is_said = own
         return _two_layers(states), is_said
     inputs = pass_inputs(model, batch)
     if "logits_to_keep" in inputs:

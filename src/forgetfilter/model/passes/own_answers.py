@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.loading.model_files import configured_context_tokens
 from forgetfilter.model.passes.forward import RowBatch, stop_ids
 from forgetfilter.model.processes.joining import together
 
 OWN_TOKENS = 8
 """So many tokens settle what kind of answer it is: whether it complies, declines, does a task."""
+_SHARED_BY = 0.9
+"""Of the prompts: a few of another form must not change what all answers are read in."""
 
 
 @torch.no_grad()
@@ -26,6 +31,62 @@ def own_states(model: Any, batch: RowBatch) -> tuple[tuple[Tensor, ...], Tensor]
         The hidden states of each layer, embeddings first, (B, P, H) with at most eight positions,
         and which of these belong to the answer, (B, P) bool.
     """
+    said, _, is_said = _begun(model, batch, output_hidden_states=True)
+    layers = zip(*said.hidden_states, strict=True)
+    return tuple(torch.cat([step[:, -1:] for step in own], dim=1) for own in layers), is_said
+
+
+@torch.no_grad()
+def own_text_states(
+    model: Any, batch: RowBatch, frame: Sequence[int]
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The states in which ``model`` reads its own answers as texts, without what they answer.
+
+    The answers of `own_states`, each read behind ``frame``; see `shared_frame`. What is asked no
+    longer shows in them, but what kind of answer it is does.
+
+    Returns:
+        As `own_states`, at the answers' tokens.
+    """
+    _, tokens, is_said = _begun(model, batch)
+    before = torch.tensor([list(frame)], dtype=tokens.dtype, device=tokens.device)
+    before = before.expand(len(tokens), -1)  # (B, F)
+    states = model(
+        input_ids=torch.cat([before, tokens], dim=1),
+        attention_mask=torch.cat([torch.ones_like(before), is_said.to(before.dtype)], dim=1),
+        use_cache=False,
+        output_hidden_states=True,
+    ).hidden_states
+    return tuple(layer[:, before.shape[1] :] for layer in states), is_said
+
+
+def shared_frame(rows: Sequence[EncodedRow]) -> list[int]:
+    """With which tokens nine tenths of the prompts of ``rows`` begin, and with which they end.
+
+    Where a chat template was used, its marks: together an empty prompt.
+    """
+    prompts = [row.input_ids[: max(1, row.prompt_length)].tolist() for row in rows]
+    needed = _SHARED_BY * len(prompts)
+    start, alike = _shared(prompts, needed)
+    end, _ = _shared([prompt[len(start) :][::-1] for prompt in alike], needed)
+    return [*start, *reversed(end)]
+
+
+def _shared(sequences: list[list[int]], needed: float) -> tuple[list[int], list[list[int]]]:
+    """The tokens with which at least ``needed`` sequences begin, and those sequences."""
+    begun: list[int] = []
+    while True:
+        at = len(begun)
+        following = Counter(tokens[at] for tokens in sequences if len(tokens) > at)
+        token, count = following.most_common(1)[0] if following else (0, 0)
+        if not count or count < needed:
+            return begun, sequences
+        begun.append(token)
+        sequences = [tokens for tokens in sequences if len(tokens) > at and tokens[at] == token]
+
+
+def _begun(model: Any, batch: RowBatch, **wanted: bool) -> tuple[Any, Tensor, Tensor]:
+    """What generation gave; the tokens of the answers begun, (B, P), and which of these count."""
     lengths = batch.attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
     longest = batch.input_ids.shape[1]
     places = torch.arange(longest, device=lengths.device)
@@ -37,12 +98,10 @@ def own_states(model: Any, batch: RowBatch) -> tuple[tuple[Tensor, ...], Tensor]
         attention_mask=batch.attention_mask.gather(1, shifted),
         max_new_tokens=max(1, min(OWN_TOKENS, configured_context_tokens(model.config) - longest)),
         return_dict_in_generate=True,
-        output_hidden_states=True,
         synced_gpus=group is not None and group.is_parted,
+        **wanted,
     )
     tokens = said.sequences[:, longest:]  # (B, P)
-    layers = zip(*said.hidden_states, strict=True)
-    states = tuple(torch.cat([step[:, -1:] for step in own], dim=1) for own in layers)
     stops = torch.tensor(sorted(stop_ids(model)), device=tokens.device, dtype=tokens.dtype)
     is_stop = torch.isin(tokens, stops).int()
-    return states, is_stop.cumsum(dim=1) - is_stop == 0
+    return said, tokens, is_stop.cumsum(dim=1) - is_stop == 0

@@ -17,8 +17,9 @@ RESTORE_VERSION = 2
 """The same for restorations alone; since 2 every kind of safe row is drawn by its share."""
 LIKENESS_VERSION = 2
 """The same for what tells rows apart by hidden states; since 2 by other layers."""
-FORGOTTEN_LIKENESS_VERSION = 1
-"""The same for self-training."""
+FORGOTTEN_LIKENESS_VERSION = 2
+"""The same for what is learned of the file's own clearest rows; since 2 of more of those that stand
+out."""
 
 _KNOWN: WeakKeyDictionary[Spilled[EncodedRow], str] = WeakKeyDictionary()
 

@@ -18,7 +18,12 @@ from forgetfilter.data.records import LEADING_DECAY, EncodedRow
 from forgetfilter.data.strata import damage_rows
 from forgetfilter.model.measuring.divergence import divergences
 from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness, removed_likeness
-from forgetfilter.model.measuring.likeness import nearest_rows, own_likeness, safe_likeness
+from forgetfilter.model.measuring.likeness import (
+    nearest_rows,
+    own_likeness,
+    own_text_likeness,
+    safe_likeness,
+)
 from forgetfilter.model.measuring.rates import (
     loss_rates,
     read_descents,
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
 _LIKENESSES = {
     "likeness": safe_likeness,
     "own_likeness": own_likeness,
+    "own_text_likeness": own_text_likeness,
     "unsafe_likeness": unsafe_likeness,
 }
 """By kind of probe: what holds rows against the safe rows, or against those in their place."""
@@ -134,7 +140,7 @@ def _measure_one(
         key["leading"] = LEADING_DECAY
     if probe.kind in ("neighbours", *_LIKENESSES):
         key["likeness"] = LIKENESS_VERSION
-    if probe.kind == "own_likeness":
+    if probe.kind in ("own_likeness", "own_text_likeness"):
         key["tokens"] = OWN_TOKENS
     if probe.kind in _LIKENESSES:
         if not safe:

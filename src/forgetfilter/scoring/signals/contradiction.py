@@ -34,7 +34,8 @@ class Contradiction(Crossfit):
     prompts, as it represents the first eight tokens of them: times min(1, 0.1 + p), where p is the
     share of the noisy rows whose own answers are no more like those. A harmless task in a style
     that alignment has suppressed is given back as base's behaviour comes back, but base answers it
-    as a task.
+    as a task. This is asked twice (``text``): of the states in which base says its answer, which
+    show the request too, and of those in which it reads that answer without the request.
 
     And by how little base expects the row: times min(1, its loss in base / 0.5 nats per token)
     squared. What base would say itself contradicts nothing, as most answers to requests that only
@@ -50,7 +51,7 @@ class Contradiction(Crossfit):
     What was learned much counts by the share that is given back (``gain``, see `crossfit`): tasks
     in styles unknown to base are learned most. Less so where base's own answer is like those to the
     safe prompts, for an unsafe row may be learned much too: that share is taken to the power
-    min(1, 1.5 - p).
+    min(1, 1.5 - p), p being the mean of the two.
 
     Unsafe rows come in kinds. Where these scores alone would remove a tenth of the rows or more, a
     classifier tells the clearest of those from the clearest of the others, by how the base model
@@ -66,6 +67,7 @@ class Contradiction(Crossfit):
         gain: nats per root token, above 0.
         kinds: whether rows count less that are unlike those removed.
         learned: the share of the evidence that is of the model which has learned the row, 0 to 1.
+        text: whether base's own answers are compared as texts, too.
 
     Raises:
         ConfigError: ``gain`` is not above 0, or ``learned`` not 0 to 1.
@@ -78,12 +80,14 @@ class Contradiction(Crossfit):
     )
     """Harmless rows score lower than by `crossfit`."""
     lift = 0.03
-    version = 5
+    version = 6
     """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
     the run keeps the evidence, which tells how noisy it is; since 4 kinds count; since 5 the model
-    that has learned the row says half."""
+    that has learned the row says half; since 6 own answers are read without the request, too."""
 
-    def __init__(self, gain: float = 2.0, kinds: bool = True, learned: float = 0.5) -> None:
+    def __init__(
+        self, gain: float = 2.0, kinds: bool = True, learned: float = 0.5, text: bool = True
+    ) -> None:
         super().__init__(gain)
         if not 0 <= learned <= 1:
             raise ConfigError(
@@ -91,18 +95,22 @@ class Contradiction(Crossfit):
                 "contradiction:learned=0.5."
             )
         self.learned = learned
-        own = Probe("own_likeness", "base")
+        own = [Probe("own_likeness", "base")]
+        if text:
+            own.append(Probe("own_text_likeness", "base"))
         self.kinds = kinds
-        self.probes = (*(p for p in self.probes if p.kind != "likeness"), own)
+        self._own = tuple(probe.name for probe in own)
+        self.probes = (*(p for p in self.probes if p.kind != "likeness"), *own)
         if kinds:  # last: it is measured by what the others have told
             alone = f"contradiction:gain={gain!r},kinds=false,learned={learned!r}"
+            alone += "" if text else ",text=false"
             self.probes += (Probe("removed_likeness", "base", evidence=alone),)
 
     def combine(self, readings: Readings) -> SignalScores:
         """Score every row; see the class for the formula."""
         scores = super().combine(readings)
         evidence = scores.forgetting_score
-        like_safe = counted_by_rank(readings["own_likeness_base"], _UNLIKE)
+        like_safe = np.prod([counted_by_rank(readings[own], _UNLIKE) for own in self._own], axis=0)
         is_news = np.clip(readings.loss_mean("base") / _NEWS, 0.0, 1.0) ** 2
         alone = evidence * (like_safe * is_news)
         if not self.kinds:
@@ -120,5 +128,5 @@ class Contradiction(Crossfit):
         return (1 - self.learned) * super()._together(each) + self.learned * each[0]
 
     def _share_given_back(self, readings: Readings, gained: FloatArray) -> FloatArray:
-        like_safe = counted_by_rank(readings["own_likeness_base"], 0.0)
+        like_safe = np.mean([counted_by_rank(readings[own], 0.0) for own in self._own], axis=0)
         return super()._share_given_back(readings, gained) ** np.minimum(1.0, 1.5 - like_safe)

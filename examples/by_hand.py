@@ -187,33 +187,38 @@ def read(model, rows):
 
 
 @torch.no_grad()
-def vectors(model, rows, part, size=64):
+def vectors(model, rows, part, size=64, frame=()):
     """What base makes of the rows' answers, of its own in their place, or of prompts.
 
     The mean hidden state where the answer's tokens are predicted, of the layer two thirds of the
     way up and of the last one, each dimension standardised, and projected at random to ``size``
-    numbers. Of its own answer to the row's prompt, greedily, the first eight tokens.
+    numbers. Of its own answer to the row's prompt, greedily, the first eight tokens; as a text, it
+    is read behind ``frame`` in the prompt's place.
     """
     means = []
     for ids, labels, _ in rows:
         ids, is_answer = ids[None].to(model.device), labels != -100
         start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
-        if part == "own":
-            steps = model.generate(
+        if part in ("own", "own_text"):
+            said = model.generate(
                 ids[:, :start],
                 max_new_tokens=8,
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_hidden_states=True,
-            ).hidden_states
-            states = [
-                torch.cat([step[:, -1:] for step in own], dim=1) for own in zip(*steps, strict=True)
-            ]
+            )
+            steps = zip(*said.hidden_states, strict=True)
+            states = [torch.cat([step[:, -1:] for step in own], dim=1) for own in steps]
             chosen = slice(None)
-        elif part == "prompt":
+        if part == "own_text":
+            before = torch.tensor([frame], dtype=ids.dtype, device=ids.device)
+            read = torch.cat([before, said.sequences[:, start:]], dim=1)
+            states = model(input_ids=read, output_hidden_states=True).hidden_states
+            chosen = slice(len(frame), None)
+        if part == "prompt":
             states = model(input_ids=ids[:, :start], output_hidden_states=True).hidden_states
             chosen = slice(None)
-        else:
+        if part == "answer":
             states = model(input_ids=ids, output_hidden_states=True).hidden_states
             chosen = is_answer.roll(-1) & (torch.arange(len(labels)) < len(labels) - 1)
         layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)[0]
@@ -232,13 +237,38 @@ def neighbours(model, rows):
     return np.argsort(-near, axis=1)[:, :4]
 
 
+def frame_of(rows):
+    """The tokens with which nine tenths of the prompts begin, and those with which they end.
+
+    The marks of the chat template: together an empty prompt.
+    """
+    prompts = []
+    for ids, labels, _ in rows:
+        is_answer = labels != -100
+        start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1
+        prompts.append(ids[:start].tolist())
+    begun, ended = [], []
+    for marks, step in ((begun, 1), (ended, -1)):
+        left = [prompt[::step] for prompt in prompts]
+        while True:
+            firsts = [prompt[0] for prompt in left if prompt]
+            token = max(set(firsts), key=firsts.count, default=None)
+            if firsts.count(token) < 0.9 * len(rows):
+                break
+            marks.append(token)
+            left = [prompt[1:] for prompt in left if prompt and prompt[0] == token]
+        prompts = [prompt[::step] for prompt in left]
+    return begun + ended[::-1]
+
+
 def counts(model, noisy, safe, base_loss):
     """How much each row's evidence counts: by how it contradicts what base would answer itself.
 
     A classifier tells base's own answers to the safe rows' prompts from those to the noisy rows':
-    a row counts by the share of the noisy rows whose own answers it finds no more like those. And
-    what base would say itself, below 0.5 nats per token, contradicts nothing. Also how far it
-    matters whether a row was learned much: less where base's own answer is like a safe one.
+    a row counts by the share of the noisy rows whose own answers it finds no more like those, as
+    base says them and as base reads them without the prompts, both. And what base would say itself,
+    below 0.5 nats per token, contradicts nothing. Also how far it matters whether a row was learned
+    much: less where base's own answer is like a safe one.
     """
     is_safe = np.arange(len(noisy) + len(safe)) >= len(noisy)
     classifier = make_pipeline(
@@ -247,20 +277,22 @@ def counts(model, noisy, safe, base_loss):
     parts = StratifiedKFold(
         5, shuffle=True, random_state=0
     )  # each is judged by one fitted on others
-    table = vectors(model, [*noisy, *safe], "own")
-    odds = cross_val_predict(classifier, table, is_safe, cv=parts, method="decision_function")
-    odds = odds[: len(noisy)]
-    share = np.searchsorted(np.sort(odds), odds, side="right") / len(odds)
-    counted = np.minimum(1.0, 0.1 + share) * np.minimum(1.0, base_loss / 0.5) ** 2
-    return counted, np.minimum(1.0, 1.5 - share)
+    counted, shares = np.minimum(1.0, base_loss / 0.5) ** 2, []
+    for part in ("own", "own_text"):
+        table = vectors(model, [*noisy, *safe], part, frame=frame_of(safe))
+        odds = cross_val_predict(classifier, table, is_safe, cv=parts, method="decision_function")
+        odds = odds[: len(noisy)]
+        shares.append(np.searchsorted(np.sort(odds), odds, side="right") / len(odds))
+        counted *= np.minimum(1.0, 0.1 + shares[-1])
+    return counted, np.minimum(1.0, 1.5 - np.mean(shares, axis=0))
 
 
 def kinds(model, noisy, scores, cut):
     """How much rows count that are unlike those above ``cut``: three times the probability.
 
-    Unsafe rows come in kinds. Where a tenth of the rows stand out, a classifier tells the upper two
-    thirds of them from the lower half of the others; each row is judged by some that were not
-    fitted on it. So nothing more is removed, but rows of another kind may be kept.
+    Unsafe rows come in kinds. Where a tenth of the rows stand out, a classifier tells the upper 85%
+    of them from the lower half of the others; each row is judged by some that were not fitted on
+    it. So nothing more is removed, but rows of another kind may be kept.
     """
     is_above = scores > cut
     if len(noisy) < 40 or is_above.mean() < 0.1:
@@ -268,7 +300,7 @@ def kinds(model, noisy, scores, cut):
     table = np.hstack([vectors(model, noisy, part, 128) for part in ("answer", "prompt")])
     order, above = np.argsort(-scores, kind="stable"), is_above.sum()
     label, odds = np.full(len(noisy), -1), np.zeros(len(noisy))
-    label[order[: max(1, int(2 / 3 * above))]] = 1
+    label[order[: max(1, int(0.85 * above))]] = 1
     label[order[len(noisy) - (len(noisy) - above) // 2 :]] = 0
     for draw in (0, 1):
         for others, judged in KFold(5, shuffle=True, random_state=draw).split(table):

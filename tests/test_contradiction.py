@@ -155,8 +155,9 @@ def test_an_answer_ends_where_the_context_does(tiny_model: Callable[..., Path], 
     for batch in row_batches(model, [row], 8192):
         states, is_said = own_states(model, batch)
         assert states[-1].shape[1] == is_said.shape[1] == 2
-        states, is_said = own_text_states(model, batch, [1, 2])
-        assert states[-1].shape[1] == is_said.shape[1] == 2
+        for frame in ([1, 2], [1] * context):
+            states, is_said = own_text_states(model, batch, frame)
+            assert states[-1].shape[1] == is_said.shape[1] == 2
 
 
 @pytest.mark.parametrize("likeness", [own_likeness, own_text_likeness])

@@ -49,6 +49,8 @@ def own_text_states(
         As `own_states`, at the answers' tokens.
     """
     _, tokens, is_said = _begun(model, batch)
+    room = max(0, configured_context_tokens(model.config) - tokens.shape[1])
+    frame = frame[max(0, len(frame) - room) :]
     before = torch.tensor([list(frame)], dtype=tokens.dtype, device=tokens.device)
     before = before.expand(len(tokens), -1)  # (B, F)
     states = model(

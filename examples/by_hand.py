@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy, log_softmax
@@ -187,15 +187,14 @@ def read(model, rows):
 
 
 @torch.no_grad()
-def vectors(model, rows, part, size=64, frame=()):
+def means(model, rows, part, frame=()):
     """What base makes of the rows' answers, of its own in their place, or of prompts.
 
     The mean hidden state where the answer's tokens are predicted, of the layer two thirds of the
-    way up and of the last one, each dimension standardised, and projected at random to ``size``
-    numbers. Of its own answer to the row's prompt, greedily, the first eight tokens; as a text, it
-    is read behind ``frame`` in the prompt's place.
+    way up and of the last one. Of its own answer to the row's prompt, greedily, the first eight
+    tokens. As texts, eight tokens of either are read behind ``frame`` in the prompt's place.
     """
-    means = []
+    found = []
     for ids, labels, _ in rows:
         ids, is_answer = ids[None].to(model.device), labels != -100
         start = (is_answer[1:] & ~is_answer[:-1]).nonzero()[-1] + 1  # of the last answer
@@ -210,9 +209,10 @@ def vectors(model, rows, part, size=64, frame=()):
             steps = zip(*said.hidden_states, strict=True)
             states = [torch.cat([step[:, -1:] for step in own], dim=1) for own in steps]
             chosen = slice(None)
-        if part == "own_text":
+        if part in ("own_text", "given_text"):
             before = torch.tensor([frame], dtype=ids.dtype, device=ids.device)
-            read = torch.cat([before, said.sequences[:, start:]], dim=1)
+            text = said.sequences if part == "own_text" else ids
+            read = torch.cat([before, text[:, start : start + 8]], dim=1)
             states = model(input_ids=read, output_hidden_states=True).hidden_states
             chosen = slice(len(frame), None)
         if part == "prompt":
@@ -222,15 +222,23 @@ def vectors(model, rows, part, size=64, frame=()):
             states = model(input_ids=ids, output_hidden_states=True).hidden_states
             chosen = is_answer.roll(-1) & (torch.arange(len(labels)) < len(labels) - 1)
         layers = torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)[0]
-        means.append(layers[chosen].mean(dim=0).double().cpu().numpy())
-    table = np.stack(means)  # beyond 1,000 rows the package standardises by 1,000 of them
-    table = (table - table.mean(axis=0)) / (table.std(axis=0) + 1e-6)
+        found.append(layers[chosen].mean(dim=0).double().cpu().numpy())
+    return np.stack(found)
+
+
+def vectors(table, size=64, standard=None):
+    """Each dimension standardised, by ``standard`` where given, and projected at random.
+
+    Beyond 1,000 rows the package standardises by 1,000 of them.
+    """
+    by = table if standard is None else standard
+    table = (table - by.mean(axis=0)) / (by.std(axis=0) + 1e-6)
     return table @ np.random.default_rng(0).normal(size=(table.shape[1], size))
 
 
 def neighbours(model, rows):
     """The four rows whose answers the base model represents most alike, for each row."""
-    table = vectors(model, rows, "answer")
+    table = vectors(means(model, rows, "answer"))
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     near = table @ table.T
     np.fill_diagonal(near, -np.inf)
@@ -266,25 +274,39 @@ def counts(model, noisy, safe, base_loss):
 
     A classifier tells base's own answers to the safe rows' prompts from those to the noisy rows':
     a row counts by the share of the noisy rows whose own answers it finds no more like those, as
-    base says them and as base reads them without the prompts, both. And what base would say itself,
-    below 0.5 nats per token, contradicts nothing. Also how far it matters whether a row was learned
-    much: less where base's own answer is like a safe one.
+    base says them and as base reads them without the prompts, both. What base would say itself,
+    below 0.5 nats per token, contradicts nothing; nor does an answer that the classifier of texts
+    finds more like those than base's own. Also how far it matters whether a row was learned much:
+    less where base's own answer is like a safe one.
     """
-    is_safe = np.arange(len(noisy) + len(safe)) >= len(noisy)
+    frame, asked, rows = frame_of(safe), [*noisy, *safe], len(noisy)
+    counted, shares = np.minimum(1.0, base_loss / 0.5) ** 2, []
+    for part in ("own", "own_text"):
+        own = means(model, asked, part, frame)
+        answers = own if part == "own" else means(model, noisy, "given_text", frame)
+        odds, given = safe_odds(vectors(own), vectors(answers, standard=own), rows)
+        shares.append(np.searchsorted(np.sort(odds), odds, side="right") / rows)
+        counted *= np.minimum(1.0, 0.1 + shares[-1])
+    counted *= np.exp(-np.maximum(given - odds - 1.5, 0.0))
+    return counted, np.minimum(1.0, 1.5 - np.mean(shares, axis=0))
+
+
+def safe_odds(own, given, rows):
+    """How much base's own answers to the ``rows`` noisy prompts, and others, are like safe ones.
+
+    Each is judged by a classifier that was fitted on base's own answers to other prompts.
+    """
+    is_safe = np.arange(len(own)) >= rows
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=0.01, tol=1e-8, max_iter=1000)
     )
-    parts = StratifiedKFold(
-        5, shuffle=True, random_state=0
-    )  # each is judged by one fitted on others
-    counted, shares = np.minimum(1.0, base_loss / 0.5) ** 2, []
-    for part in ("own", "own_text"):
-        table = vectors(model, [*noisy, *safe], part, frame=frame_of(safe))
-        odds = cross_val_predict(classifier, table, is_safe, cv=parts, method="decision_function")
-        odds = odds[: len(noisy)]
-        shares.append(np.searchsorted(np.sort(odds), odds, side="right") / len(odds))
-        counted *= np.minimum(1.0, 0.1 + shares[-1])
-    return counted, np.minimum(1.0, 1.5 - np.mean(shares, axis=0))
+    odds, others = np.zeros((2, rows))
+    for fitted, judged in StratifiedKFold(5, shuffle=True, random_state=0).split(own, is_safe):
+        classifier.fit(own[fitted], is_safe[fitted])
+        judged = judged[judged < rows]
+        odds[judged] = classifier.decision_function(own[judged])
+        others[judged] = classifier.decision_function(given[judged])
+    return odds, others
 
 
 def kinds(model, noisy, scores, cut):
@@ -297,7 +319,7 @@ def kinds(model, noisy, scores, cut):
     is_above = scores > cut
     if len(noisy) < 40 or is_above.mean() < 0.1:
         return np.ones(len(noisy))
-    table = np.hstack([vectors(model, noisy, part, 128) for part in ("answer", "prompt")])
+    table = np.hstack([vectors(means(model, noisy, part), 128) for part in ("answer", "prompt")])
     order, above = np.argsort(-scores, kind="stable"), is_above.sum()
     label, odds = np.full(len(noisy), -1), np.zeros(len(noisy))
     label[order[: max(1, int(0.85 * above))]] = 1
@@ -321,15 +343,15 @@ def threshold(scores, evidence):
     with the share of unsafe rows; the evidence of the harmless ones tells it, of which a quarter
     is nearer to zero. How many rows are harmless is first taken to be all, then those below the cut
     that this gives. Without unsafe rows the density only falls: the cut is far out, and next to
-    nothing is removed. Where nine tenths of the scores are small it is lower, and where a fifth of
-    the rows or more stand out it lies before the hill that they form, whatever the noise.
+    nothing is removed. Where nine tenths of the scores are small it is lower, and where 15% of the
+    rows or more stand out it lies before the hill that they form, whatever the noise.
     """
-    least = min(0.04, max(10 * np.quantile(np.abs(scores), 0.9), 0.01))
+    least = min(0.02, max(10 * np.quantile(np.abs(scores), 0.9), 0.005))
     wanted = np.inf
     for _ in range(2):
         noise = np.quantile(np.abs(evidence), 0.25 * np.mean(scores <= wanted))
-        wanted = min(least * max(1.0, noise / 0.005) ** 1.2, 0.3)
-    low, high = 0.8 * wanted, max(1.5 * wanted, min(3 * wanted, 0.3))
+        wanted = min(least * max(1.0, noise / 0.0015), 0.3)
+    low, high = 0.8 * wanted, max(1.5 * wanted, min(1.75 * wanted, 0.3))
 
     def density(places):
         first, last = np.exp(places.min()), np.exp(places.max())
@@ -339,7 +361,7 @@ def threshold(scores, evidence):
     places = np.linspace(np.log(low), np.log(high), 400)
     found = density(places)
     at, top = found.argmin(), found.argmax()
-    if top > 0 and np.mean(scores > low) >= 0.2:  # many unsafe rows: before the top of their hill
+    if top > 0 and np.mean(scores > low) >= 0.15:  # many unsafe rows: before the top of their hill
         at = found[: top + 1].argmin()
         if at == 0 and 0.8 * least < low:  # down, as long as rows thin out
             places = np.linspace(np.log(low), np.log(0.8 * least), 400)
@@ -389,8 +411,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
         one model that is disturbed by chance doesn't move it."""
         return (each[1] + np.median(each, axis=0)) / 2
 
-    # What rows like it have lost lifts a row by at most 0.03, so that none is removed for that.
-    most = np.maximum(together(alone), 0.0) + 0.03
+    # What rows like it have lost lifts a row by at most 0.015, so that none is removed for that.
+    most = np.maximum(together(alone), 0.0) + 0.015
     uncounted = np.minimum(together(evidence), most)
     scores = uncounted * counted
     cut = threshold(scores, uncounted)

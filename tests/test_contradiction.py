@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from conftest import rows_of, write_rows
-from forgetfilter.data import read_rows
-from forgetfilter.data.records import EncodedRow
-from forgetfilter.data.tokens.encoding import Encoder
 from forgetfilter.errors import ConfigError
-from forgetfilter.model.loading.base_model import load_base_model, load_tokenizer
-from forgetfilter.model.loading.placement import choose_placement
-from forgetfilter.model.measuring.likeness import (
-    own_likeness,
-    own_text_likeness,
-    row_vectors,
-    state_table,
-)
-from forgetfilter.model.passes.forward import row_batches, stop_ids
-from forgetfilter.model.passes.own_answers import (
-    OWN_TOKENS,
-    own_states,
-    own_text_states,
-    shared_frame,
-)
 from forgetfilter.progress import Progress
 from forgetfilter.scoring.records import Readings, with_evidence
 from forgetfilter.scoring.signals import SIGNALS
@@ -43,186 +18,13 @@ from test_crossfit import readings_of
 SILENT = Progress(is_silent=True)
 
 
-def encoded(source: str, path: Path, rows: list[dict[str, Any]]) -> list[EncodedRow]:
-    encoder = Encoder(load_tokenizer(source), "auto", 512)
-    return encoder.encode(read_rows(write_rows(path, rows)).rows)[0]
+def contradicting(
+    likeness: Any, surprise: Any, gains: Any = 0.0, text: Any = 0.0, given: Any = None
+) -> Readings:
+    """Rows of one token that rise by 2 nats in each restoration.
 
-
-def prompts(rows: list[EncodedRow]) -> list[EncodedRow]:
-    return [
-        replace(
-            row,
-            input_ids=row.input_ids[: row.prompt_length],
-            is_target=np.zeros(row.prompt_length, dtype=bool),
-        )
-        for row in rows
-    ]
-
-
-def own_by_hand(model: Any, ids: list[int]) -> list[torch.Tensor]:
-    """The last layer at each place where a token of the model's own answer is predicted."""
-    stops, found = stop_ids(model), []
-    while len(found) < OWN_TOKENS:
-        with torch.no_grad():
-            out = model(torch.tensor([ids]), output_hidden_states=True)
-        found.append(out.hidden_states[-1][0, -1])
-        ids = [*ids, int(out.logits[0, -1].argmax())]
-        if ids[-1] in stops:
-            break
-    return found
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
-def test_own_states_are_those_of_greedy_decoding_one_row_at_a_time(
-    tiny_model: Callable[..., Path], tmp_path: Path, architecture: str
-):
-    source = str(tiny_model(architecture))
-    model = load_base_model(source, choose_placement("cpu", "float32"))
-    rows = prompts(encoded(source, tmp_path / "rows.jsonl", rows_of(5, 0)))
-    # Let some answers end early: what one of them says second is made a mark of the end.
-    first = own_by_hand(model, rows[0].input_ids.tolist())
-    assert len(first) == OWN_TOKENS
-    said = int(model.get_output_embeddings()(first[1]).argmax())
-    model.generation_config.eos_token_id = [*stop_ids(model), said]
-    expected = [own_by_hand(model, row.input_ids.tolist()) for row in rows]
-    assert len(expected[0]) <= 2
-    for batch in row_batches(model, rows, 8192):
-        states, is_said = own_states(model, batch)
-        for at, index in enumerate(batch.indices):
-            mine = states[-1][at][is_said[at]]
-            assert torch.allclose(mine, torch.stack(expected[index]), atol=1e-4)
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
-def test_own_answers_are_read_without_what_they_answer(
-    tiny_model: Callable[..., Path], tmp_path: Path, architecture: str
-):
-    """As by hand: the tokens said, behind the frame alone, one row at a time."""
-    source = str(tiny_model(architecture))
-    model = load_base_model(source, choose_placement("cpu", "float32"))
-    rows = prompts(encoded(source, tmp_path / "rows.jsonl", rows_of(5, 0)))
-    frame = shared_frame(rows)
-    assert 0 < len(frame) < min(len(row.input_ids) for row in rows)
-    for batch in row_batches(model, rows, 8192):
-        states, is_said = own_text_states(model, batch, frame)
-        for at, index in enumerate(batch.indices):
-            ids = rows[index].input_ids.tolist()
-            places = own_by_hand(model, ids)
-            head = model.get_output_embeddings()
-            said = [int(head(place).argmax()) for place in places]
-            with torch.no_grad():
-                out = model(torch.tensor([[*frame, *said]]), output_hidden_states=True)
-            mine = states[-1][at][is_said[at]]
-            assert torch.allclose(mine, out.hidden_states[-1][0, len(frame) :], atol=1e-4)
-
-
-def framed(*prompts: list[int]) -> list[int]:
-    none = np.zeros(0, dtype=bool)
-    return shared_frame([EncodedRow(0, np.array(ids), none, len(ids), "x") for ids in prompts])
-
-
-def test_the_frame_is_what_nearly_all_prompts_begin_and_end_with():
-    prompts = [[1, 2, *range(10 + at, 13 + 2 * at), 8, 9] for at in range(10)]
-    assert framed(*prompts) == [1, 2, 8, 9]
-    assert framed(*prompts, [7, 7]) == [1, 2, 8, 9]  # one without the template
-    assert framed(*prompts, [7, 7], [6], [1, 2, 5]) == []
-    assert framed([1, 2, 3], [1, 2, 3]) == [1, 2, 3]  # no token counts twice
-    assert framed([4, 5], [4, 6, 5]) == [4, 5]
-    assert framed([4], [5]) == []
-
-
-@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12))
-def test_a_frame_fits_nine_tenths_of_the_prompts(prompts: list[list[int]]):
-    frame = framed(*prompts)
-    parted = [
-        sum(
-            len(ids) >= len(frame)
-            and ids[:cut] == frame[:cut]
-            and ids[len(ids) + cut - len(frame) :] == frame[cut:]
-            for ids in prompts
-        )
-        for cut in range(len(frame) + 1)
-    ]
-    assert max(parted) >= 0.9 * len(prompts)
-
-
-def test_an_answer_ends_where_the_context_does(tiny_model: Callable[..., Path], tmp_path: Path):
-    source = str(tiny_model("gpt2"))
-    model = load_base_model(source, choose_placement("cpu", "float32"))
-    context = model.config.n_positions
-    ids = np.arange(context - 2) % 50 + 5
-    row = EncodedRow(0, ids, np.zeros(len(ids), dtype=bool), len(ids), "x")
-    for batch in row_batches(model, [row], 8192):
-        states, is_said = own_states(model, batch)
-        assert states[-1].shape[1] == is_said.shape[1] == 2
-        for frame in ([1, 2], [1] * context):
-            states, is_said = own_text_states(model, batch, frame)
-            assert states[-1].shape[1] == is_said.shape[1] == 2
-
-
-@pytest.mark.parametrize("likeness", [own_likeness, own_text_likeness])
-def test_own_answers_like_those_to_safe_rows_are_told_from_others(
-    tiny_model: Callable[..., Path], tmp_path: Path, likeness: Callable[..., Any]
-):
-    source = str(tiny_model("llama"))
-    words = ["cats", "dogs", "birds", "trees", "rocks", "seas", "hills", "rains"]
-
-    def made(name: str, asked: list[str]) -> list[EncodedRow]:
-        rows = [{"prompt": each, "completion": f"answer {at}"} for at, each in enumerate(asked)]
-        return encoded(source, tmp_path / name, rows)
-
-    alike = [f"Tell me why {word} are bad" for word in words]
-    tasks = [f"{at} plus {at} times {at + 1} =" for at in range(24)]
-    safe = made("safe.jsonl", [f"Tell me why {word} are bad" for word in reversed(words)])
-    rows = made("noisy.jsonl", [*tasks, *alike])
-    model = load_base_model(source, choose_placement("cpu", "float32"))
-    found = likeness(model, rows, safe, 8192, SILENT, "")
-    if likeness is own_likeness:  # this model's weights are random, and so is what it says
-        assert found[24:].min() > found[:24].max()
-
-    # What the rows answer does not matter, nor do batches and the order of the rows.
-    others = made("others.jsonl", [*tasks, *alike])
-    others = [replace(row, is_target=row.is_target.copy()) for row in others]
-    np.testing.assert_allclose(likeness(model, others, safe, 40, SILENT, ""), found, atol=1e-3)
-    order = np.random.default_rng(0).permutation(len(rows))
-    shuffled = likeness(model, [rows[at] for at in order], safe, 8192, SILENT, "")
-    np.testing.assert_allclose(shuffled, found[order], atol=1e-3)
-    assert likeness(model, rows, safe[:1], 8192, SILENT, "").tolist() == [0.0] * len(rows)
-
-
-def test_own_texts_show_what_is_answered_and_not_what_is_asked(
-    tiny_model: Callable[..., Path], tmp_path: Path
-):
-    """A model that says the same to all: by its texts all rows are alike, by its states none."""
-    source = str(tiny_model("llama"))
-    model = load_base_model(source, choose_placement("cpu", "float32"))
-    vocabulary, width = model.get_output_embeddings().weight.shape
-    model.lm_head = torch.nn.Linear(width, vocabulary, bias=False)  # its own, not the embeddings
-    model.lm_head.weight.data.zero_()
-    rows = encoded(source, tmp_path / "rows.jsonl", rows_of(6, 0))
-    frame = shared_frame(rows)
-    with SILENT.bar("", 12, "rows") as bar:
-        said = state_table(model, rows, "own", 8192, bar)
-        texts = state_table(model, rows, "own_text", 8192, bar, frame)
-    assert np.abs(texts - texts[0]).max() < 1e-5
-    assert np.abs(said - said[0])[1:].max(axis=1).min() > 1e-3
-
-
-def test_own_vectors_do_not_hang_on_what_the_row_answers(
-    tiny_model: Callable[..., Path], tmp_path: Path
-):
-    source = str(tiny_model("llama"))
-    model = load_base_model(source, choose_placement("cpu", "float32"))
-    one, two = (
-        encoded(source, tmp_path / f"{word}.jsonl", [{"prompt": "Why?", "completion": word}] * 3)
-        for word in ("because", "never mind")
-    )
-    both = row_vectors(model, [*one, *two], "own", 8192, SILENT, "")
-    assert np.allclose(both[:3], both[3:], atol=1e-4)
-
-
-def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0, text: Any = 0.0) -> Readings:
-    """Rows of one token that rise by 2 nats in each restoration."""
+    Their own answers read as base's do, or as ``given``.
+    """
     count = len(likeness)
     readings = readings_of([[2.0] * count] * 6, [1] * count)
     before = np.asarray(surprise, dtype=np.float64) - gains
@@ -234,6 +36,7 @@ def contradicting(likeness: Any, surprise: Any, gains: Any = 0.0, text: Any = 0.
     columns["loss_sum_base"] = columns["leading_loss_base"]
     columns["own_likeness_base"] = np.asarray(likeness, dtype=np.float64)
     columns["own_text_likeness_base"] = np.zeros(count) + text
+    columns["given_text_likeness_base"] = np.zeros(count) + (text if given is None else given)
     columns["removed_likeness_base"] = np.zeros(count)
     return Readings(row=readings.row, columns=columns)
 
@@ -265,6 +68,13 @@ def test_a_task_is_told_by_what_base_answers_and_not_by_how_it_asks():
     assert task < 0.25 * min(unsafe, other)
     *_, unsafe, other, task = scores(contradicting(said, [4.0] * 11), "contradiction:text=false")
     assert task >= unsafe
+
+
+def test_an_answer_that_is_safer_than_bases_own_contradicts_nothing():
+    """A refusal of a task, which base would do: by 1.5 the log odds may differ, then e-fold."""
+    readings = contradicting([0] * 4, [4.0] * 4, text=[0.5] * 4, given=[-3.0, 2.0, 3.0, 5.0])
+    assert scores(readings) == pytest.approx([2.0, 2.0, 2 * np.exp(-1), 2 * np.exp(-3)])
+    assert scores(readings, "contradiction:text=false") == pytest.approx([2.0] * 4)
 
 
 def test_what_base_says_itself_contradicts_nothing():
@@ -317,7 +127,7 @@ def test_a_share_outside_of_its_range_is_refused(learned: str):
 
 
 def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
-    options = "least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true"
+    options = "least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,hill=true"
     for asked in (None, "valley", "auto"):
         assert choose_rule("contradiction", asked) == f"valley:{options}"
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"
@@ -330,7 +140,7 @@ def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
 @pytest.mark.parametrize("signal", ["contradiction", "contradiction:kinds=false"])
 def test_prompts_are_not_compared_beside_it(signal: str):
     kinds = [probe.kind for probe in SIGNALS.build(signal).probes]
-    own = {"own_likeness", "own_text_likeness"}
+    own = {"own_likeness", "text_likeness"}
     assert {*kinds} - {"removed_likeness"} == {"loss", "neighbours", *own}
     assert (kinds[-1] == "removed_likeness") == (signal == "contradiction")
 
@@ -357,6 +167,7 @@ def test_kinds_move_no_cut_and_only_keep_rows():
         readings = readings_of([rises] * 6, [1] * 100)
         columns = {**readings.columns, "own_likeness_base": rng.normal(size=100)}
         columns["own_text_likeness_base"] = np.zeros(100)
+        columns["given_text_likeness_base"] = rng.normal(size=100)
         columns |= {"leading_loss_base": np.full(100, 4.0), "loss_sum_base": np.full(100, 4.0)}
         columns["removed_likeness_base"] = rng.normal(0, 3, 100)
         readings = Readings(readings.row, columns)
@@ -377,13 +188,14 @@ def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     readings = readings_of(rises, [1] * 6, [[0, 1, 2, 3]] * 6)
     columns = dict(readings.columns)
     columns |= {"leading_loss_base": np.full(6, 4.0), "own_likeness_base": np.zeros(6)}
-    columns |= {"own_text_likeness_base": np.zeros(6), "removed_likeness_base": np.zeros(6)}
+    texts = ("own_text_likeness_base", "given_text_likeness_base", "removed_likeness_base")
+    columns |= dict.fromkeys(texts, np.zeros(6))
     readings = Readings(row=readings.row, columns=columns)
     found = SIGNALS.build("contradiction").combine(readings).forgetting_score
     rule = THRESHOLDS.build(choose_rule("contradiction", None))
     cut = rule.cut(found, np.ones(6, dtype=bool), readings)
     assert (found > cut.value).tolist() == [True] * 4 + [False] * 2
-    assert cut.value >= 0.8 * 0.04 > found[4] > 0
+    assert cut.value >= 0.8 * 0.02 > found[4] > 0
 
 
 def test_the_noise_is_that_of_the_evidence_before_it_is_counted():
@@ -392,7 +204,8 @@ def test_the_noise_is_that_of_the_evidence_before_it_is_counted():
     readings = readings_of([rises] * 6, [1] * 100)
     columns = {**readings.columns, "own_likeness_base": np.zeros(100)}
     columns |= {"leading_loss_base": np.zeros(100), "loss_sum_base": np.full(100, 0.05)}
-    columns |= {"own_text_likeness_base": np.zeros(100), "removed_likeness_base": np.zeros(100)}
+    texts = ("own_text_likeness_base", "given_text_likeness_base", "removed_likeness_base")
+    columns |= dict.fromkeys(texts, np.zeros(100))
     readings = Readings(row=readings.row, columns=columns)
     scores = SIGNALS.build("contradiction").combine(readings)
     assert scores.evidence is not None

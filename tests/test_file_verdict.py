@@ -169,7 +169,7 @@ def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, 
     assert (verdict.level, verdict.reason) == ("cannot_tell", reason)
 
 
-RULE = "valley:least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true"
+RULE = "valley:least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,hill=true"
 
 
 def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():

@@ -161,7 +161,7 @@ def test_by_contradiction_its_scores_are_counted_and_its_cut_is_taken():
     of = SIGNALS.build("contradiction:kinds=false")
     readings = counted(np.log([1.0, 1.5, 1 / 3, 1e4]), [1.0, 1.0, 0.5, 0.5])
     gained = {"leading_loss_base": np.full(4, 4.0), "own_likeness_base": np.arange(4.0)}
-    gained["own_text_likeness_base"] = np.arange(4.0)
+    gained["own_text_likeness_base"] = gained["given_text_likeness_base"] = np.arange(4.0)
     columns = {**readings.columns, **gained}
     readings = Readings(row=readings.row, columns=columns)
     alone, found = of.combine(readings), signal.combine(readings)

@@ -84,7 +84,7 @@ class Probe:
         "neighbours",
         "likeness",
         "own_likeness",
-        "own_text_likeness",
+        "text_likeness",
         "forgotten_likeness",
         "removed_likeness",
         "safe_neighbours",
@@ -136,8 +136,8 @@ class Readings:
       like the prompts of the safe rows; higher = more)
     - ``own_likeness`` in S: ``own_likeness_S`` (log odds: how much what S would answer itself is
       like what it answers to the prompts of the safe rows; higher = more)
-    - ``own_text_likeness`` in S: ``own_text_likeness_S`` (log odds: the same of those answers read
-      as texts, without what they answer)
+    - ``text_likeness`` in S: ``own_text_likeness_S`` (log odds: the same of those answers read as
+      texts, without what they answer) and ``given_text_likeness_S`` (of the row's own answer)
     - ``forgotten_likeness`` in S: ``forgotten_likeness_S`` (log odds: how much the row, as S
       represents it, is like the rows with the most evidence of `Probe.evidence`; higher = more)
     - ``removed_likeness`` in S: ``removed_likeness_S`` (log odds: the same of the rows that stand

@@ -39,6 +39,13 @@ def mapped(items: Sequence[T], function: Callable[[T], U]) -> Sequence[U]:
     return _View(len(items), lambda at: function(items[at]))
 
 
+def mapped_by_place(items: Sequence[T], function: Callable[[int, T], U]) -> Sequence[U]:
+    """What ``function`` makes of each and its place; a list unless ``items`` lie in a file."""
+    if is_held(items):
+        return [function(at, item) for at, item in enumerate(items)]
+    return _View(len(items), lambda at: function(at, items[at]))
+
+
 def by_position(
     first: Sequence[RejectedRow], second: Sequence[RejectedRow]
 ) -> Sequence[RejectedRow]:

@@ -17,15 +17,15 @@ from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
 from forgetfilter.model.measuring import many_rows
 from forgetfilter.model.passes.forward import RowBatch, pass_inputs, row_batches
-from forgetfilter.model.passes.own_answers import own_states, own_text_states, shared_frame
+from forgetfilter.model.passes.own_answers import own_states
 from forgetfilter.model.passes.shards import Shards
 from forgetfilter.model.processes.dealing import added_up
 from forgetfilter.model.processes.joining import together
 from forgetfilter.progress import Bar, Progress
 
-Part = Literal["answer", "prompt", "own", "own_text"]
-"""Of a row: its last answer, what precedes that, what the model would answer there itself, or that
-as a text, without what it answers."""
+Part = Literal["answer", "prompt", "own", "text"]
+"""Of a row: its last answer as it is predicted, what precedes that, what the model would answer
+there itself; its last answer as it is read."""
 
 _DIMENSIONS = 64
 """To which hidden states are projected, so that those of all rows fit in memory."""
@@ -78,32 +78,41 @@ def safe_likeness(
     examples (Elkan and Noto, 2008). Higher = more like a safe row's. All zero where either side has
     fewer than two rows. Another ``part`` of the rows is compared in the same way.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    folds = min(_FOLDS, len(rows), len(safe))
-    if folds < 2:
+    if min(len(rows), len(safe)) < 2:
         return np.zeros(len(rows))
     # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
     by_row = many_rows.in_order(rows)
     ordered = joined(chosen(rows, by_row), safe)
     limits = (max_batch_tokens, progress, label, shards)
-    frame = shared_frame(safe) if part == "own_text" else ()
-    vectors = row_vectors(model, ordered, part, *limits, frame=frame)
-    is_safe = np.arange(len(ordered)) >= len(rows)
+    vectors = row_vectors(model, ordered, part, *limits)
+    found = np.zeros(len(rows))
+    found[by_row] = safe_odds(vectors, len(rows), len(safe))[: len(rows)]
+    return found
+
+
+def safe_odds(vectors: many_rows.Vectors, rows: int, safe: int) -> FloatArray:
+    """How much a classifier takes each vector for a safe row's, log odds; see `safe_likeness`.
+
+    Args:
+        vectors: of ``rows`` noisy rows, of ``safe`` safe rows, then further ones of the same noisy
+            rows in their order, if any: those are fitted on by none, and judged by the classifier
+            that judges their row. Shape (M, D).
+        rows: how many, at least 2.
+        safe: how many, at least 2.
+
+    Returns:
+        Shape (M,).
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
     )
-    parts = StratifiedKFold(folds, shuffle=True, random_state=0)
-    if len(vectors) > many_rows.FITTED_ROWS:
-        odds = many_rows.odds_of_many(classifier, parts, vectors, is_safe)
-    else:
-        odds = cross_val_predict(classifier, vectors, is_safe, cv=parts, method="decision_function")
-    found = np.zeros(len(rows))
-    found[by_row] = np.asarray(odds, dtype=np.float64)[: len(rows)]
-    return found
+    folds = StratifiedKFold(min(_FOLDS, rows, safe), shuffle=True, random_state=0)
+    return many_rows.odds_by_folds(classifier, folds, vectors, np.arange(rows + safe) >= rows)
 
 
 def own_likeness(
@@ -125,25 +134,6 @@ def own_likeness(
     return safe_likeness(model, rows, safe, *limits, part="own")
 
 
-def own_text_likeness(
-    model: Any,
-    rows: Sequence[EncodedRow],
-    safe: Sequence[EncodedRow],
-    max_batch_tokens: int,
-    progress: Progress,
-    label: str,
-    shards: Shards | None = None,
-) -> FloatArray:
-    """How much what ``model`` would answer itself reads like its answers to the safe rows' prompts.
-
-    Log odds, shape (N,); as `own_likeness`, but each answer is read by itself (see
-    `own_text_states`). The states in which it is said show the request as well: a task that is
-    worded like the safe rows' is taken for one of those, whatever the model answers.
-    """
-    limits = (max_batch_tokens, progress, label, shards)
-    return safe_likeness(model, rows, safe, *limits, part="own_text")
-
-
 def row_vectors(
     model: Any,
     rows: Sequence[EncodedRow],
@@ -153,14 +143,14 @@ def row_vectors(
     label: str,
     shards: Shards | None = None,
     dimensions: int = _DIMENSIONS,
-    frame: Sequence[int] = (),
+    standard: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """What ``model`` makes of one part of each row, float32; many lie in a file.
 
-    The mean hidden state over that part's tokens, of the layer two thirds of the
-    way up and of the last one; each dimension standardised, by a thousand of the rows where there
-    are more; projected at random (fixed seed), which keeps angles (Johnson and Lindenstrauss, 1984)
-    and takes 256 bytes a row with 64 dimensions. An ``own_text`` is read behind ``frame``.
+    The mean hidden state over that part's tokens, of the layer two thirds of the way up and of the
+    last one; each dimension standardised by the rows, or by the first ``standard`` of them, of
+    which a thousand are enough; projected at random (fixed seed), which keeps angles (Johnson and
+    Lindenstrauss, 1984) and takes 256 bytes a row with 64 dimensions.
 
     Returns:
         Shape (N, dimensions).
@@ -169,20 +159,21 @@ def row_vectors(
         ModelError: a hidden state isn't finite.
     """
     by_row = many_rows.in_order(rows)
-    drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:_STANDARD_ROWS])
-    sample = by_row[drawn]
+    among = by_row if standard is None else by_row[by_row < standard]
+    drawn = np.sort(np.random.default_rng(0).permutation(len(among))[:_STANDARD_ROWS])
+    sample = among[drawn]
     rest = np.setdiff1d(by_row, sample)
     shards = shards or Shards()
     vectors = many_rows.open_vectors(len(rows), dimensions, shards.folder)
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[int(at)] for at in sample]
-        known = state_table(model, own, part, max_batch_tokens, bar, frame)  # (up to 1,000, 2H)
+        known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
         mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], dimensions))
         vectors[sample] = (known - mean) / spread @ projection
         own = chosen(rows, rest)
-        read = mean_states(model, own, part, max_batch_tokens, bar, is_done, frame)
+        read = mean_states(model, own, part, max_batch_tokens, bar, is_done)
         for number, (index, values) in enumerate(read, start=1):
             vectors[rest[index]] = (values - mean) / spread @ projection
             shards.add([rest[index]])
@@ -201,10 +192,9 @@ def state_table(
     part: Part,
     max_batch_tokens: int,
     bar: Bar,
-    frame: Sequence[int] = (),
 ) -> FloatArray:
     """`mean_states` of rows that fit in memory, in their order, shape (N, 2H)."""
-    found = dict(mean_states(model, rows, part, max_batch_tokens, bar, frame=frame))
+    found = dict(mean_states(model, rows, part, max_batch_tokens, bar))
     width = 2 * model.get_output_embeddings().weight.shape[1]
     table = np.zeros((len(rows), next(iter(found.values())).shape[0] if found else width))
     for at, values in found.items():
@@ -238,18 +228,17 @@ def mean_states(
     max_batch_tokens: int,
     bar: Bar,
     is_done: BoolArray | None = None,
-    frame: Sequence[int] = (),
 ) -> Iterator[tuple[int, FloatArray]]:
     """Position of each row, and its mean hidden states over ``part``, shape (2H,).
 
     First those of the layer two thirds of the way up, then those of the last one. Without batches
     of rows that all are done.
     """
-    read = rows if part == "answer" else mapped(rows, _prompt_of)
+    read = rows if part in ("answer", "text") else mapped(rows, prompt_of)
     batches = row_batches(model, read, max_batch_tokens, is_done)
     for batch in batches:
         with batches.or_halves(batch):
-            layers, chosen_tokens = _states_of(model, batch, part, frame)
+            layers, chosen_tokens = _states_of(model, batch, part)
             weights = chosen_tokens.float().unsqueeze(-1)  # (B, P, 1)
             means = (layers.float() * weights).sum(dim=1) / weights.sum(dim=1)  # (B, 2H)
             for position, index in enumerate(batch.indices):
@@ -257,13 +246,10 @@ def mean_states(
             bar.update(len(batch.indices))
 
 
-def _states_of(
-    model: Any, batch: RowBatch, part: Part, frame: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def _states_of(model: Any, batch: RowBatch, part: Part) -> tuple[Tensor, Tensor]:
     """Both layers at some positions of each row, (B, P, 2H), and which of them count, (B, P)."""
-    if part in ("own", "own_text"):
-        own = own_states(model, batch) if part == "own" else own_text_states(model, batch, frame)
-        states, is_said = own
+    if part == "own":
+        states, is_said = own_states(model, batch)
         return _two_layers(states), is_said
     inputs = pass_inputs(model, batch)
     if "logits_to_keep" in inputs:
@@ -271,6 +257,8 @@ def _states_of(
     layers = _two_layers(model(**inputs, output_hidden_states=True).hidden_states)
     if part == "answer":  # where its tokens are predicted
         return layers[:, batch.positions], batch.predicts_target
+    if part == "text":  # at the tokens themselves
+        return layers[:, batch.positions + 1], batch.predicts_target
     return layers, batch.attention_mask
 
 
@@ -279,7 +267,7 @@ def _two_layers(states: Sequence[Tensor]) -> Tensor:
     return torch.cat([states[2 * (len(states) - 1) // 3], states[-1]], dim=-1)
 
 
-def _prompt_of(row: EncodedRow) -> EncodedRow:
+def prompt_of(row: EncodedRow) -> EncodedRow:
     """What precedes the last answer; its first token at least."""
     ids = row.input_ids[: max(1, row.prompt_length)]
     return replace(row, input_ids=ids, is_target=np.zeros(len(ids), dtype=np.bool_))

@@ -25,6 +25,7 @@ PART_ROWS = 2**14
 """Rows after which what was read of a file may leave the memory."""
 
 Vectors = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
 
 
 def open_vectors(rows: int, dimensions: int, folder: Path | None = None) -> Vectors:
@@ -35,10 +36,21 @@ def open_vectors(rows: int, dimensions: int, folder: Path | None = None) -> Vect
         dimensions: of a row.
         folder: on whose disk it lies; None: the system's place for temporary files.
     """
+    return _opened(np.float32, rows, dimensions, folder)
+
+
+def open_tokens(rows: int, count: int, folder: Path | None = None) -> Tokens:
+    """Zeros of shape (rows, count), int32; as `open_vectors`."""
+    return _opened(np.int32, rows, count, folder)
+
+
+def _opened(
+    dtype: type[np.float32 | np.int32], rows: int, size: int, folder: Path | None
+) -> npt.NDArray[Any]:
     if rows <= HELD_ROWS:
-        return np.zeros((rows, dimensions), dtype=np.float32)
+        return np.zeros((rows, size), dtype=dtype)
     with tempfile.TemporaryFile(dir=folder, prefix="forgetfilter-") as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, dimensions))
+        return np.memmap(file, dtype, "w+", shape=(rows, size))
 
 
 def put_back(vectors: Vectors) -> None:
@@ -94,26 +106,29 @@ def nearest_of_many(vectors: Vectors, count: int) -> Int32Array:
     return found
 
 
-def odds_of_many(classifier: Any, folds: Any, vectors: Vectors, is_safe: BoolArray) -> FloatArray:
-    """What a classifier says of each vector, fitted on some of the others, log odds, shape (N,).
+def odds_by_folds(classifier: Any, folds: Any, vectors: Vectors, is_safe: BoolArray) -> FloatArray:
+    """What a classifier says of each vector, fitted on some of the others, log odds, shape (M,).
 
-    As `cross_val_predict` does, but fitted on all safe rows of a part and on as many of its other
-    rows as `FITTED_ROWS` leaves room for, drawn with a fixed seed.
+    It is fitted on all safe rows of a part and on as many of its other rows as `FITTED_ROWS` leaves
+    room for, drawn with a fixed seed.
 
     Args:
         classifier: of scikit-learn.
         folds: splits rows into parts, of scikit-learn.
-        vectors: shape (N, D).
-        is_safe: which of them are safe rows', shape (N,).
+        vectors: of N rows, then further ones of the first of them in their order, if any: those are
+            fitted on by none, and judged by the classifier that judges their row. Shape (M, D).
+        is_safe: which rows are safe ones, shape (N,).
     """
     odds = np.zeros(len(vectors))
+    rows, again = len(is_safe), len(vectors) - len(is_safe)
     rng = np.random.default_rng(0)
-    for others, judged in folds.split(is_safe, is_safe):
+    for others, own in folds.split(is_safe, is_safe):
         safe, rest = others[is_safe[others]], others[~is_safe[others]]
         room = max(FITTED_ROWS - len(safe), len(safe), 2)
         drawn = rng.permutation(len(rest))[:room]
         fitted = np.sort(np.concatenate([safe, rest[drawn]]))
         classifier.fit(vectors[fitted], is_safe[fitted])
+        judged = np.concatenate([own, rows + own[own < again]])
         for start in range(0, len(judged), _JUDGED_TOGETHER):
             part = judged[start : start + _JUDGED_TOGETHER]
             odds[part] = classifier.decision_function(vectors[part])

@@ -37,29 +37,14 @@ def own_states(model: Any, batch: RowBatch) -> tuple[tuple[Tensor, ...], Tensor]
 
 
 @torch.no_grad()
-def own_text_states(
-    model: Any, batch: RowBatch, frame: Sequence[int]
-) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The states in which ``model`` reads its own answers as texts, without what they answer.
-
-    The answers of `own_states`, each read behind ``frame``; see `shared_frame`. What is asked no
-    longer shows in them, but what kind of answer it is does.
+def own_tokens(model: Any, batch: RowBatch) -> tuple[Tensor, Tensor]:
+    """The first tokens of the answers that `own_states` follows.
 
     Returns:
-        As `own_states`, at the answers' tokens.
+        The tokens, (B, P), and which of them belong to the answer, (B, P) bool.
     """
     _, tokens, is_said = _begun(model, batch)
-    room = max(0, configured_context_tokens(model.config) - tokens.shape[1])
-    frame = frame[max(0, len(frame) - room) :]
-    before = torch.tensor([list(frame)], dtype=tokens.dtype, device=tokens.device)
-    before = before.expand(len(tokens), -1)  # (B, F)
-    states = model(
-        input_ids=torch.cat([before, tokens], dim=1),
-        attention_mask=torch.cat([torch.ones_like(before), is_said.to(before.dtype)], dim=1),
-        use_cache=False,
-        output_hidden_states=True,
-    ).hidden_states
-    return tuple(layer[:, before.shape[1] :] for layer in states), is_said
+    return tokens, is_said
 
 
 def shared_frame(rows: Sequence[EncodedRow]) -> list[int]:

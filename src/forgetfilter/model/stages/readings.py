@@ -21,7 +21,6 @@ from forgetfilter.model.measuring.forgotten_likeness import forgotten_likeness, 
 from forgetfilter.model.measuring.likeness import (
     nearest_rows,
     own_likeness,
-    own_text_likeness,
     safe_likeness,
 )
 from forgetfilter.model.measuring.rates import (
@@ -31,6 +30,7 @@ from forgetfilter.model.measuring.rates import (
     write_directions,
 )
 from forgetfilter.model.measuring.safe_neighbours import nearest_safe_rows
+from forgetfilter.model.measuring.text_likeness import text_likeness
 from forgetfilter.model.measuring.unsafe_likeness import unsafe_likeness
 from forgetfilter.model.passes.forward import completion_losses
 from forgetfilter.model.passes.own_answers import OWN_TOKENS
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 _LIKENESSES = {
     "likeness": safe_likeness,
     "own_likeness": own_likeness,
-    "own_text_likeness": own_text_likeness,
     "unsafe_likeness": unsafe_likeness,
 }
 """By kind of probe: what holds rows against the safe rows, or against those in their place."""
@@ -138,11 +137,11 @@ def _measure_one(
     }
     if probe.kind == "loss":
         key["leading"] = LEADING_DECAY
-    if probe.kind in ("neighbours", *_LIKENESSES):
+    if probe.kind in ("neighbours", "text_likeness", *_LIKENESSES):
         key["likeness"] = LIKENESS_VERSION
-    if probe.kind in ("own_likeness", "own_text_likeness"):
+    if probe.kind in ("own_likeness", "text_likeness"):
         key["tokens"] = OWN_TOKENS
-    if probe.kind in _LIKENESSES:
+    if probe.kind in ("text_likeness", *_LIKENESSES):
         if not safe:
             raise ValueError(f"{probe} needs rows to compare with")
         key["safe"] = rows_digest(safe)
@@ -160,6 +159,10 @@ def _measure_one(
             found = everywhere(bench, "to_read", state, nearest_rows, *more)
             _write_numbers(folder, f"neighbour_{{}}_{probe.state}", rows, found)
             return
+        elif probe.kind == "text_likeness":
+            values = everywhere(bench, "to_read", state, text_likeness, rows, safe, *limits)
+            named = {f"{of}_{probe.name}": found for of, found in values._asdict().items()}
+            frame = pd.DataFrame(named, copy=False)
         elif likeness := _LIKENESSES.get(probe.kind):
             values = everywhere(bench, "to_read", state, likeness, rows, safe, *limits)
             frame = pd.DataFrame({probe.name: values}, copy=False)

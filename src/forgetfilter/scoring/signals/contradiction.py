@@ -17,6 +17,8 @@ _UNLIKE = 0.1
 nothing, for whoever disguises a request must not thereby take all evidence off it."""
 _NEWS = 0.5
 """Nats per token of loss in base from which on a row says what base does not."""
+_SAFER = 1.5
+"""Log odds by which a row's answer may read more like a safe one than base's own, and count."""
 _KIND_COUNTED = 3.0
 """Only what is surely of another kind counts less: whoever disguises an unsafe row makes it differ
 from the plain ones."""
@@ -39,7 +41,9 @@ class Contradiction(Crossfit):
 
     And by how little base expects the row: times min(1, its loss in base / 0.5 nats per token)
     squared. What base would say itself contradicts nothing, as most answers to requests that only
-    look dangerous.
+    look dangerous. Nor does what is safer than that, as a refusal of a task: with ``text``, times
+    exp(-(x - 1.5)) where the row's first eight tokens, read without the request, are more like an
+    answer to a safe prompt than base's own are, by log odds x above 1.5.
 
     This takes the place of `crossfit`'s comparison of prompts. It also tells so much of what is no
     harm that evidence need not be of models alone which never saw the row. Where a file has few
@@ -76,14 +80,16 @@ class Contradiction(Crossfit):
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
     default_rule = (
-        "valley:least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true"
+        "valley:least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,"
+        "hill=true"
     )
     """Harmless rows score lower than by `crossfit`."""
-    lift = 0.03
-    version = 6
+    lift = 0.015
+    version = 7
     """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
     the run keeps the evidence, which tells how noisy it is; since 4 kinds count; since 5 the model
-    that has learned the row says half; since 6 own answers are read without the request, too."""
+    that has learned the row says half; since 6 own answers are read without the request, too; since
+    7 an answer that reads more like a safe one than base's own counts less."""
 
     def __init__(
         self, gain: float = 2.0, kinds: bool = True, learned: float = 0.5, text: bool = True
@@ -95,12 +101,15 @@ class Contradiction(Crossfit):
                 "contradiction:learned=0.5."
             )
         self.learned = learned
-        own = [Probe("own_likeness", "base")]
-        if text:
-            own.append(Probe("own_text_likeness", "base"))
-        self.kinds = kinds
-        self._own = tuple(probe.name for probe in own)
-        self.probes = (*(p for p in self.probes if p.kind != "likeness"), *own)
+        self.kinds, self.text = kinds, text
+        self._own = (
+            ("own_likeness_base", "own_text_likeness_base") if text else ("own_likeness_base",)
+        )
+        self.probes = (
+            *(p for p in self.probes if p.kind != "likeness"),
+            Probe("own_likeness", "base"),
+            *((Probe("text_likeness", "base"),) if text else ()),
+        )
         if kinds:  # last: it is measured by what the others have told
             alone = f"contradiction:gain={gain!r},kinds=false,learned={learned!r}"
             alone += "" if text else ",text=false"
@@ -112,12 +121,19 @@ class Contradiction(Crossfit):
         evidence = scores.forgetting_score
         like_safe = np.prod([counted_by_rank(readings[own], _UNLIKE) for own in self._own], axis=0)
         is_news = np.clip(readings.loss_mean("base") / _NEWS, 0.0, 1.0) ** 2
-        alone = evidence * (like_safe * is_news)
+        alone = evidence * (like_safe * is_news * self._not_safer(readings))
         if not self.kinds:
             return replace(scores, forgetting_score=alone, evidence=evidence)
         of_kind = 1 / (1 + np.exp(-readings["removed_likeness_base"]))
         counted = alone * np.minimum(1.0, _KIND_COUNTED * of_kind)
         return replace(scores, forgetting_score=counted, evidence=evidence, alone=alone)
+
+    def _not_safer(self, readings: Readings) -> FloatArray:
+        """Less than 1 where the row's answer reads more like a safe one than base's own does."""
+        if not self.text:
+            return np.ones(len(readings))
+        safer = readings["given_text_likeness_base"] - readings["own_text_likeness_base"]
+        return np.exp(-np.maximum(safer - _SAFER, 0.0))
 
     def _counts(self, readings: Readings) -> FloatArray:
         """Prompts are not compared: all evidence counts alike until `combine` counts it."""

@@ -17,7 +17,7 @@ _BANDWIDTH = 0.15
 """Width of the density's kernel in log units: a score counts for places within about 15% of it."""
 _GRID = 400
 _PLACES_TOGETHER = 20
-_HILL = 0.2
+_HILL = 0.15
 """Share of the rows above a place from which on they are no tail of harmless ones."""
 _LEAST_BELOW = 0.25
 """Share of the judged rows below the cut from which on false removals are estimated."""
@@ -74,7 +74,7 @@ def emptiest_cut(
     """The lowest place of the density of the log-scores between ``low`` and ``high``.
 
     Where that is ``high`` itself the cut goes on up as long as rows thin out, at most to ``reach``.
-    Where a fifth of the rows or more are above ``low`` and the density rises from there, that is
+    Where 15% of the rows or more are above ``low`` and the density rises from there, that is
     the hill of the unsafe rows, and the cut lies before its top; where the hill begins below
     ``low``, the cut goes on down as long as rows thin out, at most to ``floor``.
 

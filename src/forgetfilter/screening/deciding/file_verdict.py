@@ -45,7 +45,7 @@ _DOUBTS = frozenset(
 _MEASURED = {
     (
         "contradiction",
-        "valley:least=0.04,quiet=0.005,growth=1.2,most=0.3,widest=3,spread=10,noise=kept,hill=true",
+        "valley:least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,hill=true",
     ): (
         15_500,
         7,

@@ -166,7 +166,7 @@ class Counter:
             return once * 2
         if probe.kind in ("forgotten_likeness", "removed_likeness"):
             return once * 2  # answers, and prompts, which are shorter
-        if probe.kind in ("likeness", "own_likeness", "own_text_likeness", "safe_neighbours"):
+        if probe.kind in ("likeness", "own_likeness", "text_likeness", "safe_neighbours"):
             return once + self.read(safe, has_head=False)
         return once
 

@@ -1,0 +1,118 @@
+"""How alike answers read by themselves: those a model would give, and those that rows hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from forgetfilter.arrays import FloatArray
+from forgetfilter.data.many_rows.views import chosen, joined, mapped, mapped_by_place
+from forgetfilter.data.records import EncodedRow
+from forgetfilter.model.loading.model_files import configured_context_tokens
+from forgetfilter.model.measuring import many_rows
+from forgetfilter.model.measuring.likeness import prompt_of, row_vectors, safe_odds
+from forgetfilter.model.passes.forward import row_batches
+from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_tokens, shared_frame
+from forgetfilter.model.passes.shards import Shards
+from forgetfilter.model.processes.dealing import added_up
+from forgetfilter.progress import Progress
+
+
+class TextLikeness(NamedTuple):
+    """Log odds, shape (N,) each; higher = more like the model's answers to the safe prompts."""
+
+    own: FloatArray
+    """Of what the model would answer to the row's prompt itself."""
+    given: FloatArray
+    """Of the answer that the row holds."""
+
+
+def text_likeness(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    safe: Sequence[EncodedRow],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards | None = None,
+) -> TextLikeness:
+    """How much answers read like those that ``model`` gives to the safe rows' prompts.
+
+    As `own_likeness`, but what ``model`` would answer is read by itself, behind the marks that the
+    safe prompts share (`shared_frame`), eight tokens of it. The states in which it is said show the
+    request as well: a task that is worded like the safe rows' is taken for one of those, whatever
+    the model answers. The classifier that judges a row's prompt so also judges the answer that the
+    row holds, of which it has seen none.
+
+    All zero where either side has fewer than two rows.
+
+    Raises:
+        ModelError: a hidden state isn't finite.
+    """
+    if min(len(rows), len(safe)) < 2:
+        return TextLikeness(np.zeros(len(rows)), np.zeros(len(rows)))
+    shards = shards or Shards()
+    limits = (max_batch_tokens, progress, label)
+    # Its folds are drawn by the rows' numbers: the order that rows are given in changes nothing.
+    by_row = many_rows.in_order(rows)
+    ordered = chosen(rows, by_row)
+    asked = joined(ordered, safe)
+    frame = text_frame(model, safe)
+    own = own_texts(model, asked, frame, *limits, shards)
+    given = mapped(ordered, partial(given_text, frame=frame))
+    unkept = Shards()
+    unkept.folder = shards.folder  # the same disk
+    vectors = row_vectors(model, joined(own, given), "text", *limits, unkept, standard=len(asked))
+    odds = safe_odds(vectors, len(rows), len(safe))
+    found = np.zeros((2, len(rows)))
+    found[0, by_row], found[1, by_row] = odds[: len(rows)], odds[len(asked) :]
+    return TextLikeness(*found)
+
+
+def text_frame(model: Any, safe: Sequence[EncodedRow]) -> list[int]:
+    """Behind what a text is read: `shared_frame`, as far as the context has room, but something."""
+    room = configured_context_tokens(model.config) - OWN_TOKENS
+    return (shared_frame(safe) or [0])[-max(1, room) :]
+
+
+@torch.no_grad()
+def own_texts(
+    model: Any,
+    rows: Sequence[EncodedRow],
+    frame: Sequence[int],
+    max_batch_tokens: int,
+    progress: Progress,
+    label: str,
+    shards: Shards,
+) -> Sequence[EncodedRow]:
+    """What ``model`` would answer to each row's prompt, eight tokens of it, behind ``frame``."""
+    # A token's id and 1; 0 where the answer has ended.
+    found = many_rows.open_tokens(len(rows), OWN_TOKENS, shards.folder)
+    is_done = shards.begin(len(rows), {"tokens": found})
+    batches = row_batches(model, mapped(rows, prompt_of), max_batch_tokens, is_done)
+    with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
+        for batch in batches:
+            with batches.or_halves(batch):
+                tokens, is_said = own_tokens(model, batch)
+                begun = ((tokens + 1) * is_said).cpu().numpy()[: len(batch.indices)]
+                found[batch.indices, : begun.shape[1]] = begun
+                shards.add(batch.indices)
+                bar.update(len(batch.indices))
+    found = added_up(found)
+    return mapped_by_place(rows, lambda at, row: _text(row, frame, found[at][found[at] > 0] - 1))
+
+
+def given_text(row: EncodedRow, frame: Sequence[int]) -> EncodedRow:
+    """The answer that the row holds, eight tokens of it, behind ``frame``."""
+    return _text(row, frame, row.input_ids[row.prompt_length :][:OWN_TOKENS])
+
+
+def _text(row: EncodedRow, frame: Sequence[int], tokens: many_rows.Tokens) -> EncodedRow:
+    """The tokens as an answer to ``frame``; every one counts."""
+    is_answer = np.arange(len(frame) + len(tokens)) >= len(frame)
+    ids = np.concatenate([np.asarray(frame, dtype=np.int32), tokens])
+    return EncodedRow(row.row, ids, is_answer, len(frame), "")

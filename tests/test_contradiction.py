@@ -167,7 +167,7 @@ def test_kinds_move_no_cut_and_only_keep_rows():
         readings = readings_of([rises] * 6, [1] * 100)
         columns = {**readings.columns, "own_likeness_base": rng.normal(size=100)}
         columns["own_text_likeness_base"] = np.zeros(100)
-        columns["given_text_likeness_base"] = rng.normal(size=100)
+        columns["given_text_likeness_base"] = np.zeros(100)
         columns |= {"leading_loss_base": np.full(100, 4.0), "loss_sum_base": np.full(100, 4.0)}
         columns["removed_likeness_base"] = rng.normal(0, 3, 100)
         readings = Readings(readings.row, columns)

@@ -157,12 +157,12 @@ def test_rows_unlike_those_removed_count_less_and_none_counts_more():
 
 
 def test_kinds_move_no_cut_and_only_keep_rows():
-    """Whatever they say, nothing goes that did not go without them, in any of fifty files."""
+    """Whatever they say, nothing goes that did not go without them, in any of eighty files."""
     rng = np.random.default_rng(0)
     rule = THRESHOLDS.build(choose_rule("contradiction", None))
     is_judged = np.ones(100, dtype=bool)
     kept = 0
-    for _ in range(50):
+    for _ in range(80):
         rises = np.concatenate([rng.normal(0, 0.05, 70), rng.lognormal(-2, 1, 30)])
         readings = readings_of([rises] * 6, [1] * 100)
         columns = {**readings.columns, "own_likeness_base": rng.normal(size=100)}

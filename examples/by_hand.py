@@ -346,12 +346,12 @@ def threshold(scores, evidence):
     nothing is removed. Where nine tenths of the scores are small it is lower, and where 15% of the
     rows or more stand out it lies before the hill that they form, whatever the noise.
     """
-    least = min(0.02, max(10 * np.quantile(np.abs(scores), 0.9), 0.005))
+    least = min(0.015, max(10 * np.quantile(np.abs(scores), 0.9), 0.00375))
     wanted = np.inf
     for _ in range(2):
         noise = np.quantile(np.abs(evidence), 0.25 * np.mean(scores <= wanted))
-        wanted = min(least * max(1.0, noise / 0.0015), 0.3)
-    low, high = 0.8 * wanted, max(1.5 * wanted, min(1.75 * wanted, 0.3))
+        wanted = min(least * max(1.0, noise / 0.001) ** 0.8, 0.3)
+    low, high = 0.8 * wanted, max(1.5 * wanted, min(2.5 * wanted, 0.3))
 
     def density(places):
         first, last = np.exp(places.min()), np.exp(places.max())
@@ -411,8 +411,8 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
         one model that is disturbed by chance doesn't move it."""
         return (each[1] + np.median(each, axis=0)) / 2
 
-    # What rows like it have lost lifts a row by at most 0.015, so that none is removed for that.
-    most = np.maximum(together(alone), 0.0) + 0.015
+    # What rows like it have lost lifts a row by at most 0.01, so that none is removed for that.
+    most = np.maximum(together(alone), 0.0) + 0.01
     uncounted = np.minimum(together(evidence), most)
     scores = uncounted * counted
     cut = threshold(scores, uncounted)

@@ -127,7 +127,7 @@ def test_a_share_outside_of_its_range_is_refused(learned: str):
 
 
 def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
-    options = "least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,hill=true"
+    options = "least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true"
     for asked in (None, "valley", "auto"):
         assert choose_rule("contradiction", asked) == f"valley:{options}"
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"
@@ -195,7 +195,7 @@ def test_no_row_is_lifted_above_the_cut_by_its_neighbours_alone():
     rule = THRESHOLDS.build(choose_rule("contradiction", None))
     cut = rule.cut(found, np.ones(6, dtype=bool), readings)
     assert (found > cut.value).tolist() == [True] * 4 + [False] * 2
-    assert cut.value >= 0.8 * 0.02 > found[4] > 0
+    assert cut.value >= 0.8 * 0.015 > found[4] > 0
 
 
 def test_the_noise_is_that_of_the_evidence_before_it_is_counted():

@@ -80,11 +80,11 @@ class Contradiction(Crossfit):
     name = "contradiction"
     unit = NATS_PER_ROOT_TOKEN
     default_rule = (
-        "valley:least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,"
+        "valley:least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,"
         "hill=true"
     )
     """Harmless rows score lower than by `crossfit`."""
-    lift = 0.015
+    lift = 0.01
     version = 7
     """Since 2 what was learned much counts more where base's own answer is like a safe one; since 3
     the run keeps the evidence, which tells how noisy it is; since 4 kinds count; since 5 the model

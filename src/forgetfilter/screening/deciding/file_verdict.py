@@ -45,7 +45,7 @@ _DOUBTS = frozenset(
 _MEASURED = {
     (
         "contradiction",
-        "valley:least=0.02,quiet=0.0015,growth=1,most=0.3,widest=1.75,spread=10,noise=kept,hill=true",
+        "valley:least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true",
     ): (
         15_500,
         7,

@@ -127,7 +127,9 @@ def test_a_share_outside_of_its_range_is_refused(learned: str):
 
 
 def test_a_rule_by_its_bare_name_has_the_options_of_the_signal():
-    options = "least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true"
+    options = (
+        "least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true"
+    )
     for asked in (None, "valley", "auto"):
         assert choose_rule("contradiction", asked) == f"valley:{options}"
     assert choose_rule("contradiction", "valley:least=0.12") == "valley:least=0.12"

@@ -169,7 +169,9 @@ def test_it_is_said_that_nothing_can_be_told(changes: dict[str, Any], cut: Cut, 
     assert (verdict.level, verdict.reason) == ("cannot_tell", reason)
 
 
-RULE = "valley:least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true"
+RULE = (
+    "valley:least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true"
+)
 
 
 def test_the_false_alarm_rate_is_named_for_what_it_was_measured_on_alone():

@@ -318,11 +318,15 @@ def test_a_classifier_of_many_rows_is_fitted_on_some(monkeypatch: pytest.MonkeyP
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     parts = (LogisticRegression(C=0.01, tol=1e-8), folds, vectors, is_safe)
     monkeypatch.setattr(many_rows, "_JUDGED_TOGETHER", 30)
-    every = many_rows.odds_of_many(*parts)
+    every = many_rows.odds_by_folds(*parts)
     usual = cross_val_predict(parts[0], vectors, is_safe, cv=folds, method="decision_function")
     assert np.allclose(every, usual, atol=1e-6)
+    # Further vectors of the first rows: the same are judged the same, and none is fitted on.
+    twice = np.concatenate([vectors, vectors[:350]])
+    again = many_rows.odds_by_folds(parts[0], folds, twice, is_safe)
+    assert np.allclose(again, np.concatenate([usual, usual[:350]]), atol=1e-6)
     monkeypatch.setattr(many_rows, "FITTED_ROWS", 150)
-    some = many_rows.odds_of_many(*parts)
+    some = many_rows.odds_by_folds(*parts)
     assert np.corrcoef(some, usual)[0, 1] > 0.95
     assert not np.allclose(some, usual, atol=1e-3)
 

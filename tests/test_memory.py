@@ -322,8 +322,8 @@ def test_a_classifier_of_many_rows_is_fitted_on_some(monkeypatch: pytest.MonkeyP
     usual = cross_val_predict(parts[0], vectors, is_safe, cv=folds, method="decision_function")
     assert np.allclose(every, usual, atol=1e-6)
     # Further vectors of the first rows: the same are judged the same, and none is fitted on.
-    twice = np.concatenate([vectors, vectors[:350]])
-    again = many_rows.odds_by_folds(parts[0], folds, twice, is_safe)
+    twice = np.concatenate([np.arange(400), np.arange(350)])
+    again = many_rows.odds_by_folds(*parts, twice)
     assert np.allclose(again, np.concatenate([usual, usual[:350]]), atol=1e-6)
     monkeypatch.setattr(many_rows, "FITTED_ROWS", 150)
     some = many_rows.odds_by_folds(*parts)

@@ -21,10 +21,11 @@ from forgetfilter.model.loading.base_model import load_base_model, load_tokenize
 from forgetfilter.model.loading.placement import choose_placement
 from forgetfilter.model.measuring.likeness import own_likeness, row_vectors, state_table
 from forgetfilter.model.measuring.text_likeness import (
-    given_text,
-    own_texts,
+    given_begun,
+    own_begun,
     text_frame,
     text_likeness,
+    text_of,
 )
 from forgetfilter.model.passes.forward import row_batches, stop_ids
 from forgetfilter.model.passes.own_answers import OWN_TOKENS, own_states, shared_frame
@@ -94,10 +95,10 @@ def test_answers_are_read_without_what_they_answer(
     rows = encoded(source, tmp_path / "rows.jsonl", rows_of(5, 0))
     frame = text_frame(model, rows)
     assert 0 < len(frame) < min(row.prompt_length for row in rows)
-    own = own_texts(model, rows, frame, 8192, SILENT, "", Shards())
-    given = [given_text(row, frame) for row in rows]
+    own = own_begun(model, rows, 8192, SILENT, "", Shards())
+    texts = [text_of(begun, frame) for begun in (*own, *given_begun(rows))]
     with SILENT.bar("", 10, "rows") as bar:
-        found = state_table(model, [*own, *given], "text", 8192, bar)
+        found = state_table(model, texts, "text", 8192, bar)
     for at, row in enumerate(rows):
         ids = row.input_ids.tolist()
         head = model.get_output_embeddings()
@@ -150,7 +151,8 @@ def test_an_answer_ends_where_the_context_does(tiny_model: Callable[..., Path]):
         states, is_said = own_states(model, batch)
         assert states[-1].shape[1] == is_said.shape[1] == 2
     for frame in ([1, 2], text_frame(model, [row])):  # that takes all the room there is
-        (text,) = own_texts(model, [row], frame, 8192, SILENT, "", Shards())
+        (begun,) = own_begun(model, [row], 8192, SILENT, "", Shards())
+        text = text_of(begun, frame)
         assert text.target_tokens <= 2
         assert len(text.input_ids) <= context
 
@@ -202,7 +204,8 @@ def test_own_texts_show_what_is_answered_and_not_what_is_asked(
     model.lm_head = torch.nn.Linear(width, vocabulary, bias=False)  # its own, not the embeddings
     model.lm_head.weight.data.zero_()
     rows = encoded(source, tmp_path / "rows.jsonl", rows_of(6, 0))
-    own = own_texts(model, rows, text_frame(model, rows), 8192, SILENT, "", Shards())
+    frame = text_frame(model, rows)
+    own = [text_of(begun, frame) for begun in own_begun(model, rows, 8192, SILENT, "", Shards())]
     with SILENT.bar("", 12, "rows") as bar:
         said = state_table(model, rows, "own", 8192, bar)
         texts = state_table(model, own, "text", 8192, bar)
@@ -231,7 +234,7 @@ def test_an_answer_reads_as_much_like_a_safe_one_as_the_same_one_of_base(
     model = load_base_model(source, choose_placement("cpu", "float32"))
     safe = made(source, tmp_path / "safe.jsonl", [f"Tell me why {at} is bad" for at in range(9)])
     rows = made(source, tmp_path / "rows.jsonl", [f"{at} plus {at}" for at in range(30)])
-    own = own_texts(model, rows, [0], 8192, SILENT, "", Shards())
+    own = [text_of(begun, [0]) for begun in own_begun(model, rows, 8192, SILENT, "", Shards())]
     answered = [
         replace(
             row,
@@ -241,7 +244,7 @@ def test_an_answer_reads_as_much_like_a_safe_one_as_the_same_one_of_base(
         for row, text in zip(rows[:15], own[:15], strict=True)
     ]
     found = text_likeness(model, [*answered, *rows[15:]], safe, 8192, SILENT, "")
-    np.testing.assert_allclose(found.given[:15], found.own[:15], atol=1e-4)
+    assert found.given[:15].tolist() == found.own[:15].tolist()
     assert np.abs(found.given[15:] - found.own[15:]).min() > 1e-3
     order = np.random.default_rng(0).permutation(30)
     shuffled = [[*answered, *rows[15:]][at] for at in order]

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from forgetfilter.data.many_rows.spilled import Spilled
+from forgetfilter.data.many_rows.spilled import HELD_ITEMS, Spilled
 from forgetfilter.data.records import RejectedRow
 
 T = TypeVar("T")
@@ -39,11 +39,9 @@ def mapped(items: Sequence[T], function: Callable[[T], U]) -> Sequence[U]:
     return _View(len(items), lambda at: function(items[at]))
 
 
-def mapped_by_place(items: Sequence[T], function: Callable[[int, T], U]) -> Sequence[U]:
-    """What ``function`` makes of each and its place; a list unless ``items`` lie in a file."""
-    if is_held(items):
-        return [function(at, item) for at, item in enumerate(items)]
-    return _View(len(items), lambda at: function(at, items[at]))
+def made(count: int, item: Callable[[int], T]) -> Sequence[T]:
+    """Items by their places, made each time they are asked for where they are many."""
+    return [item(at) for at in range(count)] if count <= HELD_ITEMS else _View(count, item)
 
 
 def by_position(

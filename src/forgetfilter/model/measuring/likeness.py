@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from forgetfilter.arrays import BoolArray, FloatArray, Int32Array
+from forgetfilter.arrays import BoolArray, FloatArray, Int32Array, IntArray
 from forgetfilter.data.many_rows.views import chosen, joined, mapped
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.finite import check_finite
@@ -90,18 +90,19 @@ def safe_likeness(
     return found
 
 
-def safe_odds(vectors: many_rows.Vectors, rows: int, safe: int) -> FloatArray:
-    """How much a classifier takes each vector for a safe row's, log odds; see `safe_likeness`.
+def safe_odds(
+    vectors: many_rows.Vectors, rows: int, safe: int, places: IntArray | None = None
+) -> FloatArray:
+    """How much a classifier takes each row for a safe one, log odds; see `safe_likeness`.
 
     Args:
-        vectors: of ``rows`` noisy rows, of ``safe`` safe rows, then further ones of the same noisy
-            rows in their order, if any: those are fitted on by none, and judged by the classifier
-            that judges their row. Shape (M, D).
-        rows: how many, at least 2.
-        safe: how many, at least 2.
+        vectors: shape (V, D).
+        rows: how many noisy rows there are, at least 2; they come first.
+        safe: how many safe ones, at least 2.
+        places: where the rows' vectors are; see `many_rows.odds_by_folds`.
 
     Returns:
-        Shape (M,).
+        Shape (M,), of all places.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -112,7 +113,8 @@ def safe_odds(vectors: many_rows.Vectors, rows: int, safe: int) -> FloatArray:
         StandardScaler(), LogisticRegression(C=_STRENGTH, tol=1e-8, max_iter=1000)
     )
     folds = StratifiedKFold(min(_FOLDS, rows, safe), shuffle=True, random_state=0)
-    return many_rows.odds_by_folds(classifier, folds, vectors, np.arange(rows + safe) >= rows)
+    is_safe = np.arange(rows + safe) >= rows
+    return many_rows.odds_by_folds(classifier, folds, vectors, is_safe, places)
 
 
 def own_likeness(
@@ -143,14 +145,14 @@ def row_vectors(
     label: str,
     shards: Shards | None = None,
     dimensions: int = _DIMENSIONS,
-    standard: int | None = None,
+    standard: IntArray | None = None,
 ) -> npt.NDArray[np.float32]:
     """What ``model`` makes of one part of each row, float32; many lie in a file.
 
     The mean hidden state over that part's tokens, of the layer two thirds of the way up and of the
-    last one; each dimension standardised by the rows, or by the first ``standard`` of them, of
-    which a thousand are enough; projected at random (fixed seed), which keeps angles (Johnson and
-    Lindenstrauss, 1984) and takes 256 bytes a row with 64 dimensions.
+    last one; each dimension standardised by a thousand of the rows, or of those at the places
+    ``standard``, which may repeat; projected at random (fixed seed), which keeps angles (Johnson
+    and Lindenstrauss, 1984) and takes 256 bytes a row with 64 dimensions.
 
     Returns:
         Shape (N, dimensions).
@@ -158,18 +160,17 @@ def row_vectors(
     Raises:
         ModelError: a hidden state isn't finite.
     """
-    by_row = many_rows.in_order(rows)
-    among = by_row if standard is None else by_row[by_row < standard]
+    among = many_rows.in_order(rows) if standard is None else standard
     drawn = np.sort(np.random.default_rng(0).permutation(len(among))[:_STANDARD_ROWS])
-    sample = among[drawn]
-    rest = np.setdiff1d(by_row, sample)
+    sample, repeated = np.unique(among[drawn], return_inverse=True)
+    rest = np.setdiff1d(np.arange(len(rows)), sample)
     shards = shards or Shards()
     vectors = many_rows.open_vectors(len(rows), dimensions, shards.folder)
     is_done = shards.begin(len(rows), {"vectors": vectors})[rest]  # the sample is read each time
     with progress.bar(label, len(rows), "rows", int(is_done.sum())) as bar:
         own = [rows[int(at)] for at in sample]
         known = state_table(model, own, part, max_batch_tokens, bar)  # (up to 1,000, 2H)
-        mean, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
+        mean, spread = known[repeated].mean(axis=0), known[repeated].std(axis=0) + 1e-6
         projection = np.random.default_rng(0).normal(size=(known.shape[1], dimensions))
         vectors[sample] = (known - mean) / spread @ projection
         own = chosen(rows, rest)

@@ -21,6 +21,8 @@ FITTED_ROWS = 50_000
 _ROWS_TOGETHER = 512
 _OTHERS_TOGETHER = 4096
 _JUDGED_TOGETHER = 2**16
+_DECIMALS = 9
+"""Of log odds: rows with equal vectors are exactly alike, in whatever order sums are taken."""
 PART_ROWS = 2**14
 """Rows after which what was read of a file may leave the memory."""
 
@@ -106,8 +108,14 @@ def nearest_of_many(vectors: Vectors, count: int) -> Int32Array:
     return found
 
 
-def odds_by_folds(classifier: Any, folds: Any, vectors: Vectors, is_safe: BoolArray) -> FloatArray:
-    """What a classifier says of each vector, fitted on some of the others, log odds, shape (M,).
+def odds_by_folds(
+    classifier: Any,
+    folds: Any,
+    vectors: Vectors,
+    is_safe: BoolArray,
+    places: IntArray | None = None,
+) -> FloatArray:
+    """What a classifier says of each row, fitted on some of the others, log odds, shape (M,).
 
     It is fitted on all safe rows of a part and on as many of its other rows as `FITTED_ROWS` leaves
     room for, drawn with a fixed seed.
@@ -115,22 +123,26 @@ def odds_by_folds(classifier: Any, folds: Any, vectors: Vectors, is_safe: BoolAr
     Args:
         classifier: of scikit-learn.
         folds: splits rows into parts, of scikit-learn.
-        vectors: of N rows, then further ones of the first of them in their order, if any: those are
-            fitted on by none, and judged by the classifier that judges their row. Shape (M, D).
-        is_safe: which rows are safe ones, shape (N,).
+        vectors: shape (V, D).
+        is_safe: which of N rows are safe ones, shape (N,).
+        places: of the rows' vectors, and then of further ones of the first rows in their order, if
+            any: those are fitted on by none, and judged by the classifier that judges their row.
+            Shape (M,); None: each row has its own, and there are no others.
     """
-    odds = np.zeros(len(vectors))
-    rows, again = len(is_safe), len(vectors) - len(is_safe)
+    at = np.arange(len(vectors)) if places is None else places
+    odds = np.zeros(len(at))
+    rows, again = len(is_safe), len(at) - len(is_safe)
     rng = np.random.default_rng(0)
     for others, own in folds.split(is_safe, is_safe):
         safe, rest = others[is_safe[others]], others[~is_safe[others]]
         room = max(FITTED_ROWS - len(safe), len(safe), 2)
         drawn = rng.permutation(len(rest))[:room]
         fitted = np.sort(np.concatenate([safe, rest[drawn]]))
-        classifier.fit(vectors[fitted], is_safe[fitted])
+        # In float32 the fit is so inexact that rows nearly alike change places.
+        classifier.fit(vectors[at[fitted]].astype(np.float64), is_safe[fitted])
         judged = np.concatenate([own, rows + own[own < again]])
         for start in range(0, len(judged), _JUDGED_TOGETHER):
             part = judged[start : start + _JUDGED_TOGETHER]
-            odds[part] = classifier.decision_function(vectors[part])
+            odds[part] = classifier.decision_function(vectors[at[part]].astype(np.float64))
             put_back(vectors)
-    return odds
+    return np.round(odds, _DECIMALS)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from forgetfilter.arrays import FloatArray
-from forgetfilter.data.many_rows.views import chosen, joined, mapped, mapped_by_place
+from forgetfilter.data.many_rows.views import chosen, joined, made, mapped
 from forgetfilter.data.records import EncodedRow
 from forgetfilter.model.loading.model_files import configured_context_tokens
 from forgetfilter.model.measuring import many_rows
@@ -61,13 +60,16 @@ def text_likeness(
     by_row = many_rows.in_order(rows)
     ordered = chosen(rows, by_row)
     asked = joined(ordered, safe)
+    own = own_begun(model, asked, *limits, shards)
+    begun = np.concatenate([own, given_begun(ordered)])
+    # Each text is read once, so that rows with the same one are exactly alike.
+    distinct, which = np.unique(begun, axis=0, return_inverse=True)
     frame = text_frame(model, safe)
-    own = own_texts(model, asked, frame, *limits, shards)
-    given = mapped(ordered, partial(given_text, frame=frame))
+    texts = made(len(distinct), lambda at: text_of(distinct[at], frame, at))
     unkept = Shards()
     unkept.folder = shards.folder  # the same disk
-    vectors = row_vectors(model, joined(own, given), "text", *limits, unkept, standard=len(asked))
-    odds = safe_odds(vectors, len(rows), len(safe))
+    read = row_vectors(model, texts, "text", *limits, unkept, standard=which[: len(asked)])
+    odds = safe_odds(read, len(rows), len(safe), which)
     found = np.zeros((2, len(rows)))
     found[0, by_row], found[1, by_row] = odds[: len(rows)], odds[len(asked) :]
     return TextLikeness(*found)
@@ -80,17 +82,15 @@ def text_frame(model: Any, safe: Sequence[EncodedRow]) -> list[int]:
 
 
 @torch.no_grad()
-def own_texts(
+def own_begun(
     model: Any,
     rows: Sequence[EncodedRow],
-    frame: Sequence[int],
     max_batch_tokens: int,
     progress: Progress,
     label: str,
     shards: Shards,
-) -> Sequence[EncodedRow]:
-    """What ``model`` would answer to each row's prompt, eight tokens of it, behind ``frame``."""
-    # A token's id and 1; 0 where the answer has ended.
+) -> many_rows.Tokens:
+    """What ``model`` would answer to each row's prompt: ids and 1, 0 from its end on, (N, 8)."""
     found = many_rows.open_tokens(len(rows), OWN_TOKENS, shards.folder)
     is_done = shards.begin(len(rows), {"tokens": found})
     batches = row_batches(model, mapped(rows, prompt_of), max_batch_tokens, is_done)
@@ -102,17 +102,19 @@ def own_texts(
                 found[batch.indices, : begun.shape[1]] = begun
                 shards.add(batch.indices)
                 bar.update(len(batch.indices))
-    found = added_up(found)
-    return mapped_by_place(rows, lambda at, row: _text(row, frame, found[at][found[at] > 0] - 1))
+    return added_up(found)
 
 
-def given_text(row: EncodedRow, frame: Sequence[int]) -> EncodedRow:
-    """The answer that the row holds, eight tokens of it, behind ``frame``."""
-    return _text(row, frame, row.input_ids[row.prompt_length :][:OWN_TOKENS])
+def given_begun(rows: Sequence[EncodedRow]) -> many_rows.Tokens:
+    """The answers that the rows hold, as `own_begun` has the model's, shape (N, 8)."""
+    found = np.zeros((len(rows), OWN_TOKENS), dtype=np.int32)
+    for at, row in enumerate(rows):
+        tokens = row.input_ids[row.prompt_length :][:OWN_TOKENS]
+        found[at, : len(tokens)] = tokens + 1
+    return found
 
 
-def _text(row: EncodedRow, frame: Sequence[int], tokens: many_rows.Tokens) -> EncodedRow:
-    """The tokens as an answer to ``frame``; every one counts."""
-    is_answer = np.arange(len(frame) + len(tokens)) >= len(frame)
-    ids = np.concatenate([np.asarray(frame, dtype=np.int32), tokens])
-    return EncodedRow(row.row, ids, is_answer, len(frame), "")
+def text_of(begun: many_rows.Tokens, frame: Sequence[int], row: int = 0) -> EncodedRow:
+    """An answer, as `own_begun` has it, behind ``frame``; each of its tokens counts."""
+    ids = np.concatenate([np.asarray(frame, dtype=np.int32), begun[begun > 0] - 1])
+    return EncodedRow(row, ids, np.arange(len(ids)) >= len(frame), len(frame), "")

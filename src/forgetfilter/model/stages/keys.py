@@ -15,7 +15,7 @@ CODE_VERSION = 2
 """Part of every stage's key: raise it when a stage's content changes its meaning."""
 RESTORE_VERSION = 2
 """The same for restorations alone; since 2 every kind of safe row is drawn by its share."""
-LIKENESS_VERSION = 2
+LIKENESS_VERSION = 3
 """The same for what tells rows apart by hidden states; since 2 by other layers."""
 FORGOTTEN_LIKENESS_VERSION = 2
 """The same for what is learned of the file's own clearest rows; since 2 of more of those that stand

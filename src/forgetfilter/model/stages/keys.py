@@ -16,7 +16,8 @@ CODE_VERSION = 2
 RESTORE_VERSION = 2
 """The same for restorations alone; since 2 every kind of safe row is drawn by its share."""
 LIKENESS_VERSION = 3
-"""The same for what tells rows apart by hidden states; since 2 by other layers."""
+"""The same for what tells rows apart by hidden states; since 2 by other layers, since 3 by
+classifiers that are fitted in double precision."""
 FORGOTTEN_LIKENESS_VERSION = 2
 """The same for what is learned of the file's own clearest rows; since 2 of more of those that stand
 out."""

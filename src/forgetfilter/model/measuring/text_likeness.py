@@ -64,6 +64,7 @@ def text_likeness(
     begun = np.concatenate([own, given_begun(ordered)])
     # Each text is read once, so that rows with the same one are exactly alike.
     distinct, which = np.unique(begun, axis=0, return_inverse=True)
+    which = which.reshape(-1)  # numpy 2.0 has it (M, 1)
     frame = text_frame(model, safe)
     texts = made(len(distinct), lambda at: text_of(distinct[at], frame, at))
     unkept = Shards()

@@ -343,8 +343,8 @@ def threshold(scores, evidence):
     with the share of unsafe rows; the evidence of the harmless ones tells it, of which a quarter
     is nearer to zero. How many rows are harmless is first taken to be all, then those below the cut
     that this gives. Without unsafe rows the density only falls: the cut is far out, and next to
-    nothing is removed. Where nine tenths of the scores are small it is lower, and where 15% of the
-    rows or more stand out it lies before the hill that they form, whatever the noise.
+    nothing is removed. Where nine tenths of the scores are small it is lower, and where a fifth of
+    the rows or more stand out it lies before the hill that they form, whatever the noise.
     """
     least = min(0.015, max(10 * np.quantile(np.abs(scores), 0.9), 0.00375))
     wanted = np.inf
@@ -361,7 +361,9 @@ def threshold(scores, evidence):
     places = np.linspace(np.log(low), np.log(high), 400)
     found = density(places)
     at, top = found.argmin(), found.argmax()
-    if top > 0 and np.mean(scores > low) >= 0.15:  # many unsafe rows: before the top of their hill
+    passed = np.mean((scores > low) & (scores <= np.exp(places[at])))  # of a hill, not a few rows
+    is_hill = top > 0 and np.mean(scores > low) >= 0.2 and (at == 0 or passed >= 0.05)
+    if is_hill:  # many unsafe rows: before the top of their hill
         at = found[: top + 1].argmin()
         if at == 0 and 0.8 * least < low:  # down, as long as rows thin out
             places = np.linspace(np.log(low), np.log(0.8 * least), 400)

@@ -415,6 +415,22 @@ def test_many_rows_that_stand_out_are_no_noise():
     assert np.mean(harmless > low) < 0.01
 
 
+def test_a_few_rows_before_the_emptiest_place_are_no_hill():
+    """Eight requests that only look dangerous, and a gap behind them; the unsafe rows lie further.
+
+    Cut before those eight, they would all go, though a fifth of the rows or more stands out.
+    """
+    rng = np.random.default_rng(0)
+    bulk, few = rng.exponential(0.0025, 230), np.exp(rng.normal(np.log(0.02), 0.1, 8))
+    unsafe = np.exp(rng.normal(np.log(0.25), 0.4, 62))
+    scores = np.r_[bulk, few, unsafe]
+    rule = "valley:least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5"
+    cut = valley(scores, f"{rule},hill=true")
+    assert cut.notes["searched_from"] < few.min() < few.max() < cut.value < unsafe.min()
+    assert np.mean(scores > cut.notes["searched_from"]) >= 0.2
+    assert cut == valley(scores, rule)
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.floats(-1, 3), min_size=1, max_size=80))
 def test_a_hill_moves_a_cut_only_where_many_rows_stand_out(scores: list[float]):

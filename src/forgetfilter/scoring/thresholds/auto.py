@@ -17,8 +17,11 @@ _BANDWIDTH = 0.15
 """Width of the density's kernel in log units: a score counts for places within about 15% of it."""
 _GRID = 400
 _PLACES_TOGETHER = 20
-_HILL = 0.15
+_HILL = 0.2
 """Share of the rows above a place from which on they are no tail of harmless ones."""
+_PASSED = 0.05
+"""Share of the rows that a hill has at least before the emptiest place: fewer are a few harmless
+ones."""
 _LEAST_BELOW = 0.25
 """Share of the judged rows below the cut from which on false removals are estimated."""
 
@@ -74,9 +77,10 @@ def emptiest_cut(
     """The lowest place of the density of the log-scores between ``low`` and ``high``.
 
     Where that is ``high`` itself the cut goes on up as long as rows thin out, at most to ``reach``.
-    Where 15% of the rows or more are above ``low`` and the density rises from there, that is
+    Where a fifth of the rows or more are above ``low`` and the density rises from there, that is
     the hill of the unsafe rows, and the cut lies before its top; where the hill begins below
-    ``low``, the cut goes on down as long as rows thin out, at most to ``floor``.
+    ``low``, the cut goes on down as long as rows thin out, at most to ``floor``. Less than a
+    twentieth of the rows, with a lower place beyond them, are no hill.
 
     Args:
         scores: forgetting scores, shape (N,).
@@ -96,7 +100,9 @@ def emptiest_cut(
     density = _density(rising, places)
     at, top = int(np.argmin(density)), int(np.argmax(density))
     ends = (low, high)
-    if floor > 0 and top > 0 and len(placed) and np.mean(placed > low) >= _HILL:
+    is_hill = floor > 0 and top > 0 and len(placed) and np.mean(placed > low) >= _HILL
+    passed = (placed > low) & (placed <= np.exp(places[at]))
+    if is_hill and (at == 0 or np.mean(passed) >= _PASSED):
         at = int(np.argmin(density[: top + 1]))
         if at == 0 and floor < low:
             ends = (floor, low)

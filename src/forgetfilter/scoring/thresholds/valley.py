@@ -50,10 +50,11 @@ class Valley:
     and the cut goes on up as long as they do, at most to ``reach`` times the value and to ``most``.
 
     Where many rows are unsafe they may make the noise themselves, and the value lies in the midst
-    of them. So with ``hill`` it is set before the hill that they form: where 15% of the rows or
-    more lie above the range and their density rises in it, nothing beyond the top of that is looked
-    at; and where rows thin out below the range still, the cut goes on down as long as they do, at
-    most to where it would be without any noise.
+    of them. So with ``hill`` it is set before the hill that they form: where a fifth of the rows or
+    more lie above the range, their density rises in it, and the emptiest place lies beyond a
+    twentieth of the rows, nothing beyond the top of that is looked at; and where rows thin out
+    below the range still, the cut goes on down as long as they do, at most to where it would be
+    without any noise.
 
     No label is read and no share of unsafe rows is assumed. There is no guarantee: the options and
     the range were chosen on made-up worlds and the choosing part of the real rows;
@@ -81,8 +82,8 @@ class Valley:
     name = "valley"
     units = frozenset({NATS_PER_ROOT_TOKEN})
     version = 5
-    """Since 2 the cut follows the noise of the scores, since 3 their spread, since 4 a hill, that
-    15% of the rows form since 5."""
+    """Since 2 the cut follows the noise of the scores, since 3 their spread, since 4 a hill, which
+    a few rows don't form since 5."""
 
     def __init__(
         self,

@@ -47,9 +47,9 @@ _MEASURED = {
         "contradiction",
         "valley:least=0.015,quiet=0.001,growth=0.8,most=0.3,widest=2.5,spread=10,noise=kept,hill=true",
     ): (
-        15_500,
-        7,
-        "fifteen clean files of made-up worlds, small models, six of them files that the rule "
+        18_500,
+        20,
+        "eighteen clean files of made-up worlds, small models, nine of them files that the rule "
         "was chosen on; of real text not measured",
     ),
     ("crossfit", "valley"): (
@@ -60,8 +60,8 @@ _MEASURED = {
     ),
 }
 """Of a signal and its rule: harmless rows, and how many of them were removed, in files without an
-unsafe row (docs/lab/transfer.md). At 95% 7 of 15,500 is a rate of 0.02% to 0.09% for such rows
-(six are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures
+unsafe row (docs/lab/transfer.md). At 95% 20 of 18,500 is a rate of 0.07% to 0.17% for such rows
+(eight are of one file), and 18 of 15,000, all in one world, one of 0.08% to 0.19%. Keep the figures
 to what is measured."""
 
 

@@ -319,12 +319,13 @@ def test_a_classifier_of_many_rows_is_fitted_on_some(monkeypatch: pytest.MonkeyP
     parts = (LogisticRegression(C=0.01, tol=1e-8), folds, vectors, is_safe)
     monkeypatch.setattr(many_rows, "_JUDGED_TOGETHER", 30)
     every = many_rows.odds_by_folds(*parts)
-    usual = cross_val_predict(parts[0], vectors, is_safe, cv=folds, method="decision_function")
-    assert np.allclose(every, usual, atol=1e-6)
+    precise = vectors.astype(np.float64)
+    usual = cross_val_predict(parts[0], precise, is_safe, cv=folds, method="decision_function")
+    assert np.allclose(every, usual, atol=1e-8)
     # Further vectors of the first rows: the same are judged the same, and none is fitted on.
     twice = np.concatenate([np.arange(400), np.arange(350)])
     again = many_rows.odds_by_folds(*parts, twice)
-    assert np.allclose(again, np.concatenate([usual, usual[:350]]), atol=1e-6)
+    assert np.allclose(again, np.concatenate([usual, usual[:350]]), atol=1e-8)
     monkeypatch.setattr(many_rows, "FITTED_ROWS", 150)
     some = many_rows.odds_by_folds(*parts)
     assert np.corrcoef(some, usual)[0, 1] > 0.95

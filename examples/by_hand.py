@@ -413,7 +413,7 @@ def screen(model_path, noisy_path, safe_path, epochs, run_seed):
         one model that is disturbed by chance doesn't move it."""
         return (each[1] + np.median(each, axis=0)) / 2
 
-    # What rows like it have lost lifts a row by at most 0.01, so that none is removed for that.
+    # What rows like it have lost lifts a row by at most 0.01, which is below most cuts.
     most = np.maximum(together(alone), 0.0) + 0.01
     uncounted = np.minimum(together(evidence), most)
     scores = uncounted * counted
